@@ -1,0 +1,57 @@
+# Everything sets itself up: a virtual environment in .venv with the pinned requirements.
+
+MODEL ?= house_prices
+ARGS ?=
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+PIP = .venv/bin/python -m pip --disable-pip-version-check --no-input --quiet
+
+.PHONY: run serve ui test test-all lint format bench requirements clean
+
+run: .venv/run  ## retrain a model; evergreen's own options in ARGS
+	.venv/bin/evergreen run $(MODEL) $(ARGS)
+
+serve: .venv/run  ## serve the champion on 127.0.0.1:3000
+	.venv/bin/evergreen serve $(MODEL) $(ARGS)
+
+ui: .venv/run  ## the Prefect UI on 127.0.0.1:4200
+	.venv/bin/evergreen ui $(ARGS)
+
+test: .venv/dev  ## the tests that take minutes together
+	.venv/bin/python -m pytest -m "not slow" $(ARGS)
+
+test-all: .venv/dev  ## these and the long ones
+	.venv/bin/python -m pytest $(ARGS)
+
+lint: .venv/dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format: .venv/dev
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+bench: .venv/dev  ## figures, each beside what it is to be compared with
+	.venv/bin/python -m bench $(ARGS)
+
+requirements: .venv/dev  ## pin anew what requirements*.in ask for
+	for file in requirements requirements-dev; do \
+		.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+			$(ARGS) $$file.in --output-file $$file.txt; done
+
+clean:  ## what was installed and cached; models and history stay in .evergreen
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "evergreen needs Python 3.11 or newer: install it, or name it: make PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/run: .venv/bin/python requirements.txt pyproject.toml
+	$(PIP) install --require-hashes --requirement requirements.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	touch $@
+
+.venv/dev: .venv/run requirements-dev.txt
+	$(PIP) install --require-hashes --requirement requirements-dev.txt
+	touch $@

@@ -1,0 +1,1 @@
+"""Measurements: each module prints a figure that the documentation states."""

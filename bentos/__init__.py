@@ -1,0 +1,1 @@
+"""What is served. The only place that imports bentoml."""

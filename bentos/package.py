@@ -1,0 +1,153 @@
+"""Artifact in, Bento out: built in a fresh process from a copy of the code, checked, and put into the store whole.
+
+Run as a script (`python -m bentos.package` in a build context) it is that fresh process: a process that has built one
+Bento keeps its service module, and would ship the first model again with the second Bento.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import digest
+from pipeline.artifact import Artifact
+from pipeline.code import code_digest, imported_packages, local_modules, pins
+from pipeline.errors import PackageError
+from pipeline.files import whole_folder, write_text
+
+LEFT_OUT = ("releases.py", "__pycache__")
+"""What of `bentos/` and `pipeline/` no Bento carries: a package does not know where it will be released."""
+
+
+@dataclass(frozen=True)
+class Bento:
+    """A Bento in the store: its exact tag, its folder, and the digest of everything it serves from."""
+
+    tag: str
+    path: Path
+    digest: str
+
+
+def requirements(model: str, checkout: Path) -> tuple[str, ...]:
+    """Return what a Bento of the model needs, pinned: what its code imports, BentoML, and all that these require."""
+    files = local_modules([f"pipeline.models.{model}", "pipeline.artifact", "bentos.service"], checkout)
+    return pins({*imported_packages(files.values()), "bentoml"})
+
+
+def package(artifact: Artifact, checkout: Path, home: Path) -> Bento:
+    """Build the Bento of an artifact from the code below `checkout`, into the BentoML home `home`.
+
+    The same artifact is the same tag: when it is there already, nothing is built. Raises PackageError when the build
+    fails, when the code is not what the model was trained with, or when the Bento holds something else than it should.
+    """
+    model = artifact.manifest["model"]
+    version = artifact.digest[:16]
+    place = home / "bentos" / model / version
+    if place.exists():
+        return load_bento(f"{model}:{version}", home)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=home) as scratch:
+        context = Path(scratch) / "context"
+        _copy_code(checkout, context)
+        if code_digest(model, context) != artifact.manifest["digests"]["code"]:
+            raise PackageError(
+                f"the code of {model} changed since it was trained; run again to train with what is there"
+            )
+        shutil.copytree(artifact.folder, context / "artifact")
+        built = _build(model, version, artifact, context, Path(scratch) / "store")
+        _check(built / "src", context, artifact)
+        with whole_folder(place) as part:
+            shutil.copytree(built, part, dirs_exist_ok=True)
+    write_text(place.parent / "latest", version)
+    return load_bento(f"{model}:{version}", home)
+
+
+def load_bento(tag: str, home: Path, expected: str | None = None) -> Bento:
+    """Return the Bento with an exact tag; PackageError when it is not there or its digest is not the expected one."""
+    model, _, version = tag.partition(":")
+    path = home / "bentos" / model / version
+    if not (path / "bento.yaml").exists():
+        raise PackageError(f"there is no Bento {tag} in {home}; run again with --force to build it")
+    found = digest.of_folder(path / "src")
+    if expected is not None and found != expected:
+        raise PackageError(f"Bento {tag} is not what was released: its digest is {found}, not {expected}")
+    return Bento(tag, path, found)
+
+
+def _copy_code(checkout: Path, context: Path) -> None:
+    for room in ("pipeline", "bentos"):
+        shutil.copytree(checkout / room, context / room, ignore=shutil.ignore_patterns(*LEFT_OUT))
+
+
+def _build(model: str, version: str, artifact: Artifact, context: Path, store: Path) -> Path:
+    manifest = artifact.manifest
+    request = {
+        "name": model,
+        "version": version,
+        "labels": _labels(manifest),
+        "packages": manifest["requirements"],
+        "python": manifest["python"].rpartition(".")[0],
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "bentos.package", json.dumps(request)],
+        cwd=context,
+        env=bentoml_environment(store),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    built = store / "bentos" / model / version
+    if done.returncode != 0 or not built.exists():
+        raise PackageError(f"BentoML could not build {model}:{version}: {(done.stderr or done.stdout).strip()[-2000:]}")
+    return built
+
+
+def bentoml_environment(home: Path) -> dict[str, str]:
+    """Return this process's environment for one that runs BentoML on `home`, without a way back into the checkout."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    ours = {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "true", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**kept, **ours}
+
+
+def _labels(manifest: Mapping[str, Any]) -> dict[str, str]:
+    digests, rows = manifest["digests"], manifest["rows"]
+    facts = {"model": manifest["model"], "estimator": manifest["estimator"], "created": manifest["created"]}
+    facts |= {f"{name}_digest": value[:32] for name, value in digests.items()}
+    facts |= {f"{name}_rows": str(count) for name, count in rows.items()}
+    return {name: str(value) for name, value in facts.items()}
+
+
+def _check(source: Path, context: Path, artifact: Artifact) -> None:
+    """Raise PackageError unless a Bento's source folder holds exactly the artifact and the code it was built from."""
+    if (found := digest.of_folder(source / "artifact")) != artifact.digest:
+        raise PackageError(f"the Bento of {artifact.manifest['model']} holds another artifact: {found}")
+    for room in ("pipeline", "bentos"):
+        if digest.of_folder(source / room) != digest.of_folder(context / room):
+            raise PackageError(f"the Bento of {artifact.manifest['model']} does not hold {room}/ as it was")
+
+
+def _build_here(request: dict[str, Any]) -> None:
+    import bentoml
+
+    if not Path(__file__).resolve().is_relative_to(Path.cwd().resolve()):
+        raise PackageError(f"building with {__file__}, which is outside of the build context {Path.cwd()}")
+    bentoml.build(
+        "bentos.service:Endpoint",
+        name=request["name"],
+        version=request["version"],
+        labels=request["labels"],
+        include=["pipeline/", "bentos/", "artifact/"],
+        python={"packages": request["packages"], "lock_packages": False},
+        docker={"python_version": request["python"]},
+        build_ctx=".",
+    )
+
+
+if __name__ == "__main__":
+    _build_here(json.loads(sys.argv[1]))

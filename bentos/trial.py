@@ -1,0 +1,200 @@
+"""Start a Bento privately, outside the checkout, and prove that it answers exactly as the trained pipeline does."""
+
+import csv
+import io
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bentos.package import Bento, bentoml_environment
+from pipeline.artifact import Artifact, load_artifact
+from pipeline.errors import ArtifactError
+from pipeline.predict import Answers, disagreements
+from pipeline.processes import free_port, leashed, wait_until
+from pipeline.schema import Schema
+
+if TYPE_CHECKING:
+    import httpx
+
+START_SECONDS = 120.0
+ANSWER_SECONDS = 60.0
+SHOWN = 5
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a trial found: how many answers were compared, how fast single rows were answered, and what was wrong."""
+
+    passed: bool
+    problems: tuple[str, ...]
+    answers: int = 0
+    start_seconds: float | None = None
+    milliseconds: dict[str, float] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the trial as JSON values."""
+        return asdict(self)
+
+
+def try_bento(bento: Bento, artifact: Artifact) -> Trial:
+    """Serve a Bento on a free loopback port from an empty folder, ask it the golden rows, compare, time, and stop it.
+
+    The rows are asked as JSON and as CSV, all together and each alone; every answer must be the trained pipeline's
+    (see `pipeline.predict.disagreements`), and every module of `pipeline` and `bentos` must come from the Bento.
+    """
+    try:
+        load_artifact(bento.path / "src" / "artifact", expected=artifact.digest)
+    except ArtifactError as error:
+        return Trial(False, (str(error),))
+    port, token = free_port(), secrets.token_urlsafe()
+    with tempfile.TemporaryDirectory(prefix="evergreen-trial-") as folder:
+        here, log = Path(folder), Path(folder) / "log"
+        # BentoML empties its home's folder of metrics when a server starts: one home for two servers would blind one.
+        env = bentoml_environment(here) | {"EVERGREEN_TRIAL": token, "EVERGREEN_ARTIFACT": artifact.digest}
+        env.pop("EVERGREEN_RELEASE", None)
+        with leashed(serve_command(bento, "127.0.0.1", port), env, here, log) as server:
+            started = time.monotonic()
+            with _client(port) as client:
+                if not wait_until(lambda: _ready(client), server, START_SECONDS):
+                    tail = log.read_text(errors="replace")[-2000:].strip()
+                    return Trial(False, (f"the package did not become ready; its log ends: {tail}",))
+                return _ask(client, token, bento, artifact, time.monotonic() - started)
+
+
+def serve_command(bento: Bento, host: str, port: int) -> list[str]:
+    """Return the command that serves a Bento with plain BentoML."""
+    return [sys.executable, "-m", "bentoml", "serve", str(bento.path), "--host", host, "--port", str(port)]
+
+
+def _client(port: int) -> "httpx.Client":
+    import httpx
+
+    # No proxy from the environment: the trial never leaves this machine.
+    return httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=ANSWER_SECONDS, trust_env=False)
+
+
+def _ready(client: "httpx.Client") -> bool:
+    import httpx
+
+    try:
+        return client.get("/readyz").status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _ask(client: "httpx.Client", token: str, bento: Bento, artifact: Artifact, start_seconds: float) -> Trial:
+    import httpx
+
+    rows, expected = artifact.golden()
+    problems: list[str] = []
+    timings: list[float] = []
+    answered = 0
+    try:
+        for way, answers in _answers(client, artifact.schema, rows, expected.labels, timings):
+            found = disagreements(answers, expected, artifact.manifest["scale"])
+            answered += len(answers.predictions)
+            problems += [f"{way}: {problem}" for problem in found[:SHOWN]]
+            if len(found) > SHOWN:
+                problems.append(f"{way}: {len(found) - SHOWN} more rows differ")
+        problems += _foreign_modules(client, token, bento)
+    except (httpx.HTTPError, _RefusedError) as error:
+        problems.append(f"{type(error).__name__.strip('_')}: {error}")
+    milliseconds = None
+    if timings:
+        p50, p95 = np.quantile(timings, [0.5, 0.95]) * 1000
+        milliseconds = {"p50": round(float(p50), 2), "p95": round(float(p95), 2), "max": round(max(timings) * 1000, 2)}
+    return Trial(not problems, tuple(problems), answered, round(start_seconds, 2), milliseconds)
+
+
+class _RefusedError(Exception):
+    """The package did not answer a golden row with 200."""
+
+
+def _answers(
+    client: "httpx.Client", schema: Schema, rows: Sequence[Row], labels: Sequence[Any], timings: list[float]
+) -> Iterator[tuple[str, Answers]]:
+    yield "as JSON, together", _json(client, rows, labels)
+    yield "as JSON, alone", _joined([_timed(timings, client, row, labels) for row in rows])
+    if schema.nulls or not any(value is None for row in rows for value in row.values()):
+        yield "as CSV, together", _csv(client, schema, rows, labels)
+        yield "as CSV, alone", _joined([_csv(client, schema, [row], labels) for row in rows])
+
+
+def _timed(timings: list[float], client: "httpx.Client", row: Row, labels: Sequence[Any]) -> Answers:
+    started = time.perf_counter()
+    answers = _json(client, [row], labels)
+    timings.append(time.perf_counter() - started)
+    return answers
+
+
+def _json(client: "httpx.Client", rows: Sequence[Row], labels: Sequence[Any]) -> Answers:
+    response = client.post("/predict", json={"records": list(rows)})
+    if response.status_code != 200:
+        raise _RefusedError(f"JSON of {len(rows)} golden rows answered {response.status_code}: {response.text[:500]}")
+    body = response.json()
+    if body.get("release") is not None:
+        raise _RefusedError(f"a package on trial named a release: {body['release']!r}")
+    predictions = np.array(body["predictions"], dtype=object if labels else np.float64)
+    probabilities = None
+    if "probabilities" in body:
+        probabilities = np.array([[one[str(label)] for label in labels] for one in body["probabilities"]])
+    return Answers(predictions, tuple(labels), probabilities)
+
+
+def _csv(client: "httpx.Client", schema: Schema, rows: Sequence[Row], labels: Sequence[Any]) -> Answers:
+    response = client.post("/predict", content=to_csv(schema, rows), headers={"Content-Type": "text/csv"})
+    if response.status_code != 200:
+        raise _RefusedError(f"CSV of {len(rows)} golden rows answered {response.status_code}: {response.text[:500]}")
+    table = list(csv.DictReader(io.StringIO(response.text)))
+    said = [row["prediction"] for row in table]
+    if not labels:
+        return Answers(np.array(said, dtype=np.float64))
+    by_text = {str(label): label for label in labels} | {str(label).lower(): label for label in labels}
+    columns = [f"probability_{label}" for label in labels]
+    probabilities = None
+    if table and columns[0] in table[0]:
+        probabilities = np.array([[float(row[column]) for column in columns] for row in table])
+    return Answers(np.array([by_text.get(one, one) for one in said], dtype=object), tuple(labels), probabilities)
+
+
+def to_csv(schema: Schema, rows: Sequence[Row]) -> bytes:
+    """Return rows as CSV with the schema's features as columns; a null is the first of its null words."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    names = [feature.name for feature in schema.features]
+    writer.writerow(names)
+    null = schema.nulls[0] if schema.nulls else ""
+    writer.writerows([[_word(row.get(name), null) for name in names] for row in rows])
+    return out.getvalue().encode()
+
+
+def _word(value: Any, null: str) -> str:
+    if value is None:
+        return null
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _joined(parts: Sequence[Answers]) -> Answers:
+    probabilities = None
+    if all(part.probabilities is not None for part in parts):
+        probabilities = np.concatenate([part.probabilities for part in parts if part.probabilities is not None])
+    return Answers(np.concatenate([part.predictions for part in parts]), parts[0].labels, probabilities)
+
+
+def _foreign_modules(client: "httpx.Client", token: str, bento: Bento) -> Iterator[str]:
+    response = client.get("/trial", headers={"Authorization": f"Bearer {token}"})
+    if response.status_code != 200:
+        raise _RefusedError(f"the package does not tell its modules: {response.status_code}")
+    source = (bento.path / "src").resolve()
+    for name, file in sorted(response.json()["modules"].items()):
+        if not (file and Path(file).resolve().is_relative_to(source)):
+            yield f"module {name} comes from {file}, not from the Bento; the package is not whole"

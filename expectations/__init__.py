@@ -1,0 +1,1 @@
+"""What good data is. The only place that imports great_expectations."""

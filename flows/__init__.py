@@ -1,0 +1,1 @@
+"""What runs, when, in which order. The only place that imports prefect."""

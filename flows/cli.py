@@ -1,0 +1,204 @@
+"""The `evergreen` command: one short function per verb. What a verb needs is imported when it is used."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.errors import EvergreenError, SpecError
+from pipeline.settings import settings
+
+app = typer.Typer(
+    name="evergreen",
+    help="Keeps a model fresh behind an endpoint: retrain, prove, release, serve, undo.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Model = Annotated[str, typer.Argument(help="A model of this project: a module of pipeline/models.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
+Data = Annotated[str | None, typer.Option("--data", help="A CSV or Parquet file, or a glob, to read instead.")]
+
+
+@app.command()
+def run(
+    model: Model,
+    data: Data = None,
+    force: Annotated[bool, typer.Option("--force", help="Retrain what is unchanged; no gate is skipped.")] = False,
+    no_release: Annotated[bool, typer.Option("--no-release", help="Do everything up to the trial.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Retrain a model: ingest, validate, train, evaluate, gate, package, trial, release."""
+    with _errors(as_json):
+        _known(model)
+        from flows import screen
+        from flows.launch import launch
+
+        with screen.steps(quiet=as_json) as listener:
+            outcome = launch(settings(), listener, model=model, data=data, force=force, release=not no_release)
+        if as_json:
+            _print_json(outcome.to_dict())
+        else:
+            screen.show_outcome(outcome)
+        raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+def serve(
+    model: Model,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on.")] = 3000,
+    workers: Annotated[int, typer.Option(min=1, help="How many processes answer.")] = 1,
+) -> None:
+    """Serve the champion of a model over HTTP."""
+    with _errors(as_json=False):
+        from bentos.server import champion_bento
+        from bentos.server import serve as serve_release
+
+        _known(model)
+        release, bento = champion_bento(_ledger(), model, settings().folder("bentoml"))
+        typer.echo(f"release {release.number} of {model}, {bento.tag}, on http://{host}:{port}", err=True)
+        serve_release(release, bento, settings().folder("serving", f"{model}-{port}"), host, port, workers)
+
+
+@app.command()
+def status(
+    model: Annotated[str | None, typer.Argument(help="One model; without, all of them.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is released and how the last run ended."""
+    from bentos import releases
+    from flows import screen
+    from pipeline.spec import model_names
+
+    with _errors(as_json):
+        if model:
+            _known(model)
+        ledger = _ledger()
+        names = [model] if model else sorted({*model_names(), *releases.models(ledger)})
+        found = [
+            screen.status_of(name, releases.champion(ledger, name), releases.last_run(ledger, name)) for name in names
+        ]
+        if as_json:
+            _print_json({"models": found})
+        else:
+            screen.show_status(found)
+
+
+@app.command()
+def history(model: Model, as_json: AsJson = False) -> None:
+    """Show what was released when, by whom, why, and what it replaced."""
+    from bentos import releases
+    from flows import screen
+
+    with _errors(as_json):
+        _known(model)
+        made, events = releases.history(_ledger(), model)
+        found = screen.history_of(model, made, events)
+        if as_json:
+            _print_json(found)
+        else:
+            screen.show_history(found)
+
+
+@app.command()
+def rollback(
+    model: Model,
+    to: Annotated[int | None, typer.Option(help="The release to go back to; without, the one replaced last.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make an earlier release the champion again; nothing is rebuilt, and a server started now serves it."""
+    from bentos import releases
+
+    with _errors(as_json):
+        _known(model)
+        before = releases.champion(_ledger(), model)
+        release = releases.rollback(_ledger(), model, to, cause="person")
+        if as_json:
+            instead = before.number if before else None
+            _print_json({"model": model, "release": release.number, "bento": release.bento, "instead_of": instead})
+        else:
+            typer.echo(f"release {release.number} of {model}, {release.bento}, is the champion again")
+
+
+@app.command()
+def validate(model: Model, data: Data = None, as_json: AsJson = False) -> None:
+    """Check data against a model's suite, and train nothing."""
+    from flows import screen
+
+    with _errors(as_json):
+        _known(model)
+        from expectations.check import check
+        from pipeline import sources
+        from pipeline.errors import DataError
+        from pipeline.spec import load_spec
+
+        source = load_spec(model).source
+        try:
+            report = check(model, sources.read(sources.at(source, data) if data else source)).to_dict()
+        except DataError as error:
+            nothing: dict[str, Any] = {"rows": None, "columns": None, "warnings": [], "rules": []}
+            report = {"passed": False, **nothing, "reasons": [str(error)]}
+        if as_json:
+            _print_json({"model": model, **report})
+        else:
+            screen.show_report(report)
+        raise typer.Exit(0 if report["passed"] else 3)
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="The port of the Prefect UI.")] = 4200) -> None:
+    """Open the Prefect UI on this project's history; runs started meanwhile report to it. Ctrl-C ends it."""
+    import signal
+
+    from flows import server
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with _errors(as_json=False), suppress(KeyboardInterrupt), server.announced(settings(), port):
+        typer.echo(f"Prefect UI: http://127.0.0.1:{port} (Ctrl-C ends it)")
+        signal.pause()
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+def _ledger() -> Any:
+    from bentos.releases import open_ledger
+
+    return open_ledger(settings().ledger_url)
+
+
+def _known(model: str) -> None:
+    """End with the usage error when there is no such model."""
+    from pipeline.spec import check_name
+
+    try:
+        check_name(model)
+    except SpecError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+@contextmanager
+def _errors(as_json: bool) -> Iterator[None]:
+    """Turn what broke into a sentence on stderr, or one JSON object on stdout, and exit 1."""
+    try:
+        yield
+    except (typer.Exit, typer.BadParameter, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        if as_json:
+            _print_json({"error": {"type": type(error).__name__, "message": str(error)}})
+        else:
+            typer.echo(f"{'error' if isinstance(error, EvergreenError) else type(error).__name__}: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+def _print_json(value: Any) -> None:
+    json.dump(value, sys.stdout, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write("\n")

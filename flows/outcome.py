@@ -1,0 +1,54 @@
+"""How a run ended: one of seven outcomes, with its reasons and numbers."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Name = Literal["released", "unchanged", "kept", "tried", "model-rejected", "data-rejected", "trial-failed"]
+
+EXIT_CODES: dict[Name, int] = {
+    "released": 0,
+    "unchanged": 0,
+    "kept": 0,
+    "tried": 0,
+    "data-rejected": 3,
+    "trial-failed": 4,
+    "model-rejected": 5,
+}
+"""What `evergreen run` exits with; an outcome other than 0 is a failed Prefect state."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `outcome` "tried" is `--no-release`: everything passed, nothing was released."""
+
+    model: str
+    outcome: Name
+    reasons: tuple[str, ...] = ()
+    release: int | None = None
+    bento: str | None = None
+    snapshot: str | None = None
+    rows: int | None = None
+    metrics: dict[str, Any] | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    report: str | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """What the command exits with."""
+        return EXIT_CODES[self.outcome]
+
+    @property
+    def state(self) -> str:
+        """The name of the run's final Prefect state, such as DataRejected."""
+        return "".join(word.capitalize() for word in self.outcome.split("-"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the outcome as `run --json` prints it."""
+        return {**asdict(self), "reasons": list(self.reasons), "warnings": list(self.warnings)}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> "Outcome":
+        """Return the outcome that `to_dict` wrote."""
+        return cls(**{**value, "reasons": tuple(value["reasons"]), "warnings": tuple(value["warnings"])})

@@ -1,0 +1,266 @@
+"""What a run shows of its challenger: images of how it answers the held-out rows."""
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.evaluate import score
+from pipeline.predict import Answers, predict, target
+from pipeline.schema import describe, to_frame
+from pipeline.spec import BinaryClassification, Regression
+from pipeline.split import Rule, held_out
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from pipeline.spec import ModelSpec
+
+Array = NDArray[Any]
+
+MOST_POINTS = 5_000
+"""A scatter shows a sample of this many rows, at most."""
+MOST_SHUFFLED = 1_000
+"""Permutation importance is computed on a sample of this many rows, at most; on fewer with very many features."""
+REPEATS = 3
+MOST_FEATURES = 15
+MOST_LABELS = 12
+
+_ACCENT, _INK, _MUTED, _GRID = "#2a6f97", "#343a40", "#868e96", "#e9ecef"
+
+
+def draw(spec: "ModelSpec", table: "pyarrow.Table", rule: Rule, estimator: Any) -> dict[str, bytes]:
+    """Return PNG images by name: how a fitted estimator answers the rows of a table that a rule holds out.
+
+    A regression gives `predicted-against-actual` and `residuals`; a classification `confusion`, and of two labels also
+    `roc` and `calibration`; all give `importance`. An image that would be undefined is left out, such as the ROC of
+    rows that all have one label.
+    """
+    rows = table.filter(held_out(rule, table))
+    if rows.num_rows == 0:
+        return {}
+    frame = to_frame(rows, describe(spec, table).features)
+    y = target(spec.task.kind, rows.column(spec.target))
+    answers = predict(estimator, frame)
+    figures: dict[str, Figure | None]
+    if isinstance(spec.task, Regression):
+        seen = _sample(spec, len(y), MOST_POINTS)
+        seen = seen[np.isfinite(answers.predictions[seen])]
+        title = _title(len(seen), len(y))
+        actual, predicted = y[seen], answers.predictions[seen]
+        figures = {
+            "predicted-against-actual": _predicted_against_actual(spec, actual, predicted, title),
+            "residuals": _residuals(spec, actual, predicted, title),
+        }
+    else:
+        figures = {"confusion": _confusion(spec, y, answers)}
+        if isinstance(spec.task, BinaryClassification) and answers.probabilities is not None:
+            positive = spec.task.positive
+            truth, probability = y == positive, answers.probabilities[:, answers.labels.index(positive)]
+            figures["roc"] = _roc(positive, truth, probability)
+            figures["calibration"] = _calibration(positive, truth, probability)
+    figures["importance"] = _importance(spec, estimator, frame, y)
+    return {name: _png(figure) for name, figure in figures.items() if figure is not None}
+
+
+def _predicted_against_actual(spec: "ModelSpec", actual: Array, predicted: Array, title: str) -> "Figure | None":
+    if len(actual) == 0:
+        return None
+    figure, axes = _axes(f"Predicted against actual, {title}", height=5.6)
+    low, high = min(actual.min(), predicted.min()), max(actual.max(), predicted.max())
+    if logarithmic := _spans_a_decade(actual) and low > 0:
+        _logarithmic(axes, "xy", high / low)
+    # Equal axes, with room around the outermost points, and around a single one.
+    room = (high / low) ** 0.03 * 1.01 if logarithmic else 0.03 * (high - low) or abs(high) * 0.1 or 1.0
+    ends = (low / room, high * room) if logarithmic else (low - room, high + room)
+    axes.plot(ends, ends, color=_MUTED, linewidth=1, linestyle="--")
+    _points(axes, actual, predicted)
+    axes.set(xlim=ends, ylim=ends, xlabel=_label("actual", spec), ylabel=_label("predicted", spec), aspect="equal")
+    return figure
+
+
+def _residuals(spec: "ModelSpec", actual: Array, predicted: Array, title: str) -> "Figure | None":
+    if len(actual) == 0:
+        return None
+    figure, axes = _axes(f"Residuals against predicted, {title}")
+    if _spans_a_decade(actual) and predicted.min() > 0:
+        _logarithmic(axes, "x", predicted.max() / predicted.min())
+    axes.axhline(0, color=_MUTED, linewidth=1, linestyle="--")
+    _points(axes, predicted, actual - predicted)
+    axes.set(xlabel=_label("predicted", spec), ylabel=_label("actual less predicted", spec))
+    return figure
+
+
+def _roc(positive: Any, truth: Array, probability: Array) -> "Figure | None":
+    from sklearn.metrics import auc, roc_curve
+
+    if truth.all() or not truth.any():
+        return None
+    false_rate, true_rate, _ = roc_curve(truth, probability)
+    figure, axes = _axes(f"ROC of {_name(positive)}, area {auc(false_rate, true_rate):.4f}, {_title(len(truth))}", 5.6)
+    axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=1, linestyle="--")
+    axes.plot(false_rate, true_rate, color=_ACCENT, linewidth=2)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    axes.set(xlabel=f"share of the others taken for {_name(positive)}", ylabel=f"share of {_name(positive)} found")
+    return figure
+
+
+def _calibration(positive: Any, truth: Array, probability: Array) -> "Figure | None":
+    from sklearn.calibration import calibration_curve
+
+    if truth.all() or not truth.any():
+        return None
+    # Some twenty rows a point, since the share among fewer says little.
+    bins = int(np.clip(len(truth) // 20, 2, 10))
+    found, said = calibration_curve(truth, probability, n_bins=bins, strategy="quantile")
+    figure, axes = _axes(f"Calibration of {_name(positive)}, {_title(len(truth))}", 5.6)
+    axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=1, linestyle="--")
+    axes.plot(said, found, color=_ACCENT, linewidth=1.5, marker="o", markersize=6)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    axes.set(xlabel=f"mean predicted probability of {_name(positive)}", ylabel=f"share that is {_name(positive)}")
+    return figure
+
+
+def _confusion(spec: "ModelSpec", y: Array, answers: Answers) -> "Figure":
+    from sklearn.metrics import confusion_matrix
+
+    actual, predicted = _names(y), _names(answers.predictions)
+    kinds, counts = np.unique(np.concatenate([actual, predicted]), return_counts=True)
+    if len(kinds) > MOST_LABELS:
+        kept = np.sort(kinds[np.argsort(-counts, kind="stable")[: MOST_LABELS - 1]])
+        actual, predicted = (np.where(np.isin(one, kept), one, "(others)") for one in (actual, predicted))
+        kinds = np.array([*kept, "(others)"])
+    matrix = confusion_matrix(actual, predicted, labels=kinds)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    figure, axes = _axes(f"Confusion, {_title(len(y))}", 5.6)
+    axes.grid(visible=False)
+    axes.imshow(shares, cmap=_shades(), vmin=0, vmax=1)
+    for row, column in np.ndindex(matrix.shape):
+        ink = "white" if shares[row, column] > 0.5 else _INK
+        axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", color=ink, fontsize=10)
+    axes.set_xticks(range(len(kinds)), kinds, rotation=0 if len(kinds) <= 4 else 45, ha="center")
+    axes.set_yticks(range(len(kinds)), kinds)
+    axes.set(xlabel=f"predicted {_name(spec.target)}", ylabel=f"actual {_name(spec.target)}")
+    return figure
+
+
+def _importance(spec: "ModelSpec", estimator: Any, frame: "pandas.DataFrame", y: Array) -> "Figure | None":
+    """Permutation importance (Breiman, Random Forests, 2001, section 10), in units of the spec's metric."""
+    from sklearn.inspection import permutation_importance
+
+    most = max(50, min(MOST_SHUFFLED, 300_000 // (REPEATS * frame.shape[1])))
+    seen = _sample(spec, len(y), most)
+    sign = 1.0 if spec.greater_is_better else -1.0
+
+    def scorer(fitted: Any, X: "pandas.DataFrame", truth: Array) -> float:
+        return sign * score(spec.task, spec.metric, truth, predict(fitted, X))
+
+    try:
+        if not np.isfinite(scorer(estimator, frame.iloc[seen], y[seen])):
+            return None
+    except ValueError:  # the metric needs probabilities and the estimator has none
+        return None
+    found = permutation_importance(
+        estimator, frame.iloc[seen], y[seen], scoring=scorer, n_repeats=REPEATS, random_state=spec.seed
+    )
+    means = np.nan_to_num(found.importances_mean, posinf=0.0, neginf=0.0)
+    top = np.argsort(-means, kind="stable")[:MOST_FEATURES][::-1]
+    title = f"Permutation importance, {_title(len(seen), len(y))}"
+    figure, axes = _axes(title, height=1.4 + 0.27 * len(top))
+    axes.barh(range(len(top)), means[top], xerr=found.importances_std[top], color=_ACCENT, ecolor=_MUTED, height=0.65)
+    axes.set_yticks(range(len(top)), [_name(frame.columns[position]) for position in top])
+    axes.grid(visible=False, axis="y")
+    worse = "falls" if spec.greater_is_better else "rises"
+    axes.set_xlabel(f"how much {spec.metric} {worse} when the feature is shuffled")
+    return figure
+
+
+def _sample(spec: "ModelSpec", rows: int, most: int) -> Array:
+    if rows <= most:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(spec.seed).choice(rows, most, replace=False))
+
+
+def _title(shown: int, rows: int | None = None) -> str:
+    words = f"{shown:,} held-out row{'' if shown == 1 else 's'}"
+    return words if rows in (None, shown) else f"a sample of {shown:,} of {rows:,} held-out rows"
+
+
+def _spans_a_decade(actual: Array) -> bool:
+    return bool(actual.min() > 0 and actual.max() / actual.min() >= 8)
+
+
+def _logarithmic(axes: "Axes", which: str, ratio: float) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    for name in which:
+        axis = axes.xaxis if name == "x" else axes.yaxis
+        axes.set(**{f"{name}scale": "log"})
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if ratio < 1_000 else (1.0,)))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(_tick)
+
+
+def _points(axes: "Axes", x: Array, y: Array) -> None:
+    alpha = float(np.clip(200 / len(x), 0.15, 0.7))
+    axes.scatter(x, y, s=18, color=_ACCENT, alpha=alpha, linewidths=0)
+
+
+def _axes(title: str, height: float = 4.2) -> tuple["Figure", "Axes"]:
+    """Return an empty figure in the house style; the object API keeps clear of pyplot's global state."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left", fontsize=11, color=_INK, pad=10)
+    axes.grid(color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_MUTED)
+    axes.tick_params(labelsize=10, color=_MUTED, labelcolor=_INK)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(_tick)
+        axis.label.set(fontsize=10.5, color=_INK)
+    return figure, axes
+
+
+def _tick(value: float, _position: float) -> str:
+    return f"{value:,.10g}"
+
+
+def _label(what: str, spec: "ModelSpec") -> str:
+    unit = f", {_name(spec.task.unit)}" if isinstance(spec.task, Regression) and spec.task.unit else ""
+    return f"{what} {_name(spec.target)}{unit}"
+
+
+def _name(value: Any) -> str:
+    """Return a name from the data as text to draw: cut when long, and without matplotlib's math between dollars."""
+    text = " ".join(str(value).split())
+    return (text if len(text) <= 28 else f"{text[:25]}...").replace("$", r"\$")
+
+
+def _names(values: Array) -> Array:
+    return np.array([_name(value) for value in values.tolist()])
+
+
+def _shades() -> Any:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("shades", ["#f8f9fa", _ACCENT])
+
+
+def _png(figure: "Figure") -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas = FigureCanvasAgg(figure)
+    figure.set_dpi(150)
+    canvas.draw()
+    image = io.BytesIO()
+    # Few colours are drawn; a palette makes the file a third of the size.
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(64).save(image, "png", optimize=True)
+    return image.getvalue()

@@ -1,0 +1,326 @@
+"""What a run shows to people: Markdown for its page in the Prefect UI and for the `report.md` in its folder.
+
+Every report begins with a headline, a paragraph of one line.
+"""
+
+import base64
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipeline import digest
+from pipeline.evaluate import CONFIDENCE
+from pipeline.metrics import METRICS
+
+if TYPE_CHECKING:
+    from bentos.releases import Release
+    from bentos.trial import Trial
+    from expectations.validate import Report
+    from flows.outcome import Outcome
+    from pipeline.evaluate import Evaluation, Interval, Slice
+    from pipeline.gate import Verdict
+    from pipeline.train import Candidate, Trained
+
+MOST_SLICES = 40
+"""A comparison shows this many slices of a column, the worst ones."""
+
+
+def validation(report: "Report") -> str:
+    """Return what validation found."""
+    from expectations.validate import markdown
+
+    return markdown(report)
+
+
+def candidates(trained: "Trained", metric: str) -> str:
+    """Return how the candidates fared in cross-validation, the best first and those left out last."""
+    sign = -1.0 if METRICS[metric].greater_is_better else 1.0
+    ranked = sorted(trained.candidates, key=lambda one: (one.mean is None, sign * (one.mean or 0.0)))
+    chosen = next(one for one in ranked if one.name == trained.chosen)
+    return _document(
+        f"**{_text(chosen.name)} was chosen** of {_count(len(ranked), 'candidate')}: {metric} {_spread(chosen)} over "
+        f"{_count(len(chosen.scores), 'fold')}. Fitted on {_count(trained.training_rows, 'row')}; "
+        f"{_count(trained.holdout_rows, 'row')} held out.",
+        _table(
+            ["candidate", f"{metric}, mean ± sd", "best to worst fold", "seconds"],
+            ([_strong(_text(one.name), one is chosen), *_fared(one, metric)] for one in ranked),
+        ),
+        f"{_direction(metric).capitalize()} {metric} is better.",
+        _bullets(f"{_text(one.name)} was left out: {_text(one.error)}" for one in ranked if one.error),
+        _bullets(f"{_text(one.name)} warned: {_text(note)}" for one in ranked for note in one.notes),
+    )
+
+
+def comparison(evaluation: "Evaluation") -> str:
+    """Return all metrics of challenger, champion and baseline, their differences in words, and the slices."""
+    metric = evaluation.metric
+    champion = f"champion, release {evaluation.champion_release}"
+    if evaluation.champion_release is None:
+        headline = "there is no champion yet"
+    elif evaluation.champion is None:
+        headline = f"not compared with the {champion}: {_text(evaluation.incomparable)}"
+    else:
+        headline = f"{_difference(evaluation.against_champion, evaluation)} than the {champion}"
+    sides = {"challenger": evaluation.challenger, champion: evaluation.champion, "baseline": evaluation.baseline}
+    shown = {who: metrics for who, metrics in sides.items() if metrics is not None}
+    rows = [
+        [_strong(name, name == metric), _direction(name), *(number(side.get(name)) for side in shown.values())]
+        for name in sorted(evaluation.challenger, key=lambda name: name != metric)
+    ]
+    if evaluation.value is not None:
+        worth = (number(evaluation.value.get(who.partition(",")[0])) for who in shown)
+        rows.append([f"value, {_text(evaluation.value['unit'])}", "", *worth])
+    differences = {
+        champion: evaluation.against_champion if evaluation.champion is not None else None,
+        "baseline, which always guesses": evaluation.against_baseline,
+    }
+    return _document(
+        f"**{metric} {number(evaluation.challenger.get(metric))}** on {_count(evaluation.rows, 'held-out row')}: "
+        f"{headline}.",
+        _table(["metric", "better is", *shown], rows),
+        _bullets(
+            f"By {metric} the challenger is {_difference(interval, evaluation)} than the {who}; with "
+            f"{100 * interval.confidence:.4g}% confidence it is between {_ends(interval, evaluation)}."
+            for who, interval in differences.items()
+            if interval is not None
+        ),
+        *_slices(evaluation),
+    )
+
+
+def verdict(verdict: "Verdict") -> str:
+    """Return whether the challenger may be released, and the sentence of every condition, refusals first."""
+    held = sum(check.passed for check in verdict.checks)
+    return _document(
+        f"**{'Passed' if verdict.passed else 'Refused'}**: {held} of {_count(len(verdict.checks), 'condition')} hold.",
+        _bullets(f"{'passed' if one.passed else '**refused**'}: {_text(one.sentence)}" for one in verdict.checks),
+    )
+
+
+def trial(trial: "Trial") -> str:
+    """Return whether the package answered as trained, how fast, and what was wrong."""
+    word = "passed" if trial.passed else "failed"
+    return _document(f"**Trial {word}**: {_tried(trial)}.", _bullets(_text(problem) for problem in trial.problems))
+
+
+def release(release: "Release", trial: "Trial") -> str:
+    """Return what was released, what it replaced, and how to serve and undo it."""
+    replaced = "no other" if release.replaced is None else f"release {release.replaced}"
+    digests = (f"{name} `{value[: digest.SHORT]}`" for name, value in release.digests.items())
+    facts = {
+        "Bento": f"`{release.bento}`",
+        "released": f"{_text(release.created)}, cause: {_text(release.cause)}",
+        "why": _text(release.reason),
+        "trial": _tried(trial),
+        "digests": ", ".join(digests),
+    }
+    commands = [f"evergreen serve {release.model}"]
+    if release.replaced is not None:
+        commands.append(f"evergreen rollback {release.model}")
+    return _document(
+        f"**Release {release.number} of {release.model} is champion.** It replaced {replaced}.",
+        _bullets(f"{name}: {value}" for name, value in facts.items()),
+        "Serve it:" if len(commands) == 1 else f"Serve it, or go back to {replaced}:",
+        "\n".join(["```", *commands, "```"]),
+    )
+
+
+def plots(images: Mapping[str, str]) -> str:
+    """Return images by name, shown from where they are: relative paths, or data URIs."""
+    return _document(
+        "The challenger on the held-out rows.",
+        *(f"![{name.replace('-', ' ')}]({where})" for name, where in images.items()),
+    )
+
+
+def run_report(outcome: "Outcome", results: Mapping[str, Any]) -> str:
+    """Return the report of a whole run: how it ended and why, then what its steps found, the most telling first.
+
+    `results` are those of the steps it got to, by the step's name. Plots are shown from `<name>.png` beside the report.
+    """
+    facts = {"rows": outcome.rows, "snapshot": outcome.snapshot, "Bento": outcome.bento, "release": outcome.release}
+    sections: dict[str, tuple[str, Callable[[Any], str]]] = {
+        "release": ("Release", lambda made: release(made, results["trial"])),
+        "trial": ("Trial", trial),
+        "gate": ("Verdict", verdict),
+        "evaluate": ("Comparison", comparison),
+        "plots": ("Plots", lambda drawn: plots({name: f"{name}.png" for name in drawn})),
+        "train": ("Candidates", lambda trained: candidates(trained, results["evaluate"].metric)),
+        "validate": ("Data", validation),
+    }
+    parts = [
+        f"# {outcome.model}: {outcome.outcome}",
+        _bullets(_text(reason) for reason in outcome.reasons),
+        _bullets(f"{name}: `{value}`" for name, value in facts.items() if value is not None),
+    ]
+    for step, (heading, write) in sections.items():
+        if step in results:
+            parts += [f"## {heading}", re.sub(r"^#", "##", write(results[step]).strip(), flags=re.MULTILINE)]
+    took = ", ".join(f"{step} {seconds:,.1f} s" for step, seconds in outcome.seconds.items())
+    return _document(*parts, f"The steps took: {took}." if took else "")
+
+
+def publish_validation(model: str, report: "Report") -> None:
+    """Show the validation report on the run's page in the Prefect UI, as the artifact `<model>-validation`."""
+    _publish(model, "validation", validation(report))
+
+
+def publish_candidates(model: str, trained: "Trained", metric: str) -> None:
+    """Show how the candidates fared."""
+    _publish(model, "candidates", candidates(trained, metric))
+
+
+def publish_comparison(model: str, evaluation: "Evaluation") -> None:
+    """Show challenger, champion and baseline side by side."""
+    _publish(model, "comparison", comparison(evaluation))
+
+
+def publish_verdict(model: str, judged: "Verdict") -> None:
+    """Show the verdict with all its checks."""
+    _publish(model, "verdict", verdict(judged))
+
+
+def publish_plots(model: str, drawn: Mapping[str, bytes]) -> None:
+    """Show PNG images, given by name."""
+    # An image artifact would print its whole data URI below the image, and a link to a file leads nowhere in a browser.
+    _publish(model, "plots", plots({name: _data_uri(png) for name, png in drawn.items()}))
+
+
+def publish_trial(model: str, tried: "Trial") -> None:
+    """Show what the trial found."""
+    _publish(model, "trial", trial(tried))
+
+
+def publish_release(made: "Release", tried: "Trial") -> None:
+    """Show what was released, and how to serve and undo it."""
+    _publish(made.model, "release", release(made, tried))
+
+
+def _publish(model: str, part: str, text: str) -> None:
+    from prefect.artifacts import create_markdown_artifact
+
+    # The headline is the description, which is on the artifact's card and above its body.
+    headline, _, body = text.partition("\n\n")
+    create_markdown_artifact(body or text, key=f"{model}-{part}".replace("_", "-"), description=headline.strip())
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def number(value: float | None) -> str:
+    """Return a number for people: four significant digits, and from 1,000 on whole, with thousands separators."""
+    if value is None:
+        return "undefined"
+    return f"{value:,.0f}" if 1_000 <= abs(value) < 1e15 else f"{value:.4g}"
+
+
+def _fared(one: "Candidate", metric: str) -> list[str]:
+    seconds = f"{one.seconds:,.1f}"
+    if one.error is not None:
+        return ["left out", "", seconds]
+    best, worst = sorted((min(one.scores), max(one.scores)), reverse=METRICS[metric].greater_is_better)
+    return [_spread(one), f"{number(best)} to {number(worst)}", seconds]
+
+
+def _spread(one: "Candidate") -> str:
+    return f"{number(one.mean)} ± {one.deviation:.2g}"
+
+
+def _direction(metric: str) -> str:
+    return "more" if METRICS[metric].greater_is_better else "less"
+
+
+def _difference(interval: "Interval | None", evaluation: "Evaluation") -> str:
+    return "not known to be better" if interval is None else _better(interval.difference, evaluation)
+
+
+def _better(difference: float, evaluation: "Evaluation") -> str:
+    """Say a difference, challenger minus other, as so much better or worse."""
+    worse = difference < 0 if evaluation.greater_is_better else difference > 0
+    return f"{number(abs(difference))} {'worse' if worse else 'better'}"
+
+
+def _ends(interval: "Interval", evaluation: "Evaluation") -> str:
+    worst, best = sorted((interval.low, interval.high), reverse=not evaluation.greater_is_better)
+    return f"{_better(worst, evaluation)} and {_better(best, evaluation)}"
+
+
+def _slices(evaluation: "Evaluation") -> Iterator[str]:
+    if not evaluation.slices:
+        return
+    judged, compared = sum(one.interval is not None for one in evaluation.slices), evaluation.champion is not None
+    yield "## Slices"
+    yield (
+        f"{judged:,} of {_count(len(evaluation.slices), 'slice')} have rows enough to be judged against the champion. "
+        f"The intervals are widened so that all hold at once with {100 * CONFIDENCE:g}% confidence."
+        if compared
+        else "Not judged, since there is no champion to compare with."
+    )
+    beside = ["champion", "difference", "between"] if compared else []
+    for column in dict.fromkeys(one.column for one in evaluation.slices):
+        slices = [one for one in evaluation.slices if one.column == column]
+        slices.sort(key=lambda one: (one.interval is None, -_badness(one, evaluation)))
+        yield _table(
+            [_text(column), "rows", "challenger", *beside],
+            (
+                [_text(one.value), f"{one.rows:,}", number(one.challenger)]
+                + (_beside(one, evaluation) if compared else [])
+                for one in slices[:MOST_SLICES]
+            ),
+        )
+        if len(slices) > MOST_SLICES:
+            yield f"{len(slices) - MOST_SLICES:,} more of {_text(column)} are not shown."
+
+
+def _badness(one: "Slice", evaluation: "Evaluation") -> float:
+    """Return by how much the challenger is worse there than the champion, or, without one, how bad it is."""
+    if one.challenger is None or (one.champion is None and evaluation.champion is not None):
+        return float("-inf")
+    difference = one.challenger - (one.champion or 0.0)
+    return -difference if evaluation.greater_is_better else difference
+
+
+def _beside(one: "Slice", evaluation: "Evaluation") -> list[str]:
+    if one.challenger is None or one.champion is None:
+        return [number(one.champion), "", "undefined"]
+    difference = _better(one.challenger - one.champion, evaluation)
+    return [number(one.champion), difference, _ends(one.interval, evaluation) if one.interval else "too few rows"]
+
+
+def _tried(trial: "Trial") -> str:
+    if not trial.answers:
+        return "no answer was compared"
+    said = f"{_count(trial.answers, 'answer')} {'exactly as trained' if trial.passed else 'compared'}"
+    if trial.milliseconds is None:
+        return said
+    p50, p95 = (number(trial.milliseconds[name]) for name in ("p50", "p95"))
+    return f"{said}, a row alone in {p50} ms (median), {p95} ms (95th percentile)"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _strong(text: str, strong: bool) -> str:
+    return f"**{text}**" if strong else text
+
+
+def _document(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _bullets(sentences: Iterable[str]) -> str:
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table of cells that are Markdown already: the first column is words, all others are numbers."""
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
+
+
+def _text(value: Any) -> str:
+    """Return a value as Markdown that shows it as it is: on one line, nothing in it taken for markup."""
+    markup = r"[\\`*\[<|~&]|(?<![^\W_])_|_(?![^\W_])"
+    return re.sub(markup, r"\\\g<0>", " ".join(str(value).split()))

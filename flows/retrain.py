@@ -1,0 +1,311 @@
+"""The retraining flow: ingest > validate > train > evaluate > gate > package > trial > release.
+
+Tasks hand each other paths, digests and small results, never frames: a frame between tasks is hashed and pickled.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+from prefect import flow, get_run_logger, runtime, task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed, Failed, State
+
+from bentos import releases
+from bentos.package import Bento, load_bento, package, requirements
+from bentos.releases import Release, Run, open_ledger
+from bentos.trial import Trial, try_bento
+from expectations.check import check
+from expectations.validate import Report
+from flows import plots, reports
+from flows.outcome import Name, Outcome
+from flows.progress import timed
+from pipeline import digest, sources
+from pipeline.answer import ask
+from pipeline.artifact import Artifact, load_artifact, write_artifact
+from pipeline.code import code_digest
+from pipeline.errors import ArtifactError, DataError, ReleaseError, SourceError
+from pipeline.evaluate import Champion, Evaluation, evaluate
+from pipeline.files import sweep, write_json, write_text
+from pipeline.gate import Verdict, decide
+from pipeline.settings import CHECKOUT, settings
+from pipeline.snapshot import Snapshot, ingest, read_snapshot
+from pipeline.spec import load_spec
+from pipeline.split import Rule
+from pipeline.train import Trained, load_trained, train
+
+Result = TypeVar("Result")
+
+
+@flow(name="retrain", flow_run_name="{model}")
+def retrain(
+    model: str, data: str | None = None, force: bool = False, release: bool = True, cause: str = "person"
+) -> State[Any]:
+    """Run the whole loop once for a model; the final state bears the outcome's name.
+
+    `data` is a file or glob read instead of the spec's source. `force` retrains what is unchanged and skips no gate.
+    Without `release`, everything up to the trial is done. `cause` says who or what started the run.
+    """
+    run = _Run(model, cause, settings().folder("runs", model, str(runtime.flow_run.id)))
+    with _alone(run):
+        outcome = _steps(run, data, force, release)
+        run.conclude(outcome)
+    return (Completed if outcome.exit_code == 0 else Failed)(name=outcome.state, message="; ".join(outcome.reasons))
+
+
+def _steps(run: "_Run", data: str | None, force: bool, release: bool) -> Outcome:
+    """The promise, one step after the other, each leaving early with an outcome when the answer is no."""
+    model, gate = run.model, load_spec(run.model).gate
+    try:
+        snapshot = run.step("ingest", ingest_rows, model, data)
+    except DataError as error:
+        return run.outcome("data-rejected", [str(error)])
+    run.digests = _digests(model, snapshot)
+    if not force and (same := _seen(model, run.digests)):
+        return run.unchanged(same)
+
+    report = run.step("validate", validate_rows, model, snapshot)
+    run.show(reports.publish_validation, model, report)
+    if not report.passed:
+        return run.outcome("data-rejected", report.reasons)
+
+    try:
+        trained = run.step("train", train_candidates, model, snapshot, run.digests, force)
+    except DataError as error:
+        return run.outcome("data-rejected", [str(error)])
+    run.show(reports.publish_candidates, model, trained, load_spec(model).metric)
+
+    champion = releases.champion(_ledger(), model)
+    evaluation = run.step("evaluate", evaluate_models, model, snapshot, trained, champion)
+    verdict = run.step("gate", judge, evaluation, gate)
+    run.show(reports.publish_comparison, model, evaluation)
+    run.show(reports.publish_verdict, model, verdict)
+    run.show(_draw, run, snapshot, trained)
+    if not verdict.passed:
+        return run.outcome("kept" if champion else "model-rejected", verdict.reasons)
+
+    artifact = run.step("artifact", make_artifact, model, snapshot, trained, evaluation, verdict, run.digests)
+    bento = run.step("package", build_bento, artifact)
+    trial = run.step("trial", try_package, bento, artifact)
+    if not trial.passed:
+        return run.outcome("trial-failed", trial.problems)
+    if not release:
+        return run.outcome("tried", verdict.reasons)
+
+    try:
+        made = run.step(
+            "release", make_champion, run.record("released", verdict.reasons), bento, artifact, trial, champion
+        )
+    except ReleaseError as error:
+        return run.outcome("kept", [str(error)])
+    run.show(reports.publish_release, made, trial)
+    return run.outcome("released", verdict.reasons)
+
+
+def _unreachable(_task: Any, _run: Any, state: State[Any]) -> bool:
+    """Retry what may heal by itself: a source that failed to answer, not a path that is not there nor bad data."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, SourceError) and error.__cause__ is not None
+
+
+@task(name="ingest", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[1, 5], retry_condition_fn=_unreachable)
+def ingest_rows(model: str, data: str | None) -> Snapshot:
+    source = load_spec(model).source
+    return ingest(sources.at(source, data) if data else source, settings().folder("snapshots"))
+
+
+@task(name="validate", cache_policy=NO_CACHE)
+def validate_rows(model: str, snapshot: Snapshot) -> Report:
+    return check(model, read_snapshot(snapshot))
+
+
+@task(name="train", cache_policy=NO_CACHE)
+def train_candidates(model: str, snapshot: Snapshot, digests: dict[str, str], force: bool) -> Trained:
+    folder = settings().folder("trained", model) / digest.of_value(digests)[: digest.SHORT]
+    if not force:
+        try:
+            trained = load_trained(folder)
+            trained.estimator()
+        except ArtifactError:
+            pass
+        else:
+            get_run_logger().info("trained already by a run that did not finish: going on from %s", folder)
+            return trained
+    return train(load_spec(model), snapshot, folder)
+
+
+@task(name="evaluate", cache_policy=NO_CACHE)
+def evaluate_models(model: str, snapshot: Snapshot, trained: Trained, champion: Release | None) -> Evaluation:
+    compared = _compared(champion) if champion else None
+    return evaluate(load_spec(model), read_snapshot(snapshot), trained.rule, trained.estimator(), compared)
+
+
+@task(name="gate", cache_policy=NO_CACHE)
+def judge(evaluation: Evaluation, gate: Any) -> Verdict:
+    return decide(evaluation, gate)
+
+
+@task(name="artifact", cache_policy=NO_CACHE)
+def make_artifact(
+    model: str, snapshot: Snapshot, trained: Trained, evaluation: Evaluation, verdict: Verdict, digests: dict[str, str]
+) -> Artifact:
+    folder = settings().folder("artifacts", model) / digest.of_value(digests)[: digest.SHORT]
+    needs = requirements(model, CHECKOUT)
+    return write_artifact(load_spec(model), snapshot, trained, evaluation, verdict, digests, needs, folder)
+
+
+@task(name="package", cache_policy=NO_CACHE)
+def build_bento(artifact: Artifact) -> Bento:
+    return package(artifact, CHECKOUT, settings().folder("bentoml"))
+
+
+@task(name="trial", cache_policy=NO_CACHE)
+def try_package(bento: Bento, artifact: Artifact) -> Trial:
+    return try_bento(bento, artifact)
+
+
+@task(name="release", cache_policy=NO_CACHE)
+def make_champion(run: Run, bento: Bento, artifact: Artifact, trial: Trial, champion: Release | None) -> Release:
+    release = Release(
+        model=run.model,
+        number=0,
+        bento=bento.tag,
+        digests={**run.digests, "artifact": artifact.digest, "bento": bento.digest},
+        verdict=artifact.manifest["verdict"],
+        evaluation=artifact.manifest["evaluation"],
+        trial=trial.to_dict(),
+        cause=run.cause,
+        reason="; ".join(run.reasons),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        replaced=champion.number if champion else None,
+    )
+    return releases.add_release(_ledger(), release, run)
+
+
+def _ledger() -> Any:
+    return open_ledger(settings().ledger_url)
+
+
+def _digests(model: str, snapshot: Snapshot) -> dict[str, str]:
+    """Return what everything made from a snapshot is named by."""
+    spec, code = digest.of_value(load_spec(model)), code_digest(model, CHECKOUT)
+    return {"snapshot": snapshot.digest, "spec": spec, "code": code}
+
+
+def _seen(model: str, digests: dict[str, str]) -> Run | None:
+    """Return the last run that reached a verdict if it was about the same."""
+    last = releases.last_run(_ledger(), model, releases.VERDICTS)
+    return last if last and last.digests == digests else None
+
+
+def _compared(champion: Release) -> Champion:
+    """Return the champion as its own package answers, checked against the ledger's digests."""
+    bento = load_bento(champion.bento, settings().folder("bentoml"), expected=champion.digests["bento"])
+    expected = champion.digests["artifact"]
+    packed = load_artifact(bento.path / "src" / "artifact", expected)
+    return Champion(
+        release=champion.number,
+        ask=lambda rows: ask(bento.path / "src", expected, rows),
+        required=tuple(feature.name for feature in packed.schema.features if feature.required),
+        rule=Rule.from_dict(packed.manifest["holdout"]),
+    )
+
+
+def _draw(run: "_Run", snapshot: Snapshot, trained: Trained) -> None:
+    """Draw the challenger on the held-out rows, for the run's folder and for Prefect."""
+    drawn = plots.draw(load_spec(run.model), read_snapshot(snapshot), trained.rule, trained.estimator())
+    for name, png in drawn.items():
+        (run.folder / f"{name}.png").write_bytes(png)
+    run.results["plots"] = drawn
+    reports.publish_plots(run.model, drawn)
+
+
+@dataclass
+class _Run:
+    """What a run has found so far."""
+
+    model: str
+    cause: str
+    folder: Path
+    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    digests: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+
+    def step(self, name: str, work: Callable[..., Result], *args: Any) -> Result:
+        """Do a step, timed and told of; its result belongs to the run's report."""
+        self.results[name] = result = timed(name, self.seconds, work, *args)
+        return result
+
+    def show(self, publish: Callable[..., Any], *args: Any) -> None:
+        """Publish something for people; that this fails must not fail a run whose work is sound."""
+        started = time.perf_counter()
+        try:
+            publish(*args)
+        except Exception:
+            get_run_logger().warning("%s failed", publish.__name__, exc_info=True)
+        self.seconds["reports"] = round(self.seconds.get("reports", 0.0) + time.perf_counter() - started, 3)
+
+    def outcome(self, name: Name, reasons: Any) -> Outcome:
+        """Return how this run ends, with all it has found."""
+        snapshot: Snapshot | None = self.results.get("ingest")
+        report: Report | None = self.results.get("validate")
+        evaluation: Evaluation | None = self.results.get("evaluate")
+        release: Release | None = self.results.get("release")
+        bento: Bento | None = self.results.get("package")
+        return Outcome(
+            model=self.model,
+            outcome=name,
+            reasons=tuple(reasons),
+            release=release.number if release else None,
+            bento=bento.tag if bento else None,
+            snapshot=snapshot.digest if snapshot else None,
+            rows=snapshot.rows if snapshot else None,
+            metrics={who: getattr(evaluation, who) for who in ("challenger", "champion", "baseline")}
+            if evaluation
+            else None,
+            seconds=self.seconds,
+            warnings=tuple(report.warnings) if report else (),
+            report=str(self.folder / "report.md"),
+        )
+
+    def unchanged(self, same: Run) -> Outcome:
+        """Return the outcome of a run that finds nothing new since another one."""
+        why = f": {'; '.join(same.reasons)}" if same.outcome != "released" else ""
+        reason = f"snapshot, spec and code are those of the run of {same.started}, which ended {same.outcome}{why}"
+        return self.outcome("unchanged", [f"{reason}; --force retrains"])
+
+    def record(self, name: Name, reasons: Any) -> Run:
+        """Return the row that the ledger keeps of this run."""
+        return Run(self.model, name, self.cause, list(reasons), self.digests, None, self.started, dict(self.seconds))
+
+    def conclude(self, outcome: Outcome) -> None:
+        """Leave the outcome in the run's folder and in the ledger, where a release has put it already."""
+        write_json(self.folder / "outcome.json", outcome.to_dict())
+        write_text(self.folder / "report.md", reports.run_report(outcome, self.results))
+        if outcome.outcome != "released":
+            releases.add_run(_ledger(), self.record(outcome.outcome, outcome.reasons))
+
+
+@contextmanager
+def _alone(run: _Run) -> Iterator[None]:
+    """Let one run per model go on at a time on this machine; the system frees the lock of a run that was killed."""
+    lock = FileLock(settings().folder("locks") / f"{run.model}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        timed("wait for another run", run.seconds, _acquire, lock)
+    try:
+        sweep(settings().home)
+        yield
+    finally:
+        lock.release()
+
+
+def _acquire(lock: FileLock) -> None:
+    lock.acquire()

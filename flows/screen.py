@@ -1,0 +1,186 @@
+"""What a person sees in the terminal: steps as they happen on stderr, results on stdout."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flows.progress import Step
+
+if TYPE_CHECKING:
+    from bentos.releases import Event, Release, Run
+    from flows.outcome import Outcome
+
+_STYLES = {
+    "released": "bold green",
+    "unchanged": "green",
+    "kept": "yellow",
+    "tried": "green",
+    "data-rejected": "bold red",
+    "model-rejected": "bold red",
+    "trial-failed": "bold red",
+    "crashed": "bold red",
+}
+
+
+@contextmanager
+def steps(quiet: bool) -> Iterator[Callable[[Step], None]]:
+    """Yield a listener that shows each step with a spinner, then as a line; a quiet one shows nothing."""
+    if quiet:
+        yield lambda _: None
+        return
+    console = Console(stderr=True, highlight=False)
+    with console.status("") as status:
+
+        def listen(step: Step) -> None:
+            if step.seconds is None:
+                status.update(step.name)
+                return
+            mark = "[green]✓[/]" if step.passed else "[red]✗[/]"
+            console.print(f"{mark} {step.name:<9}[dim]{step.seconds:6.1f} s[/]  {escape(step.words)}")
+
+        yield listen
+
+
+def show_outcome(outcome: "Outcome") -> None:
+    """Print how a run ended, why, with which numbers, and what to do next."""
+    console = Console(highlight=False)
+    console.print()
+    what = f"release {outcome.release}" if outcome.release else ""
+    console.print(f"{outcome.model}: [{_STYLES[outcome.outcome]}]{outcome.outcome}[/] {what}".rstrip())
+    for reason in outcome.reasons:
+        console.print(f"  {escape(reason)}", soft_wrap=True)
+    for warning in outcome.warnings:
+        console.print(f"  [yellow]warning[/] {escape(warning)}", soft_wrap=True)
+    if outcome.metrics:
+        console.print(_metrics_table(outcome.metrics))
+    slowest = sorted(outcome.seconds.items(), key=lambda one: -one[1])
+    total = sum(outcome.seconds.values())
+    console.print(f"[dim]{total:.1f} s: " + ", ".join(f"{name} {value:.1f}" for name, value in slowest) + "[/]")
+    if outcome.report:
+        console.print(f"[dim]report: {escape(outcome.report)}[/]", soft_wrap=True)
+    if outcome.outcome == "released":
+        console.print(
+            f"next: [bold]evergreen serve {outcome.model}[/], undo: [bold]evergreen rollback {outcome.model}[/]"
+        )
+
+
+def _metrics_table(metrics: Mapping[str, Any]) -> Table:
+    said = {who: scores for who, scores in metrics.items() if scores}
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    table.add_column("held-out rows")
+    for who in said:
+        table.add_column("guessing" if who == "baseline" else who, justify="right")
+    for name in said["challenger"]:
+        table.add_row(name, *(_number(scores.get(name)) for scores in said.values()))
+    return table
+
+
+def status_of(model: str, champion: "Release | None", last: "Run | None") -> dict[str, Any]:
+    """Return what `status` says of a model, as JSON values."""
+    released = None
+    if champion:
+        metric = champion.evaluation["metric"]
+        released = {
+            "number": champion.number,
+            "bento": champion.bento,
+            "created": champion.created,
+            "cause": champion.cause,
+            "metric": metric,
+            "value": champion.evaluation["challenger"].get(metric),
+            "snapshot": champion.digests["snapshot"],
+        }
+    run = None
+    if last:
+        run = {"started": last.started, "outcome": last.outcome, "reasons": last.reasons, "cause": last.cause}
+    return {"model": model, "release": released, "last_run": run}
+
+
+def show_status(found: Sequence[Mapping[str, Any]]) -> None:
+    """Print the models with their champions and last runs."""
+    console = Console(highlight=False)
+    for one in found:
+        champion, run = one["release"], one["last_run"]
+        console.print(f"[bold]{escape(one['model'])}[/]")
+        if champion:
+            value = f"{champion['metric']} {_number(champion['value'])} on held-out rows"
+            console.print(
+                f"  champion  release {champion['number']} of {_time(champion['created'])}, {value}", soft_wrap=True
+            )
+            console.print(f"  package   {champion['bento']}", soft_wrap=True)
+        else:
+            console.print(f"  champion  none; [bold]evergreen run {one['model']}[/] makes one")
+        if run:
+            console.print(f"  last run  {_time(run['started'])} [{_STYLES.get(run['outcome'], '')}]{run['outcome']}[/]")
+            if run["outcome"] != "released":
+                _print_reasons(console, run["reasons"])
+
+
+def history_of(model: str, made: Sequence["Release"], events: Sequence["Event"]) -> dict[str, Any]:
+    """Return what `history` says of a model, as JSON values: its releases, and what became of them, oldest first."""
+    releases = [
+        {
+            "number": one.number,
+            "bento": one.bento,
+            "created": one.created,
+            "cause": one.cause,
+            "reasons": one.verdict["reasons"],
+            "replaced": one.replaced,
+            "metric": one.evaluation["metric"],
+            "metrics": {who: one.evaluation[who] for who in ("challenger", "champion", "baseline")},
+            "digests": one.digests,
+            "trial": one.trial,
+        }
+        for one in made
+    ]
+    changes = [
+        {"at": one.at, "release": one.release, "event": one.kind, "cause": one.cause, "reason": one.reason}
+        for one in events
+    ]
+    return {"model": model, "champion": events[-1].release if events else None, "releases": releases, "events": changes}
+
+
+def show_history(found: Mapping[str, Any]) -> None:
+    """Print what was champion since when, by whom and why, newest first."""
+    console = Console(highlight=False)
+    if not found["events"]:
+        console.print(f"{escape(found['model'])} has no release yet; [bold]evergreen run {found['model']}[/] makes one")
+        return
+    by_number = {one["number"]: one for one in found["releases"]}
+    for event in reversed(found["events"]):
+        release = by_number[event["release"]]
+        value = release["metrics"]["challenger"].get(release["metric"])
+        what = f"release {event['release']}" if event["event"] == "released" else f"{event['event']} {event['release']}"
+        now = " [green](champion)[/]" if event is found["events"][-1] else ""
+        numbers = f"{release['metric']} {_number(value)}, {release['bento']}"
+        console.print(f"{_time(event['at'])}  [bold]{what}[/]{now} by {event['cause']}: {numbers}", soft_wrap=True)
+        _print_reasons(console, release["reasons"] if event["event"] == "released" else [event["reason"]])
+
+
+def _print_reasons(console: Console, reasons: Sequence[str]) -> None:
+    for reason in reasons:
+        console.print(f"    {escape(reason)}", style="dim", soft_wrap=True)
+
+
+def show_report(report: Mapping[str, Any]) -> None:
+    """Print what validation found: refusals, then warnings, then the count of what held."""
+    console = Console(highlight=False)
+    held = sum(rule["passed"] for rule in report["rules"])
+    verdict = "[bold green]passed[/]" if report["passed"] else "[bold red]rejected[/]"
+    size = f", {report['rows']:,} rows x {report['columns']} columns" if report["rows"] is not None else ""
+    console.print(f"{verdict}: {held} of {len(report['rules'])} rules hold{size}")
+    for reason in report["reasons"]:
+        console.print(f"  [red]error[/] {escape(reason)}", soft_wrap=True)
+    for warning in report["warnings"]:
+        console.print(f"  [yellow]warning[/] {escape(warning)}", soft_wrap=True)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _time(iso: str) -> str:
+    return iso[:16].replace("T", " ")

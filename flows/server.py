@@ -1,0 +1,109 @@
+"""The Prefect server that runs report to: one that is up already, or one that lives as long as the run."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from filelock import FileLock
+
+from pipeline.errors import ServerError
+from pipeline.files import write_json
+from pipeline.processes import free_port, leashed, wait_until
+from pipeline.settings import Settings
+
+START_SECONDS = 180.0
+UI_PORT = 4200
+
+
+def prefect_environment(settings: Settings) -> dict[str, str]:
+    """Return the environment of everything that runs Prefect: its home under ours, no telemetry, no lines on stdout.
+
+    What the person has set already, such as a server of their own, stays.
+    """
+    home = settings.folder("prefect")
+    defaults = {
+        "PREFECT_HOME": str(home),
+        "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        # The steps are shown by the command itself; the server keeps Prefect's own lines.
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",
+        "PREFECT_CLI_PROMPT": "false",
+    }
+    return {**defaults, **os.environ}
+
+
+@contextmanager
+def prefect_server(settings: Settings, meanwhile: Callable[[], object]) -> Iterator[str]:
+    """Yield the API address of a Prefect server, and point this process at it.
+
+    That is `PREFECT_API_URL` where it is set, else the one that `evergreen ui` has up on the same home, else one that
+    is started now and stopped when the block ends, and `meanwhile` is done while it starts. Call before prefect is
+    imported: it reads its settings then.
+    """
+    env = prefect_environment(settings)
+    os.environ.update(env)
+    if url := env.get("PREFECT_API_URL") or _running(settings):
+        os.environ["PREFECT_API_URL"] = url
+        yield url
+        return
+    port = free_port()
+    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    try:
+        with start_server(settings, port, meanwhile) as url:
+            yield url
+    finally:
+        del os.environ["PREFECT_API_URL"]
+
+
+@contextmanager
+def start_server(settings: Settings, port: int, meanwhile: Callable[[], object] = lambda: None) -> Iterator[str]:
+    """Start a Prefect server on the home's history and yield its API address when it answers.
+
+    It ends with the block, or with this process, however that ends. `meanwhile` is done while it starts.
+    """
+    home = settings.folder("prefect")
+    env = {name: value for name, value in prefect_environment(settings).items() if name != "PREFECT_API_URL"}
+    url = f"http://127.0.0.1:{port}/api"
+    env |= {"PREFECT_UI_API_URL": url}
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    # Two servers must not both make the tables of a new home.
+    with FileLock(home / "start.lock") as starting, leashed(command, env, home, home / "server.log") as server:
+        meanwhile()
+        if not wait_until(lambda: _answers(url), server, START_SECONDS):
+            tail = (home / "server.log").read_text(errors="replace")[-2000:]
+            raise ServerError(f"the Prefect server did not start; {home / 'server.log'} ends: {tail}")
+        starting.release()
+        yield url
+
+
+@contextmanager
+def announced(settings: Settings, port: int) -> Iterator[None]:
+    """Start a Prefect server that every run on this home reports to while the block lasts."""
+    path = settings.folder("prefect") / "server.json"
+    with start_server(settings, port) as url:
+        write_json(path, {"url": url})
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _running(settings: Settings) -> str | None:
+    path = settings.folder("prefect") / "server.json"
+    try:
+        url = str(json.loads(path.read_text())["url"])
+    except (OSError, ValueError, KeyError):
+        return None
+    return url if _answers(url) else None
+
+
+def _answers(url: str) -> bool:
+    import httpx
+
+    try:
+        return httpx.get(f"{url}/health", timeout=2.0, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False

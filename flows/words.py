@@ -1,0 +1,84 @@
+"""What came out of a step of a run, in a few words."""
+
+from functools import singledispatch
+from typing import Any
+
+from bentos.package import Bento
+from bentos.releases import Release
+from bentos.trial import Trial
+from expectations.validate import Report
+from pipeline.artifact import Artifact
+from pipeline.evaluate import Evaluation
+from pipeline.gate import Verdict
+from pipeline.snapshot import Snapshot
+from pipeline.train import Trained
+
+
+@singledispatch
+def in_words(result: Any) -> str:
+    """Say in a few words what came out of a step."""
+    return "" if result is None else str(result)
+
+
+@in_words.register
+def _(snapshot: Snapshot) -> str:
+    return f"{snapshot.rows:,} rows x {len(snapshot.columns)} columns from {snapshot.origin}, snapshot {snapshot.short}"
+
+
+@in_words.register
+def _(report: Report) -> str:
+    broken = len(report.reasons)
+    warned = f", {len(report.warnings)} warned" if report.warnings else ""
+    return f"{len(report.rules)} rules, {broken} broken{warned}"
+
+
+@in_words.register
+def _(trained: Trained) -> str:
+    best = next(one for one in trained.candidates if one.name == trained.chosen)
+    left_out = sum(one.error is not None for one in trained.candidates)
+    failed = f", {left_out} left out" if left_out else ""
+    return (
+        f"{trained.chosen} of {len(trained.candidates)} candidates{failed}: {best.mean:.4g} ± {best.deviation:.2g} "
+        f"in cross-validation on {trained.training_rows:,} rows"
+    )
+
+
+@in_words.register
+def _(evaluation: Evaluation) -> str:
+    def said(scores: dict[str, float | None] | None) -> str:
+        value = (scores or {}).get(evaluation.metric)
+        return "undefined" if value is None else f"{value:.4g}"
+
+    champion = f", champion {said(evaluation.champion)}" if evaluation.champion else ""
+    return (
+        f"{evaluation.metric} {said(evaluation.challenger)}{champion}, guessing {said(evaluation.baseline)} "
+        f"on {evaluation.rows:,} held-out rows"
+    )
+
+
+@in_words.register
+def _(verdict: Verdict) -> str:
+    return f"{'passed' if verdict.passed else 'refused'}, {len(verdict.checks)} conditions"
+
+
+@in_words.register
+def _(artifact: Artifact) -> str:
+    return f"artifact {artifact.digest[:12]}"
+
+
+@in_words.register
+def _(bento: Bento) -> str:
+    return bento.tag
+
+
+@in_words.register
+def _(trial: Trial) -> str:
+    if not trial.passed:
+        return trial.problems[0]
+    median = f", a row in {trial.milliseconds['p50']:g} ms" if trial.milliseconds else ""
+    return f"{trial.answers} answers exactly as trained{median}"
+
+
+@in_words.register
+def _(release: Release) -> str:
+    return f"release {release.number} is the champion"

@@ -1,0 +1,59 @@
+"""Ask a packaged model in a process of its own, with the code it was packaged with.
+
+The champion is judged as it is served: were it unpickled here, functions that changed since would answer in its name.
+Run as a script in a package's source folder (`python -m pipeline.answer ROWS.parquet OUT.json`) it is that process.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.artifact import load_artifact
+from pipeline.errors import ArtifactError
+from pipeline.predict import Answers, predict
+from pipeline.schema import to_frame
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+def ask(source: Path, expected: str, rows: "pyarrow.Table") -> Answers:
+    """Return the answers of the package whose source folder is `source` to the rows of a table.
+
+    `expected` is the digest of its artifact. Raises ArtifactError when the package is not what was released, or when it
+    cannot answer.
+    """
+    import pyarrow.parquet
+
+    load_artifact(source / "artifact", expected)
+    with tempfile.TemporaryDirectory(prefix="evergreen-ask-") as folder:
+        question, answer = Path(folder) / "rows.parquet", Path(folder) / "answers.json"
+        pyarrow.parquet.write_table(rows, question)
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline.answer", str(question), str(answer)],
+            cwd=source,
+            env=env | {"PYTHONDONTWRITEBYTECODE": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode != 0:
+            raise ArtifactError((done.stderr.strip().splitlines() or ["it ended without a word"])[-1])
+        return Answers.from_dict(json.loads(answer.read_text()))
+
+
+def _answer(question: Path, answer: Path) -> None:
+    import pyarrow.parquet
+
+    artifact = load_artifact(Path("artifact"))
+    frame = to_frame(pyarrow.parquet.read_table(question), artifact.schema.features)
+    answer.write_text(json.dumps(predict(artifact.estimator(), frame).to_dict()))
+
+
+if __name__ == "__main__":
+    _answer(Path(sys.argv[1]), Path(sys.argv[2]))

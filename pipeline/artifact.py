@@ -1,0 +1,196 @@
+"""The artifact: a folder with the fitted estimator, a manifest of facts and golden rows; whole or not at all."""
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline import digest
+from pipeline.errors import ArtifactError, TrainingError
+from pipeline.evaluate import Evaluation
+from pipeline.files import read_json, whole_folder, write_json
+from pipeline.gate import Verdict
+from pipeline.predict import Answers, predict, target
+from pipeline.schema import Feature, Schema, describe, to_frame, to_table
+from pipeline.snapshot import Snapshot, read_snapshot
+from pipeline.split import held_out
+from pipeline.train import Trained, load_estimator
+
+if TYPE_CHECKING:
+    import pyarrow
+
+    from pipeline.spec import ModelSpec
+
+FORMAT = 1
+GOLDEN_ROWS = 40
+UNSEEN = "a category never seen in training"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact on disk: its folder, the digest of all its files, and its manifest."""
+
+    folder: Path
+    digest: str
+    manifest: dict[str, Any]
+
+    @property
+    def schema(self) -> Schema:
+        """What a request to the model may hold."""
+        return Schema.from_dict(self.manifest["schema"])
+
+    def estimator(self) -> Any:
+        """Load the fitted estimator; ArtifactError when its file is not the one that was packaged."""
+        return load_estimator(self.folder / "model.joblib", self.manifest["digests"]["model"])
+
+    def golden(self) -> tuple[list[dict[str, Any]], Answers]:
+        """Return the golden rows as a caller would send them, and what the trained pipeline answers to them."""
+        golden = read_json(self.folder / "golden.json")
+        return golden["rows"], Answers.from_dict(golden["answers"])
+
+
+def write_artifact(
+    spec: "ModelSpec",
+    snapshot: Snapshot,
+    trained: Trained,
+    evaluation: Evaluation,
+    verdict: Verdict,
+    digests: dict[str, str],
+    requirements: Sequence[str],
+    folder: Path,
+) -> Artifact:
+    """Write the artifact of a trained and judged challenger to `folder`, whole or not at all.
+
+    `digests` names the snapshot, the spec and the code it was made from. Raises TrainingError when the pipeline cannot
+    predict a row that its own spec allows.
+    """
+    table = read_snapshot(snapshot)
+    schema = describe(spec, table)
+    estimator = trained.estimator()
+    mask = held_out(trained.rule, table)
+    rows, answers = _golden(spec.name, estimator, table.filter(mask), schema.features)
+    y = target(spec.task.kind, table.column(spec.target).filter(~mask))
+    manifest = {
+        "format": FORMAT,
+        "model": spec.name,
+        "task": asdict(spec.task),
+        "target": spec.target,
+        "created": trained.created,
+        "python": platform.python_version(),
+        "requirements": list(requirements),
+        "digests": {**digests, "model": trained.model_digest},
+        "schema": schema.to_dict(),
+        "labels": list(answers.labels),
+        "scale": float(np.std(y)) if spec.task.kind == "regression" else 1.0,
+        "estimator": trained.chosen,
+        "rows": {"training": trained.training_rows, "holdout": trained.holdout_rows},
+        "holdout": trained.rule.to_dict(),
+        "metric": spec.metric,
+        "evaluation": evaluation.to_dict(),
+        "verdict": verdict.to_dict(),
+        "limits": asdict(spec.limits),
+    }
+    with whole_folder(folder) as part:
+        _link(trained.folder / "model.joblib", part / "model.joblib")
+        write_json(part / "golden.json", {"rows": rows, "answers": answers.to_dict()})
+        write_json(part / "manifest.json", manifest)
+    return load_artifact(folder)
+
+
+def load_artifact(folder: Path, expected: str | None = None) -> Artifact:
+    """Return the artifact in a folder; ArtifactError when it is incomplete or its digest is not the expected one."""
+    found = digest.of_folder(folder)
+    if expected is not None and found != expected:
+        raise ArtifactError(f"{folder} is not the artifact that was written: its digest is {found}, not {expected}")
+    try:
+        manifest = read_json(folder / "manifest.json")
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{folder} is no artifact: its manifest cannot be read ({error})") from error
+    if manifest.get("format") != FORMAT:
+        raise ArtifactError(f"{folder} has format {manifest.get('format')}, and this version reads format {FORMAT}")
+    for name in ("model.joblib", "golden.json"):
+        if not (folder / name).is_file():
+            raise ArtifactError(f"{folder} is not whole: it has no {name}; run again to write it anew")
+    return Artifact(folder, found, manifest)
+
+
+def _golden(
+    model: str, estimator: Any, rows: "pyarrow.Table", features: Sequence[Feature]
+) -> tuple[list[dict[str, Any]], Answers]:
+    """Return golden rows as JSON values: real held-out rows, then hostile ones, with the estimator's answers."""
+    table = rows.select([feature.name for feature in features]).take(_telling(rows, features))
+    plain = [{name: _json(value) for name, value in row.items()} for row in table.to_pylist()]
+    hostile = [{**plain[0], **change} for change in _hostile(features)]
+    answers = [predict(estimator, to_frame(table, features))]
+    for row, what in zip(hostile, ("missing", "unseen"), strict=False):
+        try:
+            answer = predict(estimator, to_frame(to_table([_parsed(row, features)], features), features))
+            if not answer.labels and not np.isfinite(answer.predictions).all():
+                raise ValueError(f"it answers {answer.predictions[0]}")
+            answers.append(answer)
+            plain.append(row)
+        except Exception as error:
+            # A pipeline may refuse unseen categories; what its schema lets be missing it must answer.
+            if what == "missing":
+                names = ", ".join(repr(name) for name in _nullable(features))
+                raise TrainingError(
+                    f"{model} allows {names} to be null, but its trained pipeline cannot answer then: "
+                    f"{type(error).__name__}: {error}; add an imputer, or take the feature out of nullable"
+                ) from error
+    return plain, _stacked(answers)
+
+
+def _telling(rows: "pyarrow.Table", features: Sequence[Feature]) -> list[int]:
+    """Return the positions of telling rows: some at even steps, then a null and the extremes of each feature."""
+    found: dict[int, None] = {}
+    for feature in features:
+        column = rows.column(feature.name)
+        if column.null_count:
+            found.setdefault(column.is_null().index(True).as_py())
+        if feature.type == "number" and column.null_count < len(column):
+            values = column.to_numpy().astype(float)
+            found.setdefault(int(np.nanargmin(values)))
+            found.setdefault(int(np.nanargmax(values)))
+    even = np.linspace(0, rows.num_rows - 1, GOLDEN_ROWS // 2).astype(int).tolist()
+    return list(dict.fromkeys([*even, *list(found)[: GOLDEN_ROWS // 2]]))
+
+
+def _nullable(features: Sequence[Feature]) -> list[str]:
+    return [feature.name for feature in features if not feature.required]
+
+
+def _hostile(features: Sequence[Feature]) -> Iterator[dict[str, Any]]:
+    yield dict.fromkeys(_nullable(features))
+    yield {feature.name: UNSEEN for feature in features if feature.type == "text"}
+
+
+def _json(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _parsed(row: dict[str, Any], features: Sequence[Feature]) -> dict[str, Any]:
+    times = {feature.name for feature in features if feature.type == "timestamp"}
+    return {
+        name: datetime.fromisoformat(value) if name in times and value is not None else value
+        for name, value in row.items()
+    }
+
+
+def _stacked(answers: Sequence[Answers]) -> Answers:
+    probabilities = None
+    if answers[0].probabilities is not None:
+        probabilities = np.concatenate([one.probabilities for one in answers if one.probabilities is not None])
+    return Answers(np.concatenate([one.predictions for one in answers]), answers[0].labels, probabilities)
+
+
+def _link(source: Path, place: Path) -> None:
+    try:
+        os.link(source, place)
+    except OSError:
+        shutil.copyfile(source, place)

@@ -1,0 +1,303 @@
+"""Challenger, champion and a dummy baseline on the same held-out rows, which none of them has seen."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.metrics import METRICS, Metric, metrics_of
+from pipeline.predict import Answers, Label, predict, target
+from pipeline.schema import describe, to_frame
+from pipeline.split import Rule, held_out
+
+if TYPE_CHECKING:
+    import pyarrow
+
+    from pipeline.spec import ModelSpec, Task
+
+Array = NDArray[Any]
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The model now released, as far as a comparison needs it: `ask` returns its answers to rows of a table."""
+
+    release: int
+    ask: Callable[["pyarrow.Table"], Answers]
+    required: tuple[str, ...]
+    rule: Rule
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A paired bootstrap interval of a difference of the metric, challenger minus other."""
+
+    difference: float
+    low: float
+    high: float
+    confidence: float = CONFIDENCE
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The primary metric where `column` has `value`; `interval` only where there are rows enough to judge."""
+
+    column: str
+    value: str
+    rows: int
+    challenger: float | None
+    champion: float | None = None
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics on the held-out rows that no compared model has seen, and the differences with their intervals.
+
+    `incomparable` says why a champion that exists could not be compared.
+    """
+
+    metric: str
+    greater_is_better: bool
+    rows: int
+    challenger: dict[str, float | None]
+    baseline: dict[str, float | None]
+    against_baseline: Interval | None
+    champion: dict[str, float | None] | None = None
+    champion_release: int | None = None
+    against_champion: Interval | None = None
+    incomparable: str | None = None
+    slices: tuple[Slice, ...] = ()
+    value: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the evaluation as JSON values."""
+        return asdict(self)
+
+
+def score(task: "Task", metric: str, y_true: Array, answers: Answers) -> float:
+    """Return one metric of answers to rows of known truth; ValueError when it needs probabilities and has none."""
+    return METRICS[metric].compute(*_inputs(task, METRICS[metric], y_true, answers))
+
+
+def evaluate(
+    spec: "ModelSpec",
+    table: "pyarrow.Table",
+    rule: Rule,
+    challenger: Any,
+    champion: Champion | None,
+) -> Evaluation:
+    """Ask challenger, champion and a dummy the held-out rows of a table once, and compare.
+
+    The dummy says the training mean, or the training shares of the labels. Where the champion was trained under another
+    holdout rule, only rows that both rules hold out are used.
+    """
+    ours = held_out(rule, table)
+    mask, incomparable = (ours, None) if champion is None else _comparable(ours, champion, table)
+    rows = table.filter(mask)
+    y_true = target(spec.task.kind, rows.column(spec.target))
+    answers = predict(challenger, to_frame(rows, describe(spec, table).features))
+    dummy = _baseline(
+        spec,
+        target(spec.task.kind, table.column(spec.target).filter(~ours)),
+        len(y_true),
+    )
+    theirs = None
+    if champion is not None and incomparable is None:
+        theirs, incomparable = _ask(spec, champion, rows, y_true)
+    every = {"challenger": answers, "champion": theirs, "baseline": dummy}
+    scores = {who: _all_metrics(spec, y_true, said) if said else None for who, said in every.items()}
+    return Evaluation(
+        metric=spec.metric,
+        greater_is_better=spec.greater_is_better,
+        rows=rows.num_rows,
+        challenger=scores["challenger"] or {},
+        baseline=scores["baseline"] or {},
+        champion=scores["champion"],
+        champion_release=champion.release if champion else None,
+        against_baseline=interval(spec, y_true, answers, dummy),
+        against_champion=interval(spec, y_true, answers, theirs) if theirs else None,
+        incomparable=incomparable,
+        slices=tuple(_slices(spec, rows, y_true, answers, theirs)),
+        value=_value(spec, y_true, every),
+    )
+
+
+def interval(
+    spec: "ModelSpec",
+    y_true: Array,
+    answers: Answers,
+    others: Answers,
+    confidence: float = CONFIDENCE,
+) -> Interval | None:
+    """Return the paired percentile bootstrap interval of the primary metric's difference, seeded by the spec.
+
+    Rows are drawn with replacement, the same rows for both sides (Efron and Tibshirani, An Introduction to the
+    Bootstrap, 1993, chapter 13). None when the metric is undefined on these rows.
+    """
+    metric = METRICS[spec.metric]
+    # Both sides may know labels that the other has not seen; a position must mean one label on either.
+    y, a = _inputs(spec.task, metric, y_true, answers, others.labels)
+    _, b = _inputs(spec.task, metric, y_true, others, answers.labels)
+    difference = metric.compute(y, a) - metric.compute(y, b) if len(y) else np.nan
+    if not np.isfinite(difference):
+        return None
+    resampled = np.array([one for one in _resampled(metric, y, a, b, spec.seed) if np.isfinite(one)])
+    if len(resampled) == 0:
+        return None
+    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(difference), float(low), float(high), confidence)
+
+
+def _resampled(metric: Metric, y: Array, a: Array, b: Array, seed: int) -> Iterator[float]:
+    rng = np.random.default_rng(seed)
+    # A large holdout has a narrow interval; fewer draws place its ends well enough and keep the cost bounded.
+    draws = int(np.clip(50_000_000 // len(y), 200, RESAMPLES))
+    losses = (metric.loss(y, a), metric.loss(y, b)) if metric.loss is not None else None
+    for _ in range(draws):
+        drawn = rng.integers(0, len(y), len(y))
+        if losses is not None:
+            yield float(metric.finish(losses[0][drawn].mean()) - metric.finish(losses[1][drawn].mean()))
+        else:
+            yield metric.compute(y[drawn], a[drawn]) - metric.compute(y[drawn], b[drawn])
+
+
+def _inputs(
+    task: "Task", metric: Metric, y_true: Array, answers: Answers, labels: tuple[Label, ...] = ()
+) -> tuple[Array, Array]:
+    """Return truth and answers as a metric takes them: labels as positions, the positive one last.
+
+    `labels` are further ones that get a position.
+    """
+    if task.kind == "regression":
+        return y_true, answers.predictions
+    positive = getattr(task, "positive", None)
+    known = {*y_true.tolist(), *answers.labels, *labels}
+    position = {label: i for i, label in enumerate(sorted(known, key=lambda one: (one == positive, str(one))))}
+    truth = np.array([position[label] for label in y_true.tolist()], dtype=int)
+    if metric.needs == "predictions":
+        return truth, np.array([position[label] for label in answers.predictions.tolist()], dtype=int)
+    if answers.probabilities is None:
+        raise ValueError("the metric needs probabilities and the estimator has no predict_proba")
+    probabilities = np.zeros((len(truth), len(position)))
+    probabilities[:, [position[label] for label in answers.labels]] = answers.probabilities
+    return truth, probabilities
+
+
+def _comparable(ours: Array, champion: Champion, table: "pyarrow.Table") -> tuple[Array, str | None]:
+    """Return the rows that neither model was trained on, and why there are none, if so."""
+    lacking = [name for name in (*champion.rule.by, champion.rule.time) if name and name not in table.column_names]
+    if lacking:
+        names = ", ".join(repr(name) for name in lacking)
+        return (
+            ours,
+            f"the data has no column {names}, which tells the rows that release {champion.release} has not seen",
+        )
+    both = ours & held_out(champion.rule, table)
+    if not both.any():
+        return (
+            ours,
+            f"no row is held out both now and when release {champion.release} was trained",
+        )
+    return both, None
+
+
+def _ask(
+    spec: "ModelSpec", champion: Champion, rows: "pyarrow.Table", y_true: Array
+) -> tuple[Answers | None, str | None]:
+    """Return the champion's answers, or why it has none: data or spec may no longer be what it was trained for."""
+    lacking = [name for name in champion.required if name not in rows.column_names]
+    if lacking:
+        names = ", ".join(repr(name) for name in lacking)
+        return (
+            None,
+            f"release {champion.release} requires {names}, which the data no longer has",
+        )
+    try:
+        answers = champion.ask(rows)
+        score(spec.task, spec.metric, y_true, answers)
+        return answers, None
+    except Exception as error:
+        return (
+            None,
+            f"release {champion.release} cannot be judged on these rows: {type(error).__name__}: {error}",
+        )
+
+
+def _baseline(spec: "ModelSpec", trained_on: Array, rows: int) -> Answers:
+    from sklearn.dummy import DummyClassifier, DummyRegressor
+
+    dummy = DummyRegressor() if spec.task.kind == "regression" else DummyClassifier(strategy="prior")
+    return predict(dummy.fit(np.zeros((len(trained_on), 1)), trained_on), np.zeros((rows, 1)))
+
+
+def _all_metrics(spec: "ModelSpec", y_true: Array, answers: Answers) -> dict[str, float | None]:
+    values = {}
+    for name, metric in metrics_of(spec.task.kind).items():
+        if metric.needs == "predictions" or answers.probabilities is not None:
+            values[name] = _finite(score(spec.task, name, y_true, answers))
+    return values
+
+
+def _value(spec: "ModelSpec", y_true: Array, every: dict[str, Answers | None]) -> dict[str, Any] | None:
+    if spec.value is None:
+        return None
+    worth = {who: _finite(float(spec.value.function(y_true, said.predictions))) for who, said in every.items() if said}
+    return {"unit": spec.value.unit, **worth}
+
+
+def _slices(
+    spec: "ModelSpec",
+    rows: "pyarrow.Table",
+    y_true: Array,
+    answers: Answers,
+    theirs: Answers | None,
+) -> Iterator[Slice]:
+    """Yield every slice. With k of them judged, each interval is widened (Bonferroni) so that all hold together."""
+    found = [(column, *one) for column in spec.gate.slices for one in _values(rows.column(column))]
+    judged = sum(mask.sum() >= spec.gate.slice_rows for _, _, mask in found)
+    confidence = 1 - (1 - CONFIDENCE) / max(judged, 1)
+    for column, value, mask in found:
+        mine, other = _only(answers, mask), _only(theirs, mask) if theirs else None
+        enough = other is not None and mask.sum() >= spec.gate.slice_rows
+        yield Slice(
+            column=column,
+            value=value,
+            rows=int(mask.sum()),
+            challenger=_finite(score(spec.task, spec.metric, y_true[mask], mine)),
+            champion=_finite(score(spec.task, spec.metric, y_true[mask], other)) if other else None,
+            interval=interval(spec, y_true[mask], mine, other, confidence) if other and enough else None,
+        )
+
+
+def _values(column: "pyarrow.ChunkedArray") -> Iterator[tuple[str, Array]]:
+    """Yield each value of a column with the rows that have it; numbers of many values as their quarters."""
+    values = np.array(column.to_pylist(), dtype=object)
+    missing = np.array([value is None for value in values])
+    known = values[~missing]
+    distinct = set(known.tolist())
+    if len(distinct) > 20 and all(isinstance(value, int | float) for value in distinct):
+        edges = np.quantile(known.astype(float), [0, 0.25, 0.5, 0.75, 1])
+        quarter = np.full(len(values), -1)
+        quarter[~missing] = np.clip(np.searchsorted(edges, known.astype(float), side="right") - 1, 0, 3)
+        # Where one number is very common, it fills more than a quarter and leaves others without rows.
+        for number in np.unique(quarter[~missing]).tolist():
+            yield f"{edges[number]:g} to {edges[number + 1]:g}", quarter == number
+    else:
+        for value in sorted(distinct, key=str):
+            yield str(value), np.asarray(values == value)
+    if missing.any():
+        yield "(missing)", missing
+
+
+def _only(answers: Answers, mask: Array) -> Answers:
+    probabilities = None if answers.probabilities is None else answers.probabilities[mask]
+    return Answers(answers.predictions[mask], answers.labels, probabilities)
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

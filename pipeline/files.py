@@ -1,0 +1,91 @@
+"""Files that appear whole or not at all: written beside their place, flushed to disk, then renamed."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_PART = ".part-"
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; it becomes `path` when the block ends without an error."""
+    part = _part(path)
+    try:
+        yield part
+        _flush(part)
+        part.rename(path)
+        _flush(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder; it becomes `path`, replacing what was there, when the block ends without an error."""
+    part = _part(path)
+    # In a container, a process that was killed and the one that goes on may have the same id.
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        yield part
+        for file in part.rglob("*"):
+            _flush(file)
+        _flush(part)
+        if path.exists():
+            path.rename(_part(path, "-old"))
+        part.rename(path)
+        _flush(path.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(_part(path, "-old"), ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, whole or not at all; NaN and infinity are refused, since JSON has no such numbers."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that died in the middle of writing left below a folder."""
+    for part in list(folder.rglob(f"{_PART}*")):
+        pid = part.name.removeprefix(_PART).split("-")[0]
+        if not (pid.isdigit() and _alive(int(pid))):
+            shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+
+
+def _part(path: Path, suffix: str = "") -> Path:
+    return path.with_name(f"{_PART}{os.getpid()}-{path.name}{suffix}")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

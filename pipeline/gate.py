@@ -1,0 +1,149 @@
+"""Evaluation in, verdict out: may this challenger be released?"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.evaluate import Evaluation, Interval, Slice
+from pipeline.spec import Gate
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition of the gate: whether it holds, and the sentence with its numbers."""
+
+    passed: bool
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the challenger may be released, and every condition that was judged, refusals first."""
+
+    passed: bool
+    checks: tuple[Check, ...]
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it was refused, or, when it passed, what it showed."""
+        return tuple(check.sentence for check in self.checks if check.passed == self.passed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the verdict as JSON values."""
+        return {**asdict(self), "reasons": list(self.reasons)}
+
+
+def decide(evaluation: Evaluation, gate: Gate) -> Verdict:
+    """Judge an evaluation: absolute threshold, better than the baseline, not worse than the champion, nor on a slice.
+
+    Against the baseline the whole interval must be on the better side; against the champion its worse end may be worse
+    by the tolerance at most. The first model of all is judged by the first two.
+    """
+    checks = [
+        _threshold(evaluation, gate),
+        _baseline(evaluation),
+        *_champion(evaluation, gate),
+    ]
+    checks.sort(key=lambda check: check.passed)
+    return Verdict(all(check.passed for check in checks), tuple(checks))
+
+
+def _threshold(evaluation: Evaluation, gate: Gate) -> Check:
+    metric, found = evaluation.metric, evaluation.challenger.get(evaluation.metric)
+    bound, limit = ("at least", gate.at_least) if evaluation.greater_is_better else ("at most", gate.at_most)
+    assert limit is not None
+    if found is None:
+        return Check(
+            False,
+            f"{metric} of the challenger is undefined on {evaluation.rows} held-out rows",
+        )
+    passed = found >= limit if evaluation.greater_is_better else found <= limit
+    sign = ("is" if passed else "is not") + f" {bound}"
+    return Check(
+        passed,
+        f"{metric} {_number(found)} {sign} the threshold {_number(limit)}, on {evaluation.rows} held-out rows",
+    )
+
+
+def _baseline(evaluation: Evaluation) -> Check:
+    metric, interval = evaluation.metric, evaluation.against_baseline
+    if interval is None:
+        return Check(
+            False,
+            f"{metric} of challenger and baseline cannot be compared on {evaluation.rows} held-out rows",
+        )
+    passed = _worse_end(interval, evaluation.greater_is_better) < 0
+    numbers = _numbers(evaluation.challenger, evaluation.baseline, evaluation, interval)
+    return Check(
+        passed,
+        f"{'better' if passed else 'not surely better'} than always guessing: {numbers}",
+    )
+
+
+def _champion(evaluation: Evaluation, gate: Gate) -> Iterator[Check]:
+    if evaluation.champion_release is None:
+        return
+    name, interval = (
+        f"the champion, release {evaluation.champion_release}",
+        evaluation.against_champion,
+    )
+    if evaluation.champion is None or interval is None:
+        why = evaluation.incomparable or f"its {evaluation.metric} is undefined on these rows"
+        yield Check(False, f"not compared with {name}: {why}")
+        return
+    worse = _worse_end(interval, evaluation.greater_is_better)
+    passed = worse <= gate.tolerance
+    numbers = _numbers(evaluation.challenger, evaluation.champion, evaluation, interval)
+    said = "holds its own against" if passed else "may be worse than"
+    yield Check(
+        passed,
+        f"{said} {name}: {numbers}; the worse end is {_number(abs(worse))} {'worse' if worse > 0 else 'better'}, "
+        f"tolerance {_number(gate.tolerance)}",
+    )
+    for one in evaluation.slices:
+        if one.interval is not None and _better_end(one.interval, evaluation.greater_is_better) > gate.slice_tolerance:
+            yield Check(False, _slice(one, one.interval, evaluation, gate))
+
+
+def _slice(one: Slice, interval: Interval, evaluation: Evaluation, gate: Gate) -> str:
+    return (
+        f"worse than the champion, release {evaluation.champion_release}, where {one.column} is {one.value} "
+        f"({one.rows} rows): {evaluation.metric} {_number(one.challenger)} against {_number(one.champion)}, "
+        f"{_percent(interval)} interval {_signed(interval.low)} to {_signed(interval.high)}, "
+        f"slice tolerance {_number(gate.slice_tolerance)}"
+    )
+
+
+def _worse_end(interval: Interval, greater_is_better: bool) -> float:
+    """Return how much worse than the other the challenger may be, at the worse end; negative: better even there."""
+    return -interval.low if greater_is_better else interval.high
+
+
+def _better_end(interval: Interval, greater_is_better: bool) -> float:
+    return -interval.high if greater_is_better else interval.low
+
+
+def _numbers(
+    challenger: dict[str, float | None],
+    other: dict[str, float | None],
+    evaluation: Evaluation,
+    interval: Interval,
+) -> str:
+    metric = evaluation.metric
+    ends = f"{_signed(interval.low)} to {_signed(interval.high)}"
+    return (
+        f"{metric} {_number(challenger[metric])} against {_number(other[metric])}, "
+        f"difference {_signed(interval.difference)}, {_percent(interval)} interval {ends}"
+    )
+
+
+def _percent(interval: Interval) -> str:
+    return f"{interval.confidence * 100:.4g}%"
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4g}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.4g}"

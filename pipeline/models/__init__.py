@@ -1,0 +1,1 @@
+"""Yours: one module per model, each with `spec = ModelSpec(...)`."""

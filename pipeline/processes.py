@@ -1,0 +1,91 @@
+"""Child processes that never outlive the one that started them, not even when that is killed with -9.
+
+Run as a script, this file is the leash: it starts a command in a process group of its own, and ends the group when its
+standard input closes, which the system does when the process holding the other end dies, however it died.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+GRACE_SECONDS = 8.0
+
+
+@contextmanager
+def leashed(
+    command: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a command while the block lasts, its output in the file `log`; end it and all its children afterwards."""
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            [sys.executable, str(Path(__file__).resolve()), *command],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env=dict(env),
+            cwd=cwd,
+        )
+    try:
+        yield child
+    finally:
+        assert child.stdin is not None
+        child.stdin.close()
+        child.wait()
+
+
+def wait_until(ready: Callable[[], bool], child: "subprocess.Popen[bytes]", seconds: float) -> bool:
+    """Ask `ready` again and again; False when the child ended or the time is over before it said yes."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if ready():
+            return True
+        if child.poll() is not None:
+            return False
+        time.sleep(0.1)
+    return False
+
+
+def free_port() -> int:
+    """Return a loopback port that nothing listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _hold(command: Sequence[str]) -> int:
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+
+    def end(*_: object) -> None:
+        for kind, patience in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, 0.0)):
+            try:
+                os.killpg(child.pid, kind)
+            except ProcessLookupError:
+                return
+            deadline = time.monotonic() + patience
+            while time.monotonic() < deadline and child.poll() is None:
+                time.sleep(0.02)
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        end()
+
+    # The one that holds the other end of standard input decides; a Ctrl-C reaches it, too.
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, end)
+    threading.Thread(target=watch, daemon=True).start()
+    code = child.wait()
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(_hold(sys.argv[1:]))

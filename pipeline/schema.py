@@ -1,0 +1,196 @@
+"""What a model takes: features with types, nulls and categories, and the one way rows become the frame it is given."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import DataError, did_you_mean
+from pipeline.sources import LogicalType, logical_type
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+
+    from pipeline.spec import ModelSpec
+
+MOST_CATEGORIES = 200
+"""A text feature with more distinct values than this is free text or an identifier; its values are not listed."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One feature: its type, whether a request must have it, and the categories seen in training, where listed."""
+
+    name: str
+    type: LogicalType
+    required: bool
+    categories: tuple[str, ...] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the feature as the model card shows it; `categories` only where there are some."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a request may hold: features in the model's order, and other columns that are accepted and not used."""
+
+    features: tuple[Feature, ...]
+    key: tuple[str, ...]
+    ignored: tuple[str, ...]
+    nulls: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the schema as JSON values; `from_dict` takes them back."""
+        return asdict(self) | {"features": [feature.to_dict() for feature in self.features]}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> "Schema":
+        """Return the schema that `to_dict` wrote."""
+        features = (
+            Feature(**{**feature, "categories": _tuple(feature.get("categories"))}) for feature in value["features"]
+        )
+        return cls(
+            tuple(features),
+            tuple(value["key"]),
+            tuple(value["ignored"]),
+            tuple(value["nulls"]),
+        )
+
+
+def _tuple(values: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if values is None else tuple(values)
+
+
+def feature_names(spec: "ModelSpec", columns: Sequence[str]) -> tuple[str, ...]:
+    """Return the spec's features, or, where it names none, every column that is neither key, target, time nor group."""
+    outside = {*spec.key, spec.target, spec.time, spec.group}
+    return spec.features or tuple(name for name in columns if name not in outside)
+
+
+def check_columns(spec: "ModelSpec", table: "pyarrow.Table") -> None:
+    """Raise DataError, naming the column, unless the table has what the spec trains on.
+
+    That is: every column the spec names, a target without nulls, of a type and with labels that suit the task.
+    """
+    roles = {
+        "target": (spec.target,),
+        "key column": spec.key,
+        "feature": feature_names(spec, table.column_names),
+    }
+    roles |= {
+        "time column": (spec.time,) if spec.time else (),
+        "group column": (spec.group,) if spec.group else (),
+    }
+    roles |= {"slice": spec.gate.slices}
+    for role, columns in roles.items():
+        for column in columns:
+            if column not in table.column_names:
+                article = "a" if role in {"feature", "key column", "slice"} else "the"
+                hint = did_you_mean(column, table.column_names)
+                raise DataError(
+                    f"column {column!r} is {article} {role} of {spec.name} but the data has no such column{hint}"
+                )
+    for role, columns in {
+        "target": (spec.target,),
+        "key column": spec.key,
+        "time column": roles["time column"],
+    }.items():
+        for column in columns:
+            if missing := table.column(column).null_count:
+                row = table.column(column).is_null().index(True).as_py() + 1
+                raise DataError(
+                    f"column {column!r}, the {role} of {spec.name}, is null in {missing} rows, first row {row}"
+                )
+    _check_target(spec, table)
+
+
+def _check_target(spec: "ModelSpec", table: "pyarrow.Table") -> None:
+    kind = logical_type(table.schema.field(spec.target).type)
+    labels = table.column(spec.target).unique().to_pylist()
+    shown = ", ".join(repr(label) for label in labels[:5]) + (", ..." if len(labels) > 5 else "")
+    match spec.task.kind:
+        case "regression" if kind != "number":
+            raise DataError(f"column {spec.target!r} is to be predicted as a number, but holds {kind} such as {shown}")
+        case "binary" if len(labels) != 2 or spec.task.positive not in labels:  # type: ignore[union-attr]
+            positive = spec.task.positive  # type: ignore[union-attr]
+            raise DataError(
+                f"column {spec.target!r} should hold {positive!r} and one other label, but holds {len(labels)}: {shown}"
+            )
+        case "multiclass" if len(labels) < 3:
+            raise DataError(
+                f"column {spec.target!r} should hold three labels or more, but holds {len(labels)}: {shown}"
+            )
+
+
+def describe(spec: "ModelSpec", table: "pyarrow.Table") -> Schema:
+    """Return the schema that a model trained on this table asks of its callers."""
+    names = feature_names(spec, table.column_names)
+    return Schema(
+        features=tuple(_feature(spec, name, table.column(name)) for name in names),
+        key=spec.key,
+        ignored=tuple(name for name in table.column_names if name not in {*names, *spec.key}),
+        nulls=spec.source.nulls,
+    )
+
+
+def _feature(spec: "ModelSpec", name: str, column: "pyarrow.ChunkedArray") -> Feature:
+    kind = logical_type(column.type)
+    if spec.required is not None:
+        required = name in spec.required
+    else:
+        required = column.null_count == 0 and name not in spec.nullable
+    categories = None
+    if kind == "text":
+        values = sorted(value for value in column.unique().to_pylist() if value is not None)
+        categories = tuple(values) if len(values) <= MOST_CATEGORIES else None
+    return Feature(name, kind, required, categories)
+
+
+def to_frame(table: "pyarrow.Table", features: Sequence[Feature]) -> "pandas.DataFrame":
+    """Return the frame that estimators are given, in training and in serving alike.
+
+    One column per feature, in order: numbers and booleans as float64 with NaN, text as pandas' `str` with NaN,
+    timestamps as datetime64[us] with NaT. A column that the table lacks is all missing. A null is never None and a
+    type never depends on which rows come together, so that a row alone is predicted as it is in a batch.
+    """
+    import pandas as pd
+    import pyarrow as pa
+
+    arrow = {
+        "number": pa.float64(),
+        "boolean": pa.float64(),
+        "timestamp": pa.timestamp("us"),
+        "text": pa.string(),
+    }
+    columns = {}
+    for feature in features:
+        kind = arrow[feature.type]
+        if feature.name in table.column_names:
+            column = table.column(feature.name)
+            if pa.types.is_boolean(column.type) and feature.type == "boolean":
+                column = column.cast(pa.int8())
+            column = column.cast(kind, safe=False)
+        else:
+            column = pa.chunked_array([pa.nulls(table.num_rows, kind)])
+        columns[feature.name] = (
+            pd.Series(column.to_pandas(), dtype="str")
+            if feature.type == "text"
+            else pd.Series(column.to_numpy(zero_copy_only=False))
+        )
+    return pd.DataFrame(columns)
+
+
+def to_table(rows: Sequence[Mapping[str, Any]], features: Sequence[Feature]) -> "pyarrow.Table":
+    """Return rows of plain values (numbers, texts, booleans, datetimes, None) as a table; what a row lacks is null."""
+    import pyarrow as pa
+
+    arrow = {
+        "number": pa.float64(),
+        "boolean": pa.bool_(),
+        "timestamp": pa.timestamp("us"),
+        "text": pa.string(),
+    }
+    return pa.table(
+        {feature.name: pa.array([row.get(feature.name) for row in rows], arrow[feature.type]) for feature in features}
+    )

@@ -1,0 +1,277 @@
+"""The spec: everything one model is, on one screen, checked when it is built."""
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pipeline.errors import SpecError, did_you_mean
+from pipeline.metrics import METRICS, Kind, metrics_of
+from pipeline.sources import Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regression:
+    """Predict a number, in `unit`."""
+
+    unit: str = ""
+    kind: Kind = field(default="regression", init=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinaryClassification:
+    """Predict one of two labels; `positive` is the one that metrics and probabilities are about."""
+
+    positive: str | int | bool
+    kind: Kind = field(default="binary", init=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MulticlassClassification:
+    """Predict one of three or more labels."""
+
+    kind: Kind = field(default="multiclass", init=False)
+
+
+Task = Regression | BinaryClassification | MulticlassClassification
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What a challenger must show on held-out rows before it may be released.
+
+    `at_most` (or `at_least`, for metrics where greater is better) is the absolute threshold of the primary metric.
+    `tolerance`, in units of the metric, is how much worse than the champion the worse end of the paired interval may
+    be. Each value of the columns in `slices` with at least `slice_rows` held-out rows is judged too: refused when the
+    challenger is worse there than the champion by more than `slice_tolerance`, beyond doubt.
+    """
+
+    at_most: float | None = None
+    at_least: float | None = None
+    tolerance: float = 0.0
+    slices: tuple[str, ...] = ()
+    slice_rows: int = 30
+    slice_tolerance: float = 0.0
+
+    def __post_init__(self) -> None:
+        if (self.at_most is None) == (self.at_least is None):
+            raise SpecError("gate: give exactly one of at_most and at_least, the absolute threshold of the metric")
+        for name in ("tolerance", "slice_tolerance"):
+            if getattr(self, name) < 0:
+                raise SpecError(f"gate: {name} is {getattr(self, name)}; it is a distance, so give 0 or more")
+        if self.slice_rows < 2:
+            raise SpecError(f"gate: slice_rows is {self.slice_rows}; an interval needs at least 2 rows")
+        _check_names("gate", "slices", self.slices)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holdout:
+    """Which rows are held out: a `share`, by hash of the key; with a time column, the newest `share` or `days`."""
+
+    share: float = 0.2
+    days: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise SpecError(f"holdout: share is {self.share}; give a part of the rows, between 0 and 1, such as 0.2")
+        if self.days is not None and self.days <= 0:
+            raise SpecError(f"holdout: days is {self.days}; give the length of the newest window, such as 90")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Value:
+    """What the predictions are worth to the business: `function(y_true, y_pred)`, in `unit`, beside the metrics."""
+
+    function: Callable[[Any, Any], float]
+    unit: str
+
+
+@dataclass(frozen=True)
+class Cron:
+    """When to retrain: a five-field cron expression, in a time zone."""
+
+    expression: str
+    timezone: str = "UTC"
+
+    def __post_init__(self) -> None:
+        if len(self.expression.split()) != 5:
+            raise SpecError(
+                f"schedule: {self.expression!r} is no cron expression; give five fields, such as '0 3 * * 1'"
+            )
+        try:
+            ZoneInfo(self.timezone)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise SpecError(
+                f"schedule: {self.timezone!r} is no time zone; give an IANA name, such as 'America/Chicago'"
+            ) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one request to the endpoint may hold."""
+
+    rows: int = 10_000
+    body_bytes: int = 16 * 2**20
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "body_bytes"):
+            if getattr(self, name) < 1:
+                raise SpecError(f"limits: {name} is {getattr(self, name)}; give 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """Everything one model is.
+
+    `features` defaults to every column of the snapshot that is neither key, target, time nor group.
+    A feature is required in a request when it was never null in training. `nullable` names features that may be null
+    all the same; `required`, instead, names the only ones that may not.
+    `candidates` are unfitted scikit-learn estimators: pipelines and search objects included.
+    Raises SpecError, naming the field and the way out, when a part contradicts another.
+    """
+
+    name: str
+    source: Source
+    key: tuple[str, ...]
+    target: str
+    task: Task
+    candidates: Mapping[str, Any]
+    metric: str
+    gate: Gate
+    features: tuple[str, ...] | None = None
+    time: str | None = None
+    group: str | None = None
+    nullable: tuple[str, ...] = ()
+    required: tuple[str, ...] | None = None
+    holdout: Holdout = Holdout()
+    folds: int = 5
+    value: Value | None = None
+    schedule: Cron | None = None
+    limits: Limits = Limits()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", self.name):
+            raise SpecError(
+                f"name: {self.name!r} cannot name a model; use lower-case letters, digits and _, as in 'house_prices'"
+            )
+        for field_name in ("key", "features", "nullable", "required"):
+            _check_names(self.name, field_name, getattr(self, field_name))
+        if not self.key:
+            raise SpecError(f"{self.name}: key is empty; name the columns that tell one row from another")
+        self._check_columns()
+        self._check_candidates()
+        self._check_metric()
+        if self.time and self.group:
+            raise SpecError(
+                f"{self.name}: time={self.time!r} and group={self.group!r} exclude each other, since the newest window "
+                "cannot hold out whole groups; give one of them"
+            )
+        if self.holdout.days is not None and not self.time:
+            raise SpecError(
+                f"{self.name}: holdout has days={self.holdout.days} but there is no time column; give time="
+            )
+        if self.folds < 2:
+            raise SpecError(f"{self.name}: folds is {self.folds}; cross-validation needs 2 or more")
+
+    def _check_columns(self) -> None:
+        if self.features == ():
+            raise SpecError(f"{self.name}: features is empty; name some, or leave it out to take every other column")
+        for role, found in {"time": self.time, "group": self.group}.items():
+            if found == self.target:
+                raise SpecError(f"{self.name}: {role} is {found!r}, which is the target; name another column")
+        outside = {
+            "target": (self.target,),
+            "key": self.key,
+            "group": (self.group,) if self.group else (),
+        }
+        for role, columns in outside.items():
+            for column in columns:
+                if column in (self.features or ()):
+                    raise SpecError(
+                        f"{self.name}: features has {column!r}, which is the {role}; take it out of features"
+                    )
+        if self.target in self.key:
+            raise SpecError(f"{self.name}: key has {self.target!r}, which is the target; take it out of key")
+        if self.required is not None and self.nullable:
+            raise SpecError(f"{self.name}: nullable and required say the same from two ends; give one of them")
+        for role, columns in {
+            "nullable": self.nullable,
+            "required": self.required or (),
+        }.items():
+            for column in columns:
+                others = {*self.key, self.target, self.time, self.group}
+                if column in others if self.features is None else column not in self.features:
+                    hint = did_you_mean(column, self.features or ())
+                    raise SpecError(f"{self.name}: {role} has {column!r}, which is no feature{hint}")
+
+    def _check_candidates(self) -> None:
+        if not self.candidates:
+            raise SpecError(f"{self.name}: candidates is empty; give at least one unfitted scikit-learn estimator")
+        for name, estimator in self.candidates.items():
+            if isinstance(estimator, type) or not (hasattr(estimator, "fit") and hasattr(estimator, "get_params")):
+                raise SpecError(
+                    f"{self.name}: candidate {name!r} is {estimator!r:.80}, not an unfitted scikit-learn estimator"
+                )
+
+    def _check_metric(self) -> None:
+        known = metrics_of(self.task.kind)
+        if self.metric not in known:
+            hint = did_you_mean(self.metric, METRICS)
+            raise SpecError(
+                f"{self.name}: metric {self.metric!r} is none of the {self.task.kind} metrics {', '.join(known)}{hint}"
+            )
+        greater = known[self.metric].greater_is_better
+        if greater and self.gate.at_least is None:
+            raise SpecError(f"{self.name}: of {self.metric} more is better, so the gate takes at_least, not at_most")
+        if not greater and self.gate.at_most is None:
+            raise SpecError(f"{self.name}: of {self.metric} less is better, so the gate takes at_most, not at_least")
+
+    @property
+    def greater_is_better(self) -> bool:
+        """Which way the primary metric improves."""
+        return METRICS[self.metric].greater_is_better
+
+
+def _check_names(owner: str, field_name: str, names: object) -> None:
+    if names is None:
+        return
+    if isinstance(names, str) or not isinstance(names, tuple):
+        raise SpecError(f"{owner}: {field_name} is {names!r}; give a tuple of column names, such as ('Id',)")
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise SpecError(f"{owner}: {field_name} has {name!r}; column names are non-empty strings")
+        if names.count(name) > 1:
+            raise SpecError(f"{owner}: {field_name} names {name!r} twice; name it once")
+
+
+def model_names() -> list[str]:
+    """Return the names of all models of this project, sorted."""
+    import pipeline.models
+
+    return sorted(module.name for module in pkgutil.iter_modules(pipeline.models.__path__))
+
+
+def check_name(name: str) -> None:
+    """Raise SpecError, with the way out, when there is no model of that name."""
+    known = model_names()
+    if name not in known:
+        hint = did_you_mean(name, known) or f"; there are: {', '.join(known) or 'none'}"
+        raise SpecError(f"there is no model {name!r} in pipeline/models{hint}")
+
+
+def load_spec(name: str) -> ModelSpec:
+    """Import the model's module and return its spec.
+
+    Raises SpecError when there is no such model, or its module holds no spec of that name.
+    """
+    check_name(name)
+    spec = getattr(importlib.import_module(f"pipeline.models.{name}"), "spec", None)
+    if not isinstance(spec, ModelSpec):
+        raise SpecError(f"pipeline/models/{name}.py has no `spec = ModelSpec(...)`; add it")
+    if spec.name != name:
+        raise SpecError(f"pipeline/models/{name}.py holds the spec of {spec.name!r}; file and model share one name")
+    return spec

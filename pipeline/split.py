@@ -1,0 +1,104 @@
+"""Which rows are held out, stable from run to run: no compared model ever trained on one."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+    from pipeline.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How rows were held out for one model: by the hash of `by` below `share`, or with `time` at or after `start`."""
+
+    model: str
+    by: tuple[str, ...]
+    share: float
+    time: str | None = None
+    start: str | float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the rule as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> "Rule":
+        """Return the rule that `to_dict` wrote."""
+        return cls(**{**value, "by": tuple(value["by"])})
+
+
+def holdout_rule(spec: "ModelSpec", table: "pyarrow.Table") -> Rule:
+    """Return the rule that holds out the spec's share of this table's rows.
+
+    Without a time column it depends on the spec alone. With one, the holdout is the newest window: everything at or
+    after a start that leaves out about the share of the rows, or the given number of days before the newest row.
+    """
+    by = (spec.group,) if spec.group else spec.key
+    if spec.time is None:
+        return Rule(spec.name, by, spec.holdout.share)
+    times = np.sort(_times(table, spec.time))
+    if spec.holdout.days is not None:
+        if times.dtype.kind != "M":
+            raise DataError(f"holdout of {spec.name} is given in days, but column {spec.time!r} holds no timestamps")
+        start = times[-1] - np.timedelta64(round(spec.holdout.days * 86_400_000_000), "us")
+    else:
+        start = times[int(len(times) * (1 - spec.holdout.share))]
+    return Rule(spec.name, by, spec.holdout.share, spec.time, _plain(start))
+
+
+def held_out(rule: Rule, table: "pyarrow.Table") -> NDArray[np.bool_]:
+    """Return, per row, whether the rule holds it out."""
+    if rule.time is None:
+        return hash_share(rule.model, rule.by, table) < rule.share
+    start = np.datetime64(rule.start, "us") if isinstance(rule.start, str) else rule.start
+    return np.asarray(_times(table, rule.time) >= start)
+
+
+def split(rule: Rule, table: "pyarrow.Table") -> NDArray[np.bool_]:
+    """Return `held_out`, raising DataError when one side would be left without rows."""
+    mask = held_out(rule, table)
+    if mask.all() or not mask.any():
+        side = "train on" if mask.all() else "hold out"
+        raise DataError(f"{table.num_rows} rows leave none to {side}; more rows are needed, or another holdout")
+    return mask
+
+
+def hash_share(model: str, by: tuple[str, ...], table: "pyarrow.Table") -> NDArray[np.float64]:
+    """Return, per row, a number in [0, 1) that depends on the model's name and the row's key alone."""
+    columns = [[_canonical(value) for value in table.column(name).to_pylist()] for name in by]
+    top = float(2**64)
+    return np.fromiter(
+        (
+            int.from_bytes(hashlib.blake2b("\x1f".join(key).encode(), key=model.encode(), digest_size=8).digest()) / top
+            for key in zip(*columns, strict=True)
+        ),
+        float,
+        table.num_rows,
+    )
+
+
+def _canonical(value: Any) -> str:
+    """Return a key value as text, the same whether a whole number was stored as an integer or as a float."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _times(table: "pyarrow.Table", name: str) -> NDArray[Any]:
+    values = table.column(name).to_numpy()
+    if values.dtype.kind not in "Mif":
+        raise DataError(f"time column {name!r} holds neither timestamps nor numbers, such as {values[0]!r}")
+    return values
+
+
+def _plain(value: Any) -> str | float:
+    return str(value) if isinstance(value, np.datetime64) else float(value)

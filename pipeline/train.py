@@ -1,0 +1,269 @@
+"""Candidates in, one fitted challenger out: chosen by cross-validation on training rows alone."""
+
+import random
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import joblib
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import digest
+from pipeline.errors import ArtifactError, DataError, TrainingError
+from pipeline.evaluate import score
+from pipeline.files import read_json, whole_folder, write_json
+from pipeline.predict import predict, target
+from pipeline.schema import describe, to_frame
+from pipeline.snapshot import Snapshot, read_snapshot
+from pipeline.split import Rule, holdout_rule, split
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+
+    from pipeline.spec import ModelSpec, Task
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """How a candidate fared: the primary metric per fold, or why it was left out."""
+
+    name: str
+    scores: tuple[float, ...] = ()
+    seconds: float = 0.0
+    error: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def mean(self) -> float | None:
+        """Mean of the metric over the folds; None when the candidate was left out."""
+        return float(np.mean(self.scores)) if self.error is None else None
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation of the metric over the folds; None when the candidate was left out."""
+        return float(np.std(self.scores)) if self.error is None else None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The challenger: the folder that holds it, the candidate it is, and how all candidates fared."""
+
+    folder: Path
+    chosen: str
+    candidates: tuple[Candidate, ...]
+    rule: Rule
+    training_rows: int
+    holdout_rows: int
+    model_digest: str
+    created: str
+
+    def estimator(self) -> Any:
+        """Load the fitted estimator; raises ArtifactError when its file is not what was written."""
+        return load_estimator(self.folder / "model.joblib", self.model_digest)
+
+
+def train(spec: "ModelSpec", snapshot: Snapshot, folder: Path, workers: int | None = None) -> Trained:
+    """Cross-validate every candidate, fit the best on all training rows, and write it to `folder`, whole or not at all.
+
+    Every `random_state` that is None becomes the spec's seed, every `n_jobs` becomes 1 and linear algebra runs on one
+    thread, so that the same snapshot and spec give the same predictions again. A candidate that raises is reported and
+    left out; TrainingError, with their reasons, when all raise.
+    """
+    table = read_snapshot(snapshot)
+    rule = holdout_rule(spec, table)
+    mask = split(rule, table)
+    training = table.filter(~mask)
+    frame = to_frame(training, describe(spec, table).features)
+    y = target(spec.task.kind, training.column(spec.target))
+    candidates = _cross_validate(spec, frame, y, _folds(spec, training, y), workers)
+    chosen, estimator, candidates = _fit_best(spec, candidates, frame, y)
+    with whole_folder(folder) as part:
+        joblib.dump(estimator, part / "model.joblib", compress=3)
+        facts = {
+            "chosen": chosen,
+            "candidates": [asdict(candidate) for candidate in candidates],
+            "rule": rule.to_dict(),
+            "training_rows": training.num_rows,
+            "holdout_rows": int(mask.sum()),
+            "model_digest": digest.of_file(part / "model.joblib"),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        write_json(part / "trained.json", facts)
+    return load_trained(folder)
+
+
+def load_trained(folder: Path) -> Trained:
+    """Return what `train` wrote to a folder; raises ArtifactError when it is not there or not whole."""
+    try:
+        facts = read_json(folder / "trained.json")
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{folder} holds no trained model ({error}); run again to train it") from error
+    candidates = tuple(
+        Candidate(
+            **{
+                **candidate,
+                "scores": tuple(candidate["scores"]),
+                "notes": tuple(candidate["notes"]),
+            }
+        )
+        for candidate in facts.pop("candidates")
+    )
+    return Trained(
+        folder=folder,
+        candidates=candidates,
+        rule=Rule.from_dict(facts.pop("rule")),
+        **facts,
+    )
+
+
+def load_estimator(path: Path, expected: str) -> Any:
+    """Unpickle an estimator, after its file's digest was found to be the expected one; else ArtifactError."""
+    try:
+        found = digest.of_file(path)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
+    if found != expected:
+        raise ArtifactError(f"{path} is not the file that was written: its digest is {found}, not {expected}")
+    return joblib.load(path)
+
+
+def _folds(spec: "ModelSpec", training: "pyarrow.Table", y: Array) -> list[tuple[Array, Array]]:
+    """Return (training rows, scored rows) per fold, as positions among the training rows."""
+    from sklearn import model_selection as ms
+
+    classes = spec.task.kind != "regression"
+    shuffled: dict[str, Any] = {
+        "n_splits": spec.folds,
+        "shuffle": True,
+        "random_state": spec.seed,
+    }
+    groups = None
+    order = np.arange(len(y))
+    if spec.time:
+        order = np.argsort(training.column(spec.time).to_numpy(), kind="stable")
+        folds: Any = ms.TimeSeriesSplit(n_splits=spec.folds)
+    elif spec.group:
+        groups = np.array([str(value) for value in training.column(spec.group).to_pylist()])
+        folds = ms.StratifiedGroupKFold(**shuffled) if classes else ms.GroupKFold(**shuffled)
+    else:
+        folds = ms.StratifiedKFold(**shuffled) if classes else ms.KFold(**shuffled)
+    try:
+        return [(order[fit], order[scored]) for fit, scored in folds.split(order, y, groups)]
+    except ValueError as error:
+        raise DataError(f"{len(y)} training rows of {spec.name} do not make {spec.folds} folds: {error}") from error
+
+
+def _cross_validate(
+    spec: "ModelSpec",
+    frame: "pandas.DataFrame",
+    y: Array,
+    folds: list[tuple[Array, Array]],
+    workers: int | None,
+) -> list[Candidate]:
+    tasks = [(name, fold) for name in spec.candidates for fold in range(len(folds))]
+    results = joblib.Parallel(n_jobs=min(workers or joblib.cpu_count(), len(tasks)))(
+        joblib.delayed(_score_fold)(spec.task, spec.metric, spec.seed, spec.candidates[name], frame, y, *folds[fold])
+        for name, fold in tasks
+    )
+    by_name: dict[str, list[Candidate]] = {name: [] for name in spec.candidates}
+    for (name, _), result in zip(tasks, results, strict=True):
+        by_name[name].append(result)
+    return [_joined(name, parts) for name, parts in by_name.items()]
+
+
+def _joined(name: str, folds: list[Candidate]) -> Candidate:
+    return Candidate(
+        name=name,
+        scores=tuple(value for fold in folds for value in fold.scores),
+        seconds=round(sum(fold.seconds for fold in folds), 3),
+        error=next((fold.error for fold in folds if fold.error), None),
+        notes=tuple(sorted({note for fold in folds for note in fold.notes})),
+    )
+
+
+def _score_fold(
+    task: "Task",
+    metric: str,
+    seed: int,
+    estimator: Any,
+    frame: "pandas.DataFrame",
+    y: Array,
+    fit: Array,
+    scored: Array,
+) -> Candidate:
+    """Return one fold's score as a nameless candidate, or its error."""
+    started = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            fitted = _fit(prepare(estimator, seed), frame.iloc[fit], y[fit], seed)
+            value = score(task, metric, y[scored], predict(fitted, frame.iloc[scored]))
+            error = None if np.isfinite(value) else f"its {metric} is {value}, which no model can be chosen by"
+        except Exception as raised:
+            value, error = float("nan"), f"{type(raised).__name__}: {raised}"
+    notes = tuple({f"{warning.category.__name__}: {str(warning.message).splitlines()[0]}" for warning in caught})
+    scores = () if error else (value,)
+    return Candidate("", scores, time.perf_counter() - started, error, notes)
+
+
+def _fit_best(
+    spec: "ModelSpec", candidates: list[Candidate], frame: "pandas.DataFrame", y: Array
+) -> tuple[str, Any, list[Candidate]]:
+    """Fit the best candidate on all training rows; one that raises only now is left out, too."""
+    sign = -1.0 if spec.greater_is_better else 1.0
+    by_name: Mapping[str, Candidate] = {candidate.name: candidate for candidate in candidates}
+    left = [candidate for candidate in candidates if candidate.error is None]
+    failed: dict[str, str] = {}
+    for candidate in sorted(left, key=lambda one: sign * (one.mean or 0.0)):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                estimator = _fit(
+                    prepare(spec.candidates[candidate.name], spec.seed),
+                    frame,
+                    y,
+                    spec.seed,
+                )
+        except Exception as raised:
+            failed[candidate.name] = f"on all training rows: {type(raised).__name__}: {raised}"
+            continue
+        known = [Candidate(**{**asdict(one), "error": failed.get(one.name, one.error)}) for one in candidates]
+        return candidate.name, estimator, known
+    reasons = "; ".join(f"{name}: {failed.get(name, one.error)}" for name, one in by_name.items())
+    raise TrainingError(f"no candidate of {spec.name} could be trained: {reasons}")
+
+
+def prepare(estimator: Any, seed: int) -> Any:
+    """Return a clone whose unset `random_state`s are the seed and whose `n_jobs` are 1.
+
+    A forest's parallel sum is not repeatable, and candidates already run in parallel.
+    """
+    from sklearn.base import clone
+
+    copy = clone(estimator)
+    changes: dict[str, Any] = {}
+    for name, value in copy.get_params(deep=True).items():
+        last = name.rpartition("__")[2]
+        if last == "random_state" and value is None:
+            changes[name] = seed
+        elif last == "n_jobs" and value not in (None, 1):
+            changes[name] = 1
+    return copy.set_params(**changes)
+
+
+def _fit(estimator: Any, frame: "pandas.DataFrame", y: Array, seed: int) -> Any:
+    from threadpoolctl import threadpool_limits
+
+    # A transformer that draws from the global generators is repeatable too.
+    random.seed(seed)
+    np.random.seed(seed)
+    with threadpool_limits(1):
+        return estimator.fit(frame, y)
