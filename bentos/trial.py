@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bentos.package import Bento, bentoml_environment
+from bentos.wire import word
 from pipeline.artifact import Artifact, load_artifact
 from pipeline.errors import ArtifactError
 from pipeline.predict import Answers, disagreements
@@ -146,7 +147,7 @@ def _json(client: "httpx.Client", rows: Sequence[Row], labels: Sequence[Any]) ->
     predictions = np.array(body["predictions"], dtype=object if labels else np.float64)
     probabilities = None
     if "probabilities" in body:
-        probabilities = np.array([[one[str(label)] for label in labels] for one in body["probabilities"]])
+        probabilities = np.array([[one[word(label)] for label in labels] for one in body["probabilities"]])
     return Answers(predictions, tuple(labels), probabilities)
 
 
@@ -158,12 +159,12 @@ def _csv(client: "httpx.Client", schema: Schema, rows: Sequence[Row], labels: Se
     said = [row["prediction"] for row in table]
     if not labels:
         return Answers(np.array(said, dtype=np.float64))
-    by_text = {str(label): label for label in labels} | {str(label).lower(): label for label in labels}
-    columns = [f"probability_{label}" for label in labels]
+    by_word = {word(label): label for label in labels}
+    columns = [f"probability_{one}" for one in by_word]
     probabilities = None
     if table and columns[0] in table[0]:
         probabilities = np.array([[float(row[column]) for column in columns] for row in table])
-    return Answers(np.array([by_text.get(one, one) for one in said], dtype=object), tuple(labels), probabilities)
+    return Answers(np.array([by_word.get(one, one) for one in said], dtype=object), tuple(labels), probabilities)
 
 
 def to_csv(schema: Schema, rows: Sequence[Row]) -> bytes:
@@ -173,14 +174,9 @@ def to_csv(schema: Schema, rows: Sequence[Row]) -> bytes:
     names = [feature.name for feature in schema.features]
     writer.writerow(names)
     null = schema.nulls[0] if schema.nulls else ""
-    writer.writerows([[_word(row.get(name), null) for name in names] for row in rows])
+    for row in rows:
+        writer.writerow([null if row.get(name) is None else word(row[name]) for name in names])
     return out.getvalue().encode()
-
-
-def _word(value: Any, null: str) -> str:
-    if value is None:
-        return null
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _joined(parts: Sequence[Answers]) -> Answers:

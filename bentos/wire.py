@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import math
 import re
@@ -80,8 +81,18 @@ def read_json(body: bytes, schema: Schema, most_rows: int) -> Batch | Problem:
 
     Refused with 413 are more than `most_rows` records, with 400 everything that is not exactly what the schema says.
     """
+    objects = itertools.count()
+
+    def counted(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        # One object holds the records; more than one each is refused before it takes up memory.
+        if next(objects) > most_rows:
+            raise OverflowError
+        return _object(pairs)
+
     try:
-        value = json.loads(body.decode(), object_pairs_hook=_object, parse_int=float, parse_constant=_NotFinite)
+        value = json.loads(body.decode(), object_pairs_hook=counted, parse_int=float, parse_constant=_NotFinite)
+    except OverflowError:
+        return _too_many_rows(most_rows)
     except UnicodeDecodeError as error:
         return Problem(400, f"The body is not UTF-8: byte 0x{body[error.start]:02X} at position {error.start}.")
     except json.JSONDecodeError as error:
@@ -341,7 +352,7 @@ def write_json(answers: Answers, model: str, release: int | None) -> bytes:
     """Return answers as the JSON body of a response; numbers in the fewest digits that tell them from any other."""
     body: dict[str, Any] = {"predictions": answers.predictions.tolist(), "model": model, "release": release}
     if answers.probabilities is not None:
-        labels = [_word(label) for label in answers.labels]
+        labels = [word(label) for label in answers.labels]
         body["probabilities"] = [dict(zip(labels, row, strict=True)) for row in answers.probabilities.tolist()]
     return json.dumps(body, allow_nan=False).encode()
 
@@ -350,14 +361,15 @@ def write_csv(answers: Answers, keys: Mapping[str, list[str]]) -> bytes:
     """Return answers as CSV: the key columns as they were sent, `prediction`, and a `probability_<label>` each."""
     header, columns = [*keys, "prediction"], [*keys.values(), answers.predictions.tolist()]
     if answers.probabilities is not None:
-        header += [f"probability_{_word(label)}" for label in answers.labels]
+        header += [f"probability_{word(label)}" for label in answers.labels]
         columns += answers.probabilities.T.tolist()
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(header)
-    writer.writerows(map(_word, row) for row in zip(*columns, strict=True))
+    writer.writerows(map(word, row) for row in zip(*columns, strict=True))
     return text.getvalue().encode()
 
 
-def _word(value: Any) -> str:
+def word(value: Any) -> str:
+    """Return a label or value as CSV and JSON keys spell it: text as it is, anything else as JSON writes it."""
     return value if isinstance(value, str) else json.dumps(value)

@@ -128,13 +128,17 @@ def _calibration(positive: Any, truth: Array, probability: Array) -> "Figure | N
 def _confusion(spec: "ModelSpec", y: Array, answers: Answers) -> "Figure":
     from sklearn.metrics import confusion_matrix
 
-    actual, predicted = _names(y), _names(answers.predictions)
-    kinds, counts = np.unique(np.concatenate([actual, predicted]), return_counts=True)
-    if len(kinds) > MOST_LABELS:
-        kept = np.sort(kinds[np.argsort(-counts, kind="stable")[: MOST_LABELS - 1]])
-        actual, predicted = (np.where(np.isin(one, kept), one, "(others)") for one in (actual, predicted))
-        kinds = np.array([*kept, "(others)"])
-    matrix = confusion_matrix(actual, predicted, labels=kinds)
+    labels = [*dict.fromkeys([*answers.labels, *y.tolist()])]
+    position = {label: number for number, label in enumerate(labels)}
+    actual, predicted = (np.array([position[label] for label in one.tolist()]) for one in (y, answers.predictions))
+    names = [_name(label) for label in labels]
+    if len(labels) > MOST_LABELS:
+        counts = np.bincount(np.concatenate([actual, predicted]), minlength=len(labels))
+        kept = np.sort(np.argsort(-counts, kind="stable")[: MOST_LABELS - 1])
+        place = np.full(len(labels), len(kept))
+        place[kept] = np.arange(len(kept))
+        actual, predicted, names = place[actual], place[predicted], [*(names[one] for one in kept), "(others)"]
+    matrix = confusion_matrix(actual, predicted, labels=range(len(names)))
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     figure, axes = _axes(f"Confusion, {_title(len(y))}", 5.6)
     axes.grid(visible=False)
@@ -142,8 +146,8 @@ def _confusion(spec: "ModelSpec", y: Array, answers: Answers) -> "Figure":
     for row, column in np.ndindex(matrix.shape):
         ink = "white" if shares[row, column] > 0.5 else _INK
         axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", color=ink, fontsize=10)
-    axes.set_xticks(range(len(kinds)), kinds, rotation=0 if len(kinds) <= 4 else 45, ha="center")
-    axes.set_yticks(range(len(kinds)), kinds)
+    axes.set_xticks(range(len(names)), names, rotation=0 if len(names) <= 4 else 90)
+    axes.set_yticks(range(len(names)), names)
     axes.set(xlabel=f"predicted {_name(spec.target)}", ylabel=f"actual {_name(spec.target)}")
     return figure
 
@@ -241,10 +245,6 @@ def _name(value: Any) -> str:
     """Return a name from the data as text to draw: cut when long, and without matplotlib's math between dollars."""
     text = " ".join(str(value).split())
     return (text if len(text) <= 28 else f"{text[:25]}...").replace("$", r"\$")
-
-
-def _names(values: Array) -> Array:
-    return np.array([_name(value) for value in values.tolist()])
 
 
 def _shades() -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import digest
 from pipeline.evaluate import CONFIDENCE
 from pipeline.metrics import METRICS
+from pipeline.numbers import number
 
 if TYPE_CHECKING:
     from bentos.releases import Release
@@ -141,17 +142,17 @@ def run_report(outcome: "Outcome", results: Mapping[str, Any]) -> str:
     facts = {"rows": outcome.rows, "snapshot": outcome.snapshot, "Bento": outcome.bento, "release": outcome.release}
     sections: dict[str, tuple[str, Callable[[Any], str]]] = {
         "release": ("Release", lambda made: release(made, results["trial"])),
-        "trial": ("Trial", trial),
         "gate": ("Verdict", verdict),
         "evaluate": ("Comparison", comparison),
         "plots": ("Plots", lambda drawn: plots({name: f"{name}.png" for name in drawn})),
         "train": ("Candidates", lambda trained: candidates(trained, results["evaluate"].metric)),
+        "trial": ("Trial", trial),
         "validate": ("Data", validation),
     }
     parts = [
         f"# {outcome.model}: {outcome.outcome}",
         _bullets(_text(reason) for reason in outcome.reasons),
-        _bullets(f"{name}: `{value}`" for name, value in facts.items() if value is not None),
+        ", ".join(f"{name} `{value}`" for name, value in facts.items() if value is not None),
     ]
     for step, (heading, write) in sections.items():
         if step in results:
@@ -206,13 +207,6 @@ def _publish(model: str, part: str, text: str) -> None:
 
 def _data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
-
-
-def number(value: float | None) -> str:
-    """Return a number for people: four significant digits, and from 1,000 on whole, with thousands separators."""
-    if value is None:
-        return "undefined"
-    return f"{value:,.0f}" if 1_000 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def _fared(one: "Candidate", metric: str) -> list[str]:

@@ -92,6 +92,7 @@ def _steps(run: "_Run", data: str | None, force: bool, release: bool) -> Outcome
     artifact = run.step("artifact", make_artifact, model, snapshot, trained, evaluation, verdict, run.digests)
     bento = run.step("package", build_bento, artifact)
     trial = run.step("trial", try_package, bento, artifact)
+    run.show(reports.publish_trial, model, trial)
     if not trial.passed:
         return run.outcome("trial-failed", trial.problems)
     if not release:

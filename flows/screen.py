@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.progress import Step
+from pipeline.numbers import number
 
 if TYPE_CHECKING:
     from bentos.releases import Event, Release, Run
@@ -75,7 +76,7 @@ def _metrics_table(metrics: Mapping[str, Any]) -> Table:
     for who in said:
         table.add_column("guessing" if who == "baseline" else who, justify="right")
     for name in said["challenger"]:
-        table.add_row(name, *(_number(scores.get(name)) for scores in said.values()))
+        table.add_row(name, *(number(scores.get(name)) for scores in said.values()))
     return table
 
 
@@ -106,7 +107,7 @@ def show_status(found: Sequence[Mapping[str, Any]]) -> None:
         champion, run = one["release"], one["last_run"]
         console.print(f"[bold]{escape(one['model'])}[/]")
         if champion:
-            value = f"{champion['metric']} {_number(champion['value'])} on held-out rows"
+            value = f"{champion['metric']} {number(champion['value'])} on held-out rows"
             console.print(
                 f"  champion  release {champion['number']} of {_time(champion['created'])}, {value}", soft_wrap=True
             )
@@ -155,7 +156,7 @@ def show_history(found: Mapping[str, Any]) -> None:
         value = release["metrics"]["challenger"].get(release["metric"])
         what = f"release {event['release']}" if event["event"] == "released" else f"{event['event']} {event['release']}"
         now = " [green](champion)[/]" if event is found["events"][-1] else ""
-        numbers = f"{release['metric']} {_number(value)}, {release['bento']}"
+        numbers = f"{release['metric']} {number(value)}, {release['bento']}"
         console.print(f"{_time(event['at'])}  [bold]{what}[/]{now} by {event['cause']}: {numbers}", soft_wrap=True)
         _print_reasons(console, release["reasons"] if event["event"] == "released" else [event["reason"]])
 
@@ -176,10 +177,6 @@ def show_report(report: Mapping[str, Any]) -> None:
         console.print(f"  [red]error[/] {escape(reason)}", soft_wrap=True)
     for warning in report["warnings"]:
         console.print(f"  [yellow]warning[/] {escape(warning)}", soft_wrap=True)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def _time(iso: str) -> str:

@@ -31,6 +31,7 @@ def prefect_environment(settings: Settings) -> dict[str, str]:
         # The steps are shown by the command itself; the server keeps Prefect's own lines.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",
         "PREFECT_CLI_PROMPT": "false",
+        "MPLCONFIGDIR": str(settings.folder("matplotlib")),
     }
     return {**defaults, **os.environ}
 

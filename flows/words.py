@@ -10,6 +10,7 @@ from expectations.validate import Report
 from pipeline.artifact import Artifact
 from pipeline.evaluate import Evaluation
 from pipeline.gate import Verdict
+from pipeline.numbers import number
 from pipeline.snapshot import Snapshot
 from pipeline.train import Trained
 
@@ -38,16 +39,15 @@ def _(trained: Trained) -> str:
     left_out = sum(one.error is not None for one in trained.candidates)
     failed = f", {left_out} left out" if left_out else ""
     return (
-        f"{trained.chosen} of {len(trained.candidates)} candidates{failed}: {best.mean:.4g} ± {best.deviation:.2g} "
-        f"in cross-validation on {trained.training_rows:,} rows"
+        f"{trained.chosen} of {len(trained.candidates)} candidates{failed}: "
+        f"{number(best.mean)} ± {number(best.deviation)} in cross-validation on {trained.training_rows:,} rows"
     )
 
 
 @in_words.register
 def _(evaluation: Evaluation) -> str:
     def said(scores: dict[str, float | None] | None) -> str:
-        value = (scores or {}).get(evaluation.metric)
-        return "undefined" if value is None else f"{value:.4g}"
+        return number((scores or {}).get(evaluation.metric))
 
     champion = f", champion {said(evaluation.champion)}" if evaluation.champion else ""
     return (

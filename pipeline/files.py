@@ -63,10 +63,14 @@ def read_json(path: Path) -> Any:
 
 def sweep(folder: Path) -> None:
     """Remove what processes that died in the middle of writing left below a folder."""
-    for part in list(folder.rglob(f"{_PART}*")):
-        pid = part.name.removeprefix(_PART).split("-")[0]
-        if not (pid.isdigit() and _alive(int(pid))):
-            shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+    # Not Path.rglob: it raises when a folder disappears under it, as those of the living do.
+    for place, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            pid = name.removeprefix(_PART).split("-")[0]
+            if name.startswith(_PART) and not (pid.isdigit() and _alive(int(pid))):
+                part = Path(place, name)
+                shutil.rmtree(part, ignore_errors=True) if name in folders else part.unlink(missing_ok=True)
+        folders[:] = [name for name in folders if not name.startswith(_PART)]
 
 
 def _part(path: Path, suffix: str = "") -> Path:

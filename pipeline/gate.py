@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.evaluate import Evaluation, Interval, Slice
+from pipeline.numbers import number, signed
 from pipeline.spec import Gate
 
 
@@ -61,7 +62,7 @@ def _threshold(evaluation: Evaluation, gate: Gate) -> Check:
     sign = ("is" if passed else "is not") + f" {bound}"
     return Check(
         passed,
-        f"{metric} {_number(found)} {sign} the threshold {_number(limit)}, on {evaluation.rows} held-out rows",
+        f"{metric} {number(found)} {sign} the threshold {number(limit)}, on {evaluation.rows} held-out rows",
     )
 
 
@@ -97,8 +98,8 @@ def _champion(evaluation: Evaluation, gate: Gate) -> Iterator[Check]:
     said = "holds its own against" if passed else "may be worse than"
     yield Check(
         passed,
-        f"{said} {name}: {numbers}; the worse end is {_number(abs(worse))} {'worse' if worse > 0 else 'better'}, "
-        f"tolerance {_number(gate.tolerance)}",
+        f"{said} {name}: {numbers}; the worse end is {number(abs(worse))} {'worse' if worse > 0 else 'better'}, "
+        f"tolerance {number(gate.tolerance)}",
     )
     for one in evaluation.slices:
         if one.interval is not None and _better_end(one.interval, evaluation.greater_is_better) > gate.slice_tolerance:
@@ -108,9 +109,9 @@ def _champion(evaluation: Evaluation, gate: Gate) -> Iterator[Check]:
 def _slice(one: Slice, interval: Interval, evaluation: Evaluation, gate: Gate) -> str:
     return (
         f"worse than the champion, release {evaluation.champion_release}, where {one.column} is {one.value} "
-        f"({one.rows} rows): {evaluation.metric} {_number(one.challenger)} against {_number(one.champion)}, "
-        f"{_percent(interval)} interval {_signed(interval.low)} to {_signed(interval.high)}, "
-        f"slice tolerance {_number(gate.slice_tolerance)}"
+        f"({one.rows} rows): {evaluation.metric} {number(one.challenger)} against {number(one.champion)}, "
+        f"{_percent(interval)} interval {signed(interval.low)} to {signed(interval.high)}, "
+        f"slice tolerance {number(gate.slice_tolerance)}"
     )
 
 
@@ -130,20 +131,12 @@ def _numbers(
     interval: Interval,
 ) -> str:
     metric = evaluation.metric
-    ends = f"{_signed(interval.low)} to {_signed(interval.high)}"
+    ends = f"{signed(interval.low)} to {signed(interval.high)}"
     return (
-        f"{metric} {_number(challenger[metric])} against {_number(other[metric])}, "
-        f"difference {_signed(interval.difference)}, {_percent(interval)} interval {ends}"
+        f"{metric} {number(challenger[metric])} against {number(other[metric])}, "
+        f"difference {signed(interval.difference)}, {_percent(interval)} interval {ends}"
     )
 
 
 def _percent(interval: Interval) -> str:
     return f"{interval.confidence * 100:.4g}%"
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4g}"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.4g}"

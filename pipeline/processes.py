@@ -40,6 +40,18 @@ def leashed(
         child.wait()
 
 
+def end_with(pid: int) -> None:
+    """End this worker process soon after the process that started it has died, even when that had no time to say so."""
+
+    def watch() -> None:
+        while os.getppid() == pid:
+            time.sleep(0.5)
+        os._exit(1)
+
+    if pid != os.getpid() and not any(thread.name == "end_with" for thread in threading.enumerate()):
+        threading.Thread(target=watch, name="end_with", daemon=True).start()
+
+
 def wait_until(ready: Callable[[], bool], child: "subprocess.Popen[bytes]", seconds: float) -> bool:
     """Ask `ready` again and again; False when the child ended or the time is over before it said yes."""
     end = time.monotonic() + seconds
@@ -74,7 +86,9 @@ def _hold(command: Sequence[str]) -> int:
                 time.sleep(0.02)
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        # Not sys.stdin: Python aborts when it ends while a thread waits inside of it.
+        while os.read(0, 1024):
+            pass
         end()
 
     # The one that holds the other end of standard input decides; a Ctrl-C reaches it, too.

@@ -1,5 +1,6 @@
 """Candidates in, one fitted challenger out: chosen by cross-validation on training rows alone."""
 
+import os
 import random
 import time
 import warnings
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import joblib
 import numpy as np
+from joblib.externals.loky import get_reusable_executor
 from numpy.typing import NDArray
 
 from pipeline import digest
@@ -18,6 +20,7 @@ from pipeline.errors import ArtifactError, DataError, TrainingError
 from pipeline.evaluate import score
 from pipeline.files import read_json, whole_folder, write_json
 from pipeline.predict import predict, target
+from pipeline.processes import end_with
 from pipeline.schema import describe, to_frame
 from pipeline.snapshot import Snapshot, read_snapshot
 from pipeline.split import Rule, holdout_rule, split
@@ -170,9 +173,13 @@ def _cross_validate(
 ) -> list[Candidate]:
     tasks = [(name, fold) for name in spec.candidates for fold in range(len(folds))]
     results = joblib.Parallel(n_jobs=min(workers or joblib.cpu_count(), len(tasks)))(
-        joblib.delayed(_score_fold)(spec.task, spec.metric, spec.seed, spec.candidates[name], frame, y, *folds[fold])
+        joblib.delayed(_score_fold)(
+            os.getpid(), spec.task, spec.metric, spec.seed, spec.candidates[name], frame, y, *folds[fold]
+        )
         for name, fold in tasks
     )
+    # The workers would stay for minutes, with their memory.
+    get_reusable_executor().shutdown(wait=True)
     by_name: dict[str, list[Candidate]] = {name: [] for name in spec.candidates}
     for (name, _), result in zip(tasks, results, strict=True):
         by_name[name].append(result)
@@ -190,6 +197,7 @@ def _joined(name: str, folds: list[Candidate]) -> Candidate:
 
 
 def _score_fold(
+    run: int,
     task: "Task",
     metric: str,
     seed: int,
@@ -200,6 +208,7 @@ def _score_fold(
     scored: Array,
 ) -> Candidate:
     """Return one fold's score as a nameless candidate, or its error."""
+    end_with(run)
     started = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -128,11 +128,11 @@ def test_another_name_order_type_or_null_is_another_digest(other):
 
 
 def loss(y_true, y_pred):
-    return 0.0
+    return y_true - y_pred
 
 
 def gain(y_true, y_pred):
-    return 1.0
+    return y_pred - y_true
 
 
 SPEC = """

@@ -133,6 +133,12 @@ def test_every_error_counts_and_the_first_hundred_are_listed():
     assert "Row 0 is the first" in answer.detail
 
 
+def test_rows_over_the_limit_are_413_even_where_none_is_an_object():
+    answer = from_json(json.dumps({"records": [1] * 6}), most_rows=5)
+    assert isinstance(answer, Problem)
+    assert answer.status == 413
+
+
 def test_an_endless_name_is_shortened_and_costs_no_search():
     row, name, _ = first_error(from_json(json.dumps({"records": [{"area": 1, "a" * 1_000_000: 1}]})))
     assert row == 0

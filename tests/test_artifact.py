@@ -1,0 +1,180 @@
+import json
+import shutil
+from datetime import datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+from tiny import Column, a_classifier, a_snapshot, a_spec, a_table
+
+from pipeline import digest
+from pipeline.artifact import UNSEEN, load_artifact, write_artifact
+from pipeline.errors import ArtifactError, TrainingError
+from pipeline.evaluate import evaluate
+from pipeline.gate import decide
+from pipeline.predict import disagreements, predict
+from pipeline.schema import to_frame, to_table
+from pipeline.split import held_out
+from pipeline.train import train
+
+DIGESTS = {"snapshot": "a" * 64, "spec": "b" * 64, "code": "c" * 64}
+BOTH = a_table(60).append_column("town", pa.array(["Ames", "Nevada", "Boone"] * 20))
+
+
+def encoder(**options):
+    return make_column_transformer(
+        (OneHotEncoder(**options), ["town"]), (SimpleImputer(), ["area", "rooms"]), verbose_feature_names_out=False
+    )
+
+
+def tolerant(model):
+    return make_pipeline(encoder(handle_unknown="ignore"), model)
+
+
+def strict(model):
+    return make_pipeline(encoder(handle_unknown="error"), model)
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Train one candidate on a table and write its artifact."""
+
+    def write(candidate, table=BOTH, make=a_spec, folder="artifact", **changes):
+        spec = make(candidates={"c": candidate}, folds=2, **changes)
+        snapshot = a_snapshot(table, tmp_path)
+        trained = train(spec, snapshot, tmp_path / "trained", workers=1)
+        evaluation = evaluate(spec, table, trained.rule, trained.estimator(), None)
+        verdict = decide(evaluation, spec.gate)
+        place = tmp_path / folder
+        return write_artifact(spec, snapshot, trained, evaluation, verdict, DIGESTS, ["numpy==2"], place)
+
+    return write
+
+
+def parsed(rows, features):
+    """The rows as the endpoint reads them from JSON."""
+    times = {one.name for one in features if one.type == "timestamp"}
+    return [
+        {name: datetime.fromisoformat(v) if name in times and v is not None else v for name, v in row.items()}
+        for row in json.loads(json.dumps(rows, allow_nan=False))
+    ]
+
+
+def test_golden_rows_are_json_and_are_answered_again_alone_and_together(written):
+    sold = [None if row % 7 == 0 else datetime(2024, 1, 1) + timedelta(days=row) for row in range(60)]
+    table = BOTH.append_column("sold", pa.array(sold, pa.timestamp("us")))
+    table = table.append_column("new", pa.array([row % 2 == 0 for row in range(60)]))
+    artifact = written(tolerant(HistGradientBoostingRegressor(max_iter=5)), table)
+    rows, answers = artifact.golden()
+    features = artifact.schema.features
+    together = predict(artifact.estimator(), to_frame(to_table(parsed(rows, features), features), features))
+    assert disagreements(together, answers, artifact.manifest["scale"]) == []
+    for row, answer in zip(rows, answers.predictions, strict=True):
+        alone = predict(artifact.estimator(), to_frame(to_table(parsed([row], features), features), features))
+        assert alone.predictions[0] == answer
+
+
+def test_golden_rows_of_a_classifier_keep_labels_and_probabilities(written):
+    labels = np.where(BOTH["area"].to_numpy() > 60, "yes", "no").tolist()
+    table = BOTH.set_column(BOTH.column_names.index("price"), "price", pa.array(labels))
+    artifact = written(tolerant(LogisticRegression()), table, a_classifier)
+    rows, answers = artifact.golden()
+    assert answers.labels == ("no", "yes")
+    assert answers.probabilities.shape == (len(rows), 2)
+    assert set(answers.predictions) == {"no", "yes"}
+    assert artifact.manifest["scale"] == 1.0
+
+
+def test_golden_rows_are_held_out_rows_with_the_extremes_a_missing_and_an_unseen_one(written):
+    area = [None if row == 33 else value for row, value in enumerate(BOTH["area"].to_pylist())]
+    table = BOTH.set_column(BOTH.column_names.index("area"), "area", pa.array(area))
+    artifact = written(tolerant(Ridge()), table)
+    *real, missing, unseen = artifact.golden()[0]
+    held = table.filter(held_out(_rule(artifact), table))
+    seen = [{name: row[name] for name in ("area", "rooms", "town")} for row in held.to_pylist()]
+    assert all(row in seen for row in real)
+    areas = [row["area"] for row in seen if row["area"] is not None]
+    assert {min(areas), max(areas)} <= {row["area"] for row in real}
+    assert missing == {**real[0], "area": None}
+    assert unseen == {**real[0], "town": UNSEEN}
+
+
+def _rule(artifact):
+    from pipeline.split import Rule
+
+    return Rule.from_dict(artifact.manifest["holdout"])
+
+
+def test_an_unseen_category_is_no_golden_row_of_a_pipeline_that_refuses_it(written):
+    rows, answers = written(strict(Ridge())).golden()
+    assert len(rows) == len(answers.predictions)
+    assert UNSEEN not in {row["town"] for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("candidate", "why"),
+    [
+        (make_pipeline(make_column_transformer(("passthrough", ["area", "rooms"])), Ridge()), "ValueError: Input X"),
+        (Column("area"), "ValueError: it answers nan"),
+    ],
+)
+def test_a_pipeline_that_cannot_answer_what_its_spec_lets_be_null_is_refused_by_name(candidate, why, written, tmp_path):
+    with pytest.raises(TrainingError, match=rf"houses allows 'area' to be null, .* cannot answer then: {why}"):
+        written(candidate, nullable=("area",))
+    assert not (tmp_path / "artifact").exists()
+
+
+def test_the_manifest_says_what_was_made_from_what(written, tmp_path):
+    artifact = written(tolerant(Ridge()))
+    manifest = artifact.manifest
+    mask = held_out(_rule(artifact), BOTH)
+    assert manifest["digests"] == DIGESTS | {"model": digest.of_file(tmp_path / "artifact" / "model.joblib")}
+    assert (manifest["model"], manifest["target"], manifest["estimator"]) == ("houses", "price", "c")
+    assert manifest["task"] == {"unit": "USD", "kind": "regression"}
+    assert manifest["rows"] == {"training": int((~mask).sum()), "holdout": int(mask.sum())}
+    assert manifest["scale"] == pytest.approx(np.std(BOTH["price"].to_numpy()[~mask]))
+    assert manifest["requirements"] == ["numpy==2"]
+    assert manifest["verdict"]["passed"] in (True, False)
+    assert [one.name for one in artifact.schema.features] == ["area", "rooms", "town"]
+
+
+def test_an_artifact_is_loaded_by_its_digest_wherever_it_lies(written, tmp_path):
+    artifact = written(tolerant(Ridge()))
+    shutil.copytree(artifact.folder, tmp_path / "copy")
+    assert load_artifact(tmp_path / "copy", artifact.digest).manifest == artifact.manifest
+
+
+@pytest.mark.parametrize("name", ["model.joblib", "golden.json", "manifest.json"])
+def test_an_artifact_with_one_changed_byte_is_refused(name, written):
+    artifact = written(tolerant(Ridge()))
+    path = artifact.folder / name
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[:10] + bytes([content[10] ^ 1]) + content[11:])
+    with pytest.raises(ArtifactError, match="is not the artifact that was written: its digest is"):
+        load_artifact(artifact.folder, artifact.digest)
+    if name == "model.joblib":
+        with pytest.raises(ArtifactError, match="is not the file that was written"):
+            artifact.estimator()
+
+
+@pytest.mark.parametrize("name", ["model.joblib", "golden.json", "manifest.json"])
+def test_an_artifact_that_lacks_a_file_is_refused(name, written):
+    artifact = written(tolerant(Ridge()))
+    (artifact.folder / name).unlink()
+    with pytest.raises(ArtifactError, match=r"is no artifact|is not whole: it has no"):
+        load_artifact(artifact.folder)
+
+
+def test_an_artifact_of_another_format_is_refused(written):
+    artifact = written(tolerant(Ridge()))
+    path = artifact.folder / "manifest.json"
+    path.write_text(json.dumps(artifact.manifest | {"format": 99}))
+    with pytest.raises(ArtifactError, match="has format 99, and this version reads format 1"):
+        load_artifact(artifact.folder)

@@ -1,0 +1,105 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+import pytest
+from conftest import CHECKOUT
+
+from pipeline.processes import free_port, leashed, wait_until
+
+# Starts a child of its own, writes both process ids down, and refuses to end when asked nicely.
+STUBBORN = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+with open(sys.argv[1] + ".part", "w") as file:
+    file.write(f"{os.getpid()} {child.pid}")
+os.rename(sys.argv[1] + ".part", sys.argv[1])
+time.sleep(60)
+"""
+CARELESS = STUBBORN.replace("SIG_IGN", "SIG_DFL")
+HOLDER = """
+import os, sys, time
+from pathlib import Path
+from pipeline.processes import leashed
+with leashed([sys.executable, "-c", sys.argv[1], sys.argv[2]], os.environ, Path.cwd(), Path(sys.argv[2] + ".log")):
+    time.sleep(60)
+"""
+
+
+def until(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return condition()
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # A process that ended and that nobody has asked about yet is a zombie; that is dead enough.
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0] != "Z"
+
+
+def both(path):
+    assert until(path.exists)
+    return [int(pid) for pid in path.read_text().split()]
+
+
+@pytest.mark.parametrize(
+    "command", [pytest.param(STUBBORN, id="stubborn", marks=pytest.mark.slow), pytest.param(CARELESS, id="careless")]
+)
+def test_a_child_and_its_grandchild_die_when_the_holder_of_the_leash_is_killed(command, tmp_path):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, command, str(tmp_path / "pids")],
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+    )
+    try:
+        pids = both(tmp_path / "pids")
+        assert all(map(alive, pids))
+        holder.send_signal(signal.SIGKILL)
+    finally:
+        holder.kill()
+        holder.wait()
+    assert until(lambda: not any(map(alive, pids)))
+
+
+def test_a_child_and_its_grandchild_are_gone_when_the_block_ends_even_by_an_exception(tmp_path):
+    command = [sys.executable, "-c", CARELESS, str(tmp_path / "pids")]
+    with suppress(RuntimeError), leashed(command, os.environ, tmp_path, tmp_path / "log") as child:
+        pids = both(tmp_path / "pids")
+        raise RuntimeError
+    assert child.returncode is not None
+    assert until(lambda: not any(map(alive, pids)), seconds=5)
+
+
+def test_what_a_child_prints_and_how_it_ends_is_kept(tmp_path):
+    code = "import sys; print('said'); print('complained', file=sys.stderr); sys.exit(7)"
+    with leashed([sys.executable, "-c", code], os.environ, tmp_path, tmp_path / "log") as child:
+        assert child.wait() == 7
+    assert {*(tmp_path / "log").read_text().split()} == {"said", "complained"}
+
+
+def test_waiting_ends_when_it_is_ready_when_the_child_ended_and_when_the_time_is_over(tmp_path):
+    def sleeper(seconds):
+        command = [sys.executable, "-c", f"import time; time.sleep({seconds})"]
+        return leashed(command, os.environ, tmp_path, tmp_path / "log")
+
+    with sleeper(60) as child:
+        assert wait_until(lambda: True, child, 60)
+        assert not wait_until(lambda: False, child, 0.2)
+    with sleeper(0) as child:
+        assert not wait_until(lambda: False, child, 60)
+
+
+def test_a_free_port_is_one_that_can_be_listened_on():
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", free_port()))

@@ -1,0 +1,321 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+import sqlalchemy as sa
+from conftest import CHECKOUT
+
+from bentos.releases import (
+    VERDICTS,
+    Release,
+    Run,
+    add_release,
+    add_run,
+    champion,
+    history,
+    last_run,
+    models,
+    open_ledger,
+    rollback,
+)
+from pipeline.errors import ReleaseError
+
+POSTGRES = os.environ.get("EVERGREEN_TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """The URL of a database of this session's own; it is dropped afterwards."""
+    server = sa.create_engine(POSTGRES, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 2})
+    name = f"evergreen_{uuid.uuid4().hex}"
+    try:
+        with server.connect() as connection:
+            connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    except sa.exc.OperationalError as error:
+        pytest.skip(f"no PostgreSQL answers at {POSTGRES}: {str(error.orig).splitlines()[0]}")
+    yield sa.make_url(POSTGRES).set(database=name).render_as_string(hide_password=False)
+    with server.connect() as connection:
+        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    server.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path):
+    """The URL of an empty ledger, in both databases."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/ledger.sqlite"
+    url = request.getfixturevalue("postgres")
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("DROP TABLE IF EXISTS releases, events, runs"))
+    engine.dispose()
+    return url
+
+
+@pytest.fixture
+def ledger(url):
+    engine = open_ledger(url)
+    yield engine
+    engine.dispose()
+
+
+def a_release(model="houses", replaced=None, **changes):
+    fields = {
+        "number": 0,
+        "bento": f"{model}:abc",
+        "digests": {"snapshot": "s", "spec": "p", "code": "c"},
+        "verdict": {"passed": True, "reasons": ["rmse 8 is at most the threshold 10"]},
+        "evaluation": {"rows": 100, "challenger": {"rmse": 8.0, "r2": None}},
+        "trial": {"p50_ms": 1.5},
+        "cause": "schedule",
+        "reason": "new data",
+        "created": "2024-01-01T00:00:00+00:00",
+    }
+    return Release(model=model, replaced=replaced, **fields | changes)
+
+
+def released(ledger, times, model="houses"):
+    """Release that often, each judged against the one before."""
+    for number in range(times):
+        add_release(ledger, a_release(model, replaced=number or None))
+
+
+def test_before_the_first_release_there_is_no_champion(ledger):
+    assert champion(ledger, "houses") is None
+    assert history(ledger, "houses") == ([], [])
+    assert models(ledger) == []
+    assert last_run(ledger, "houses") is None
+
+
+def test_a_release_is_champion_and_comes_back_as_it_was_added(ledger):
+    added = add_release(ledger, a_release())
+    assert added == a_release(number=1)
+    assert champion(ledger, "houses") == added
+
+
+def test_numbers_count_up_for_each_model_alone(ledger):
+    released(ledger, 3)
+    released(ledger, 2, "flats")
+    assert [one.number for one in history(ledger, "houses")[0]] == [1, 2, 3]
+    assert [one.number for one in history(ledger, "flats")[0]] == [1, 2]
+    assert champion(ledger, "houses").number == 3
+    assert models(ledger) == ["flats", "houses"]
+
+
+def test_a_release_judged_against_a_champion_that_is_no_longer_is_refused_saying_who_came_first(ledger):
+    released(ledger, 2)
+    with pytest.raises(
+        ReleaseError,
+        match="houses:abc was judged against release 1 of houses, but the champion is now release 2; another run came",
+    ):
+        add_release(ledger, a_release(replaced=1))
+    with pytest.raises(ReleaseError, match="judged against no champion of houses, but the champion is now release 2"):
+        add_release(ledger, a_release())
+    assert champion(ledger, "houses").number == 2
+    assert len(history(ledger, "houses")[0]) == 2
+
+
+def test_of_many_that_release_at_once_exactly_one_becomes_champion(url):
+    ledgers = [open_ledger(url) for _ in range(4)]
+    together = threading.Barrier(4)
+
+    def release(number):
+        together.wait()
+        try:
+            return add_release(ledgers[number], a_release(bento=f"houses:{number}"))
+        except ReleaseError as refused:
+            return str(refused)
+
+    with ThreadPoolExecutor(4) as threads:
+        results = list(threads.map(release, range(4)))
+    [first] = [one for one in results if isinstance(one, Release)]
+    assert champion(ledgers[0], "houses") == first
+    refusals = [one for one in results if isinstance(one, str)]
+    assert len(refusals) == 3
+    assert all("but the champion is now release 1; another run came first" in one for one in refusals)
+    assert [len(part) for part in history(ledgers[0], "houses")] == [1, 1]
+    for ledger in ledgers:
+        ledger.dispose()
+
+
+RELEASE = """
+import sys
+from bentos.releases import Release, add_release, open_ledger
+from pipeline.errors import ReleaseError
+ledger = open_ledger(sys.argv[1])
+print("open", flush=True)
+sys.stdin.readline()
+try:
+    print(add_release(ledger, Release("houses", 0, sys.argv[2], {}, {}, {}, {}, "schedule", "", "")).bento)
+except ReleaseError as refused:
+    print(refused)
+"""
+
+
+def test_of_two_processes_that_release_at_once_exactly_one_becomes_champion(url):
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", RELEASE, url, f"houses:{name}"],
+            env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("one", "other")
+    ]
+    assert [process.stdout.readline() for process in started] == ["open\n"] * 2
+    for process in started:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    first, second = sorted((process.communicate()[0].strip() for process in started), key=len)
+    assert first in ("houses:one", "houses:other")
+    assert "was judged against no champion of houses, but the champion is now release 1" in second
+    ledger = open_ledger(url)
+    assert champion(ledger, "houses").bento == first
+    ledger.dispose()
+
+
+def test_many_that_open_a_new_ledger_at_once_all_can(url):
+    with ThreadPoolExecutor(8) as threads:
+        ledgers = list(threads.map(lambda _: open_ledger(url), range(8)))
+    assert [models(ledger) for ledger in ledgers] == [[]] * 8
+    for ledger in ledgers:
+        ledger.dispose()
+
+
+def test_a_rollback_makes_what_the_champion_replaced_champion_again_and_builds_nothing(ledger):
+    released(ledger, 3)
+    assert rollback(ledger, "houses", None, "by hand").number == 2
+    assert champion(ledger, "houses").number == 2
+    assert rollback(ledger, "houses", None, "by hand").number == 1
+    assert rollback(ledger, "houses", 3, "by hand").number == 3
+    releases, events = history(ledger, "houses")
+    assert [one.number for one in releases] == [1, 2, 3]
+    assert [(one.sequence, one.release, one.kind) for one in events] == [
+        (1, 1, "released"),
+        (2, 2, "released"),
+        (3, 3, "released"),
+        (4, 2, "rolled back to"),
+        (5, 1, "rolled back to"),
+        (6, 3, "rolled back to"),
+    ]
+    assert (events[3].cause, events[3].reason) == ("by hand", "instead of release 3")
+
+
+def test_a_release_after_a_rollback_replaces_what_is_champion_then(ledger):
+    released(ledger, 2)
+    rollback(ledger, "houses", None, "by hand")
+    with pytest.raises(ReleaseError, match="judged against release 2 of houses, but the champion is now release 1"):
+        add_release(ledger, a_release(replaced=2))
+    assert add_release(ledger, a_release(replaced=1)).number == 3
+    assert rollback(ledger, "houses", None, "by hand").number == 1
+
+
+@pytest.mark.parametrize(
+    ("releases", "to", "sentence"),
+    [
+        (0, None, "houses has no release to roll back; `evergreen run houses` makes the first"),
+        (0, 1, "houses has no release to roll back"),
+        (1, None, "release 1 of houses replaced none, so there is nothing to go back to"),
+        (2, 2, "release 2 of houses is the champion already"),
+        (2, 7, "houses has no release 7; there are: 1, 2"),
+    ],
+)
+def test_a_rollback_to_nothing_is_refused(releases, to, sentence, ledger):
+    released(ledger, releases)
+    with pytest.raises(ReleaseError, match=sentence):
+        rollback(ledger, "houses", to, "by hand")
+    assert len(history(ledger, "houses")[1]) == releases
+
+
+def test_rollbacks_at_once_never_break_the_ledger(url):
+    ledgers = [open_ledger(url) for _ in range(4)]
+    released(ledgers[0], 2)
+    together = threading.Barrier(4)
+
+    def roll(ledger):
+        together.wait()
+        try:
+            return rollback(ledger, "houses", 1, "by hand").number
+        except ReleaseError:
+            return None
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sorted(threads.map(roll, ledgers), key=bool) == [None, None, None, 1]
+    assert champion(ledgers[0], "houses").number == 1
+    for ledger in ledgers:
+        ledger.dispose()
+
+
+def a_run(outcome="released", **changes):
+    fields = {
+        "model": "houses",
+        "cause": "schedule",
+        "reasons": ["new data"],
+        "digests": {"snapshot": "s"},
+        "release": 1,
+    }
+    return Run(outcome=outcome, started="2024-01-01T00:00:00+00:00", seconds={"train": 1.5}, **fields | changes)
+
+
+def test_the_last_run_is_the_newest_or_the_newest_that_ended_so(ledger):
+    runs = [a_run("released"), a_run("kept"), a_run("data-rejected", release=None), a_run("unchanged")]
+    for run in runs:
+        add_run(ledger, run)
+    add_run(ledger, a_run(model="flats"))
+    assert last_run(ledger, "houses") == runs[3]
+    assert last_run(ledger, "houses", VERDICTS) == runs[1]
+    assert last_run(ledger, "houses", ("data-rejected",)) == runs[2]
+    assert last_run(ledger, "houses", ("trial-failed",)) is None
+    assert models(ledger) == ["flats", "houses"]
+
+
+def test_a_release_and_the_run_that_made_it_are_recorded_together_or_not_at_all(ledger):
+    add_release(ledger, a_release(), a_run("released", release=None))
+    assert last_run(ledger, "houses") == a_run("released", release=1)
+    with pytest.raises(ReleaseError):
+        add_release(ledger, a_release(), a_run("released", release=None, cause="by hand"))
+    assert last_run(ledger, "houses").cause == "schedule"
+
+
+def test_a_ledger_keeps_what_it_holds_when_it_is_opened_again(url):
+    first = open_ledger(url)
+    released(first, 2)
+    first.dispose()
+    second = open_ledger(url)
+    assert champion(second, "houses").number == 2
+    second.dispose()
+
+
+DIE = """
+import os, signal, sys
+import bentos.releases as releases
+add_event = releases._add_event
+def die(*arguments):
+    add_event(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+releases._add_event = die
+ledger = releases.open_ledger(sys.argv[1])
+releases.add_release(ledger, releases.Release("houses", 0, "houses:x", {}, {}, {}, {}, "schedule", "", "", replaced=1))
+"""
+
+
+def test_a_kill_within_the_transaction_leaves_the_champion_as_it_was(url):
+    ledger = open_ledger(url)
+    released(ledger, 1)
+    before = history(ledger, "houses")
+    done = subprocess.run(
+        [sys.executable, "-c", DIE, url],
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert history(ledger, "houses") == before
+    assert add_release(ledger, replace(a_release(), replaced=1)).number == 2
+    ledger.dispose()

@@ -1,0 +1,294 @@
+"""The promise, step by step, with real runs: real Prefect, real Great Expectations, real BentoML, real processes."""
+
+import json
+import shutil
+import sqlite3
+import subprocess
+
+import pytest
+from project import MODEL, copy_of_the_project, points, shuffled
+
+
+@pytest.fixture
+def project(tmp_path, prefect_server):
+    return copy_of_the_project(tmp_path, prefect_server)
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory, prefect_server):
+    """A project whose first run released: what it said, to be copied by tests that go on from there."""
+    project = copy_of_the_project(tmp_path_factory.mktemp("released"), prefect_server)
+    project.first = project.json("run", "points")
+    return project
+
+
+@pytest.fixture
+def after_release(released, tmp_path):
+    shutil.copytree(released.folder, tmp_path / "project")
+    return type(released)(tmp_path / "project", released.env)
+
+
+def test_a_first_run_releases_what_passed_and_says_all_of_it(released):
+    code, said = released.first
+
+    assert code == 0
+    assert (said["outcome"], said["release"], said["rows"]) == ("released", 1, 150)
+    assert said["bento"].startswith("points:")
+    assert len(said["snapshot"]) == 64
+    assert said["metrics"]["challenger"]["rmse"] < 0.6
+    assert said["metrics"]["champion"] is None
+    assert {"ingest", "validate", "train", "evaluate", "gate", "package", "trial", "release"} <= set(said["seconds"])
+    assert released.champion() == 1
+
+
+def test_the_package_answers_from_its_own_code_with_a_transformer_of_the_models_own(released):
+    """The trial asks for every module's file and ran outside the checkout; the class is in the package's copy."""
+    _, history = released.json("history", "points")
+
+    (release,) = history["releases"]
+    assert release["trial"]["passed"]
+    assert release["trial"]["answers"] > 100
+    _, _, version = release["bento"].partition(":")
+    packed = released.home / "bentoml/bentos/points" / version / "src/pipeline/models/points.py"
+    assert packed.read_text() == MODEL
+    assert not (packed.parents[2] / "bentos/releases.py").exists()
+
+
+def test_a_run_on_unchanged_data_is_unchanged_and_trains_nothing(after_release):
+    before = after_release.files("trained/**/*")
+
+    code, said = after_release.json("run", "points")
+
+    assert (code, said["outcome"], said["release"]) == (0, "unchanged", None)
+    assert "train" not in said["seconds"]
+    assert "validate" not in said["seconds"]
+    assert after_release.files("trained/**/*") == before
+
+
+def test_force_retrains_what_is_unchanged_and_skips_no_gate(after_release):
+    code, said = after_release.json("run", "points", "--force")
+
+    assert (code, said["outcome"], said["release"]) == (0, "released", 2)
+    assert any("the champion, release 1" in reason for reason in said["reasons"])
+
+
+def test_rejected_data_trains_nothing_and_is_exit_3(project):
+    project.data(points().assign(x=lambda frame: frame["x"] * 1000))
+
+    code, said = project.json("run", "points")
+
+    assert (code, said["outcome"], said["metrics"]) == (3, "data-rejected", None)
+    assert "'x'" in said["reasons"][0] or "x " in said["reasons"][0]
+    assert "train" not in said["seconds"]
+    assert not project.files("trained/**/model.joblib")
+    assert project.champion() is None
+
+
+def test_a_missing_target_is_named_with_what_was_meant(project):
+    project.data(points().rename(columns={"y": "Y "}))
+
+    code, said = project.json("run", "points")
+
+    assert code == 3
+    assert said["reasons"][0] == (
+        "column 'y' is the target of points but the data has no such column; did you mean 'Y '?"
+    )
+
+
+def test_a_ragged_file_is_exit_3_and_leaves_nothing_behind(project):
+    with (project.folder / "points.csv").open("a") as file:
+        file.write("151,0.5\n")
+
+    code, said = project.json("run", "points")
+
+    assert code == 3
+    assert said["reasons"] == [
+        "points.csv, line 152: 2 fields where the header has 4; the file is ragged or was cut short"
+    ]
+    assert project.files("snapshots/*") == []
+
+
+def test_an_unreachable_source_is_exit_1_and_names_it(project):
+    code, said = project.json("run", "points", "--data", "nowhere.csv")
+
+    assert code == 1
+    assert said["error"]["type"] == "SourceError"
+    assert "nowhere.csv" in said["error"]["message"]
+
+
+def test_shuffled_labels_are_refused_and_the_first_model_is_never_waved_through(project):
+    project.data(shuffled(points()))
+
+    code, said = project.json("run", "points")
+
+    assert (code, said["outcome"]) == (5, "model-rejected")
+    assert any(reason.startswith("not surely better than always guessing") for reason in said["reasons"])
+    assert project.champion() is None
+
+
+def test_a_worse_challenger_is_kept_out_and_the_champion_stays(after_release):
+    after_release.data(shuffled(points()))
+
+    code, said = after_release.json("run", "points")
+
+    assert (code, said["outcome"], said["release"]) == (0, "kept", None)
+    assert any("the champion, release 1" in reason for reason in said["reasons"])
+    assert said["metrics"]["champion"] is not None
+    assert after_release.champion() == 1
+    assert not after_release.files("artifacts/points/*/manifest.json")[1:]
+
+
+def test_no_release_does_everything_up_to_the_trial_and_a_run_then_releases(project):
+    code, said = project.json("run", "points", "--no-release")
+    assert (code, said["outcome"], said["release"]) == (0, "tried", None)
+    assert "trial" in said["seconds"]
+    assert project.champion() is None
+
+    code, said = project.json("run", "points")
+    assert (code, said["outcome"], said["release"]) == (0, "released", 1)
+
+
+def test_a_pipeline_that_answers_differently_when_served_fails_the_trial(after_release):
+    """The transformer behaves otherwise outside the checkout, as one does that reads a file or a setting there."""
+    after_release.write(
+        "pipeline/models/points.py",
+        MODEL.replace("import numpy as np\n", "import os\n\nimport numpy as np\n", 1).replace(
+            "return np.hstack([X, X**2])", "return np.hstack([X, X**2 + 1e-9 * ('EVERGREEN_TRIAL' in os.environ)])"
+        ),
+    )
+
+    code, said = after_release.json("run", "points")
+
+    assert (code, said["outcome"]) == (4, "trial-failed")
+    assert "where the trained pipeline says" in said["reasons"][0]
+    assert after_release.champion() == 1
+
+
+def test_a_package_that_needs_what_only_the_checkout_has_fails_the_trial(project):
+    project.write(
+        "pipeline/models/points.py",
+        MODEL.replace("import numpy as np\n", "from pathlib import Path\n\nimport numpy as np\n", 1).replace(
+            "return np.hstack([X, X**2])", "assert Path('points.csv').exists()\n        return np.hstack([X, X**2])"
+        ),
+    )
+
+    code, said = project.json("run", "points")
+
+    assert (code, said["outcome"]) == (4, "trial-failed")
+    assert project.champion() is None
+
+
+def test_the_champion_is_judged_by_the_code_it_was_released_with(after_release):
+    """Were it unpickled here, the new transformer would answer in its name, and badly."""
+    spoiled = MODEL.replace("np.hstack([X, X**2])", "np.hstack([X, np.abs(X)])")
+    after_release.write("pipeline/models/points.py", spoiled)
+
+    code, said = after_release.json("run", "points")
+
+    assert (code, said["outcome"]) == (0, "kept")
+    assert said["metrics"]["champion"]["rmse"] < 0.6
+    assert said["metrics"]["challenger"]["rmse"] > said["metrics"]["champion"]["rmse"]
+
+
+def test_rollback_makes_the_earlier_release_champion_and_the_next_run_does_not_undo_that(after_release):
+    assert after_release.json("run", "points", "--force")[1]["release"] == 2
+
+    code, said = after_release.json("rollback", "points")
+    assert (code, said["release"], said["instead_of"]) == (0, 1, 2)
+    assert after_release.champion() == 1
+
+    assert after_release.json("run", "points")[1]["outcome"] == "unchanged"
+    assert after_release.champion() == 1
+
+
+def test_two_runs_at_once_release_once(project):
+    both = [project.start("run", "points", "--json") for _ in range(2)]
+    results = [project.finish(process) for process in both]
+
+    assert [code for code, _, _ in results] == [0, 0]
+    assert sorted(json.loads(out)["outcome"] for _, out, _ in results) == ["released", "unchanged"]
+    _, history = project.json("history", "points")
+    assert len(history["releases"]) == 1
+
+
+def test_a_run_killed_before_its_release_leaves_the_champion_and_the_next_goes_on(after_release):
+    after_release.data(points(rows=170))
+    after_release.killed_at("trial", "begin")
+    assert after_release.champion() == 1
+
+    code, said = after_release.json("run", "points")
+
+    assert (code, said["outcome"], said["release"]) == (0, "released", 2)
+    assert said["seconds"]["train"] < 1
+
+
+@pytest.mark.slow
+def test_a_run_killed_between_any_two_steps_leaves_the_champion_and_the_next_finishes(after_release):
+    steps = ["ingest", "validate", "train", "evaluate", "gate", "artifact", "package", "trial"]
+    for step in steps:
+        after_release.data(points(rows=170, seed=0))
+        after_release.killed_at(step)
+        assert after_release.champion() == 1, step
+        assert not _orphans(after_release), step
+
+    code, said = after_release.json("run", "points")
+
+    assert (code, said["outcome"], said["release"]) == (0, "released", 2)
+    assert not [name for name in after_release.files("**/*") if ".part-" in name or ".building-" in name]
+
+
+@pytest.mark.slow
+def test_a_run_killed_after_its_release_is_not_done_again(after_release):
+    after_release.data(points(rows=170))
+    after_release.killed_at("release")
+    assert after_release.champion() == 2
+
+    assert after_release.json("run", "points")[1]["outcome"] == "unchanged"
+    assert len(after_release.json("history", "points")[1]["releases"]) == 2
+
+
+def test_the_flow_run_ends_in_a_state_named_after_its_outcome(released, prefect_server):
+    import httpx
+
+    runs = httpx.post(f"{prefect_server}/flow_runs/filter", json={"limit": 200}, trust_env=False).json()
+
+    names = {(run["state"]["type"], run["state"]["name"]) for run in runs if run["name"] == "points"}
+    assert ("COMPLETED", "Released") in names
+    folder = next((released.home / "runs/points").iterdir())
+    assert folder.name in {run["id"] for run in runs}
+    assert (folder / "report.md").read_text().startswith("#")
+
+
+def test_a_snapshot_that_was_cut_on_disk_is_ingested_anew(after_release):
+    (snapshot,) = after_release.home.glob("snapshots/*.parquet")
+    snapshot.write_bytes(snapshot.read_bytes()[:-100])
+
+    assert after_release.json("run", "points", "--force")[1]["outcome"] == "released"
+
+
+def test_a_champion_whose_package_was_damaged_is_not_compared_with_but_named(after_release):
+    (model,) = after_release.home.glob("bentoml/bentos/points/*/src/artifact/model.joblib")
+    model.write_bytes(model.read_bytes()[:-1])
+    after_release.data(points(rows=170))
+
+    code, said = after_release.json("run", "points")
+
+    assert code == 1
+    assert said["error"]["type"] == "PackageError"
+    assert "is not what was released" in said["error"]["message"]
+
+
+def test_the_ledger_may_be_elsewhere(project, tmp_path):
+    project.env["EVERGREEN_DATABASE_URL"] = f"sqlite:///{tmp_path}/elsewhere.sqlite"
+
+    assert project.json("run", "points")[1]["outcome"] == "released"
+
+    assert not (project.home / "ledger.sqlite").exists()
+    with sqlite3.connect(tmp_path / "elsewhere.sqlite") as ledger:
+        assert ledger.execute("select number from releases").fetchall() == [(1,)]
+
+
+def _orphans(project):
+    """Processes that still run in or on the project."""
+    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in found.splitlines() if str(project.home) in line]
