@@ -5,11 +5,11 @@ Tasks hand each other paths, digests and small results, never frames: a frame be
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from filelock import FileLock, Timeout
 from prefect import flow, get_run_logger, runtime, task
@@ -52,9 +52,13 @@ def retrain(
     Without `release`, everything up to the trial is done. `cause` says who or what started the run.
     """
     run = _Run(model, cause, settings().folder("runs", model, str(runtime.flow_run.id)))
-    with _alone(run):
-        outcome = _steps(run, data, force, release)
-        run.conclude(outcome)
+    try:
+        with _alone(run):
+            outcome = _steps(run, data, force, release)
+            run.conclude(outcome)
+    except Exception as error:
+        run.crash(error)
+        raise
     return (Completed if outcome.exit_code == 0 else Failed)(name=outcome.state, message="; ".join(outcome.reasons))
 
 
@@ -103,6 +107,8 @@ def _steps(run: "_Run", data: str | None, force: bool, release: bool) -> Outcome
             "release", make_champion, run.record("released", verdict.reasons), bento, artifact, trial, champion
         )
     except ReleaseError as error:
+        # Judged against a champion that is none now: no verdict, so that the next run takes the matter up again.
+        run.digests = {}
         return run.outcome("kept", [str(error)])
     run.show(reports.publish_release, made, trial)
     return run.outcome("released", verdict.reasons)
@@ -114,18 +120,25 @@ def _unreachable(_task: Any, _run: Any, state: State[Any]) -> bool:
     return isinstance(error, SourceError) and error.__cause__ is not None
 
 
-@task(name="ingest", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[1, 5], retry_condition_fn=_unreachable)
+@task(
+    name="ingest",
+    task_run_name="ingest",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=[1, 5],
+    retry_condition_fn=_unreachable,
+)
 def ingest_rows(model: str, data: str | None) -> Snapshot:
     source = load_spec(model).source
     return ingest(sources.at(source, data) if data else source, settings().folder("snapshots"))
 
 
-@task(name="validate", cache_policy=NO_CACHE)
+@task(name="validate", task_run_name="validate", cache_policy=NO_CACHE)
 def validate_rows(model: str, snapshot: Snapshot) -> Report:
     return check(model, read_snapshot(snapshot))
 
 
-@task(name="train", cache_policy=NO_CACHE)
+@task(name="train", task_run_name="train", cache_policy=NO_CACHE)
 def train_candidates(model: str, snapshot: Snapshot, digests: dict[str, str], force: bool) -> Trained:
     folder = settings().folder("trained", model) / digest.of_value(digests)[: digest.SHORT]
     if not force:
@@ -140,18 +153,18 @@ def train_candidates(model: str, snapshot: Snapshot, digests: dict[str, str], fo
     return train(load_spec(model), snapshot, folder)
 
 
-@task(name="evaluate", cache_policy=NO_CACHE)
+@task(name="evaluate", task_run_name="evaluate", cache_policy=NO_CACHE)
 def evaluate_models(model: str, snapshot: Snapshot, trained: Trained, champion: Release | None) -> Evaluation:
     compared = _compared(champion) if champion else None
     return evaluate(load_spec(model), read_snapshot(snapshot), trained.rule, trained.estimator(), compared)
 
 
-@task(name="gate", cache_policy=NO_CACHE)
+@task(name="gate", task_run_name="gate", cache_policy=NO_CACHE)
 def judge(evaluation: Evaluation, gate: Any) -> Verdict:
     return decide(evaluation, gate)
 
 
-@task(name="artifact", cache_policy=NO_CACHE)
+@task(name="artifact", task_run_name="artifact", cache_policy=NO_CACHE)
 def make_artifact(
     model: str, snapshot: Snapshot, trained: Trained, evaluation: Evaluation, verdict: Verdict, digests: dict[str, str]
 ) -> Artifact:
@@ -160,17 +173,17 @@ def make_artifact(
     return write_artifact(load_spec(model), snapshot, trained, evaluation, verdict, digests, needs, folder)
 
 
-@task(name="package", cache_policy=NO_CACHE)
+@task(name="package", task_run_name="package", cache_policy=NO_CACHE)
 def build_bento(artifact: Artifact) -> Bento:
     return package(artifact, CHECKOUT, settings().folder("bentoml"))
 
 
-@task(name="trial", cache_policy=NO_CACHE)
+@task(name="trial", task_run_name="trial", cache_policy=NO_CACHE)
 def try_package(bento: Bento, artifact: Artifact) -> Trial:
     return try_bento(bento, artifact)
 
 
-@task(name="release", cache_policy=NO_CACHE)
+@task(name="release", task_run_name="release", cache_policy=NO_CACHE)
 def make_champion(run: Run, bento: Bento, artifact: Artifact, trial: Trial, champion: Release | None) -> Release:
     release = Release(
         model=run.model,
@@ -281,9 +294,14 @@ class _Run:
         reason = f"snapshot, spec and code are those of the run of {same.started}, which ended {same.outcome}{why}"
         return self.outcome("unchanged", [f"{reason}; --force retrains"])
 
-    def record(self, name: Name, reasons: Any) -> Run:
+    def record(self, name: Name | Literal["crashed"], reasons: Any) -> Run:
         """Return the row that the ledger keeps of this run."""
         return Run(self.model, name, self.cause, list(reasons), self.digests, None, self.started, dict(self.seconds))
+
+    def crash(self, error: Exception) -> None:
+        """Tell the ledger of a run that something broke in, if the ledger can still be told."""
+        with suppress(Exception):
+            releases.add_run(_ledger(), self.record("crashed", [f"{type(error).__name__}: {error}"]))
 
     def conclude(self, outcome: Outcome) -> None:
         """Leave the outcome in the run's folder and in the ledger, where a release has put it already."""

@@ -103,7 +103,7 @@ class Cron:
             )
         try:
             ZoneInfo(self.timezone)
-        except (ZoneInfoNotFoundError, ValueError):
+        except (ZoneInfoNotFoundError, ValueError, OSError):
             raise SpecError(
                 f"schedule: {self.timezone!r} is no time zone; give an IANA name, such as 'America/Chicago'"
             ) from None
@@ -162,6 +162,11 @@ class ModelSpec:
             _check_names(self.name, field_name, getattr(self, field_name))
         if not self.key:
             raise SpecError(f"{self.name}: key is empty; name the columns that tell one row from another")
+        if not isinstance(self.task, Task):
+            raise SpecError(
+                f"{self.name}: task is {self.task!r:.80}; give Regression(), BinaryClassification(positive=...) or "
+                "MulticlassClassification()"
+            )
         self._check_columns()
         self._check_candidates()
         self._check_metric()
@@ -209,6 +214,10 @@ class ModelSpec:
                     raise SpecError(f"{self.name}: {role} has {column!r}, which is no feature{hint}")
 
     def _check_candidates(self) -> None:
+        if not isinstance(self.candidates, Mapping):
+            raise SpecError(
+                f"{self.name}: candidates is a {type(self.candidates).__name__}; give names: {{'ridge': ...}}"
+            )
         if not self.candidates:
             raise SpecError(f"{self.name}: candidates is empty; give at least one unfitted scikit-learn estimator")
         for name, estimator in self.candidates.items():

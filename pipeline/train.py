@@ -1,5 +1,6 @@
 """Candidates in, one fitted challenger out: chosen by cross-validation on training rows alone."""
 
+import io
 import os
 import random
 import time
@@ -87,9 +88,9 @@ def train(spec: "ModelSpec", snapshot: Snapshot, folder: Path, workers: int | No
     frame = to_frame(training, describe(spec, table).features)
     y = target(spec.task.kind, training.column(spec.target))
     candidates = _cross_validate(spec, frame, y, _folds(spec, training, y), workers)
-    chosen, estimator, candidates = _fit_best(spec, candidates, frame, y)
+    chosen, pickled, candidates = _fit_best(spec, candidates, frame, y)
     with whole_folder(folder) as part:
-        joblib.dump(estimator, part / "model.joblib", compress=3)
+        (part / "model.joblib").write_bytes(pickled)
         facts = {
             "chosen": chosen,
             "candidates": [asdict(candidate) for candidate in candidates],
@@ -225,8 +226,8 @@ def _score_fold(
 
 def _fit_best(
     spec: "ModelSpec", candidates: list[Candidate], frame: "pandas.DataFrame", y: Array
-) -> tuple[str, Any, list[Candidate]]:
-    """Fit the best candidate on all training rows; one that raises only now is left out, too."""
+) -> tuple[str, bytes, list[Candidate]]:
+    """Fit the best candidate on all training rows and pickle it; one that raises only now is left out, too."""
     sign = -1.0 if spec.greater_is_better else 1.0
     by_name: Mapping[str, Candidate] = {candidate.name: candidate for candidate in candidates}
     left = [candidate for candidate in candidates if candidate.error is None]
@@ -235,17 +236,13 @@ def _fit_best(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                estimator = _fit(
-                    prepare(spec.candidates[candidate.name], spec.seed),
-                    frame,
-                    y,
-                    spec.seed,
-                )
+                estimator = _fit(prepare(spec.candidates[candidate.name], spec.seed), frame, y, spec.seed)
+                joblib.dump(estimator, pickled := io.BytesIO(), compress=3)
         except Exception as raised:
             failed[candidate.name] = f"on all training rows: {type(raised).__name__}: {raised}"
             continue
         known = [Candidate(**{**asdict(one), "error": failed.get(one.name, one.error)}) for one in candidates]
-        return candidate.name, estimator, known
+        return candidate.name, pickled.getvalue(), known
     reasons = "; ".join(f"{name}: {failed.get(name, one.error)}" for name, one in by_name.items())
     raise TrainingError(f"no candidate of {spec.name} could be trained: {reasons}")
 

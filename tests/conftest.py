@@ -3,7 +3,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -43,21 +42,6 @@ def run_python():
         return done.stdout.strip()
 
     return run
-
-
-@pytest.fixture
-def houses():
-    """Six rows with every logical type, and a null in each column that may have one."""
-    return pd.DataFrame(
-        {
-            "id": [1, 2, 3, 4, 5, 6],
-            "area": [50.5, 80.0, None, 120.0, 95.0, 70.0],
-            "street": ["Pave", "Grvl", "Pave", None, "Pave", "Grvl"],
-            "garden": pd.array([True, False, None, True, True, False], dtype="boolean"),
-            "sold": pd.to_datetime(["2024-01-01", "2024-02-01", None, "2024-04-01", "2024-05-01", "2024-06-01"]),
-            "price": [100, 150, 120, 240, 190, 140],
-        }
-    )
 
 
 @pytest.fixture(scope="session")

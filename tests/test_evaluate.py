@@ -250,6 +250,7 @@ def test_models_that_know_different_labels_are_compared_label_by_label():
     assert interval(spec, y, theirs, mine).difference == pytest.approx(1.0 - 0.5)
 
 
+@pytest.mark.filterwarnings("ignore:A single label", "ignore:y_pred contains")
 def test_a_metric_that_is_undefined_is_null_and_has_no_interval():
     table = labelled(("no", "yes"))
     table = table.set_column(3, "price", pa.array(np.where(HELD, "yes", table["price"].to_pylist()).tolist()))

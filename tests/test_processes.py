@@ -1,5 +1,6 @@
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -47,7 +48,7 @@ def alive(pid):
         return file.read().rpartition(")")[2].split()[0] != "Z"
 
 
-def both(path):
+def written(path):
     assert until(path.exists)
     return [int(pid) for pid in path.read_text().split()]
 
@@ -61,7 +62,7 @@ def test_a_child_and_its_grandchild_die_when_the_holder_of_the_leash_is_killed(c
         env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
     )
     try:
-        pids = both(tmp_path / "pids")
+        pids = written(tmp_path / "pids")
         assert all(map(alive, pids))
         holder.send_signal(signal.SIGKILL)
     finally:
@@ -73,7 +74,7 @@ def test_a_child_and_its_grandchild_die_when_the_holder_of_the_leash_is_killed(c
 def test_a_child_and_its_grandchild_are_gone_when_the_block_ends_even_by_an_exception(tmp_path):
     command = [sys.executable, "-c", CARELESS, str(tmp_path / "pids")]
     with suppress(RuntimeError), leashed(command, os.environ, tmp_path, tmp_path / "log") as child:
-        pids = both(tmp_path / "pids")
+        pids = written(tmp_path / "pids")
         raise RuntimeError
     assert child.returncode is not None
     assert until(lambda: not any(map(alive, pids)), seconds=5)
@@ -84,6 +85,36 @@ def test_what_a_child_prints_and_how_it_ends_is_kept(tmp_path):
     with leashed([sys.executable, "-c", code], os.environ, tmp_path, tmp_path / "log") as child:
         assert child.wait() == 7
     assert {*(tmp_path / "log").read_text().split()} == {"said", "complained"}
+
+
+WORKER = """
+import os, sys, time
+from pipeline.processes import end_with
+end_with(int(sys.argv[1]))
+with open(sys.argv[2] + ".part", "w") as file:
+    file.write(str(os.getpid()))
+os.rename(sys.argv[2] + ".part", sys.argv[2])
+time.sleep(60)
+"""
+EMPLOYER = """
+import os, subprocess, sys
+subprocess.run([sys.executable, "-c", sys.argv[1], str(os.getpid()), sys.argv[2]])
+"""
+
+
+def test_a_worker_ends_when_the_process_that_started_it_is_killed(tmp_path):
+    employer = subprocess.Popen(
+        [sys.executable, "-c", EMPLOYER, WORKER, str(tmp_path / "pid")],
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+    )
+    try:
+        [worker] = written(tmp_path / "pid")
+        time.sleep(1)
+        assert alive(worker)
+    finally:
+        employer.kill()
+        employer.wait()
+    assert until(lambda: not alive(worker))
 
 
 def test_waiting_ends_when_it_is_ready_when_the_child_ended_and_when_the_time_is_over(tmp_path):
@@ -99,7 +130,5 @@ def test_waiting_ends_when_it_is_ready_when_the_child_ended_and_when_the_time_is
 
 
 def test_a_free_port_is_one_that_can_be_listened_on():
-    import socket
-
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", free_port()))

@@ -1,0 +1,23 @@
+from pathlib import Path
+
+from pipeline.settings import CHECKOUT, settings
+
+
+def test_state_lives_under_one_folder_which_is_made_when_it_is_needed(home):
+    assert not home.exists()
+    assert settings().folder("trained", "houses") == home / "trained" / "houses"
+    assert (home / "trained" / "houses").is_dir()
+    assert settings().ledger_url == f"sqlite:///{home}/ledger.sqlite"
+
+
+def test_without_an_environment_the_folder_is_in_the_checkout(home, monkeypatch):
+    monkeypatch.delenv("EVERGREEN_HOME")
+    assert settings().home == CHECKOUT / ".evergreen"
+    assert Path(__file__).is_relative_to(CHECKOUT)
+    assert not home.exists()
+
+
+def test_the_ledger_may_live_in_another_database(home, monkeypatch):
+    monkeypatch.setenv("EVERGREEN_DATABASE_URL", "postgresql+psycopg://ledger")
+    assert settings().ledger_url == "postgresql+psycopg://ledger"
+    assert not home.exists()
