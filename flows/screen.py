@@ -1,5 +1,6 @@
 """What a person sees in the terminal: steps as they happen on stderr, results on stdout."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,7 @@ def steps(quiet: bool) -> Iterator[Callable[[Step], None]]:
                 status.update(step.name)
                 return
             mark = "[green]✓[/]" if step.passed else "[red]✗[/]"
-            console.print(f"{mark} {step.name:<9}[dim]{step.seconds:6.1f} s[/]  {escape(step.words)}")
+            console.print(f"{mark} {step.name:<9}[dim]{step.seconds:6.1f} s[/]  {escape(step.words)}", soft_wrap=True)
 
         yield listen
 
@@ -58,11 +59,11 @@ def show_outcome(outcome: "Outcome") -> None:
         console.print(f"  [yellow]warning[/] {escape(warning)}", soft_wrap=True)
     if outcome.metrics:
         console.print(_metrics_table(outcome.metrics))
-    slowest = sorted(outcome.seconds.items(), key=lambda one: -one[1])
+    parts = [f"{name} {value:.1f}" for name, value in outcome.seconds.items() if value >= 0.05]
     total = sum(outcome.seconds.values())
-    console.print(f"[dim]{total:.1f} s: " + ", ".join(f"{name} {value:.1f}" for name, value in slowest) + "[/]")
+    console.print(f"{total:.1f} s: {', '.join(parts)}", style="dim", soft_wrap=True)
     if outcome.report:
-        console.print(f"[dim]report: {escape(outcome.report)}[/]", soft_wrap=True)
+        console.print(f"report: {escape(os.path.relpath(outcome.report))}", style="dim", soft_wrap=True)
     if outcome.outcome == "released":
         console.print(
             f"next: [bold]evergreen serve {outcome.model}[/], undo: [bold]evergreen rollback {outcome.model}[/]"

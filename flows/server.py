@@ -14,7 +14,6 @@ from pipeline.processes import free_port, leashed, wait_until
 from pipeline.settings import Settings
 
 START_SECONDS = 180.0
-UI_PORT = 4200
 
 
 def prefect_environment(settings: Settings) -> dict[str, str]:
@@ -37,24 +36,25 @@ def prefect_environment(settings: Settings) -> dict[str, str]:
 
 
 @contextmanager
-def prefect_server(settings: Settings, meanwhile: Callable[[], object]) -> Iterator[str]:
-    """Yield the API address of a Prefect server, and point this process at it.
+def prefect_server(settings: Settings, meanwhile: Callable[[bool], object]) -> Iterator[str]:
+    """Point this process at a Prefect server while the block lasts; yield in words at which.
 
     That is `PREFECT_API_URL` where it is set, else the one that `evergreen ui` has up on the same home, else one that
-    is started now and stopped when the block ends, and `meanwhile` is done while it starts. Call before prefect is
-    imported: it reads its settings then.
+    is started now and stopped when the block ends. `meanwhile` is done first, told whether a server is starting at the
+    same time. Call before prefect is imported: it reads its settings then.
     """
     env = prefect_environment(settings)
     os.environ.update(env)
     if url := env.get("PREFECT_API_URL") or _running(settings):
         os.environ["PREFECT_API_URL"] = url
-        yield url
+        meanwhile(False)
+        yield f"the run reports to {url}"
         return
     port = free_port()
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
     try:
-        with start_server(settings, port, meanwhile) as url:
-            yield url
+        with start_server(settings, port, lambda: meanwhile(True)):
+            yield "a server for this run; `evergreen ui` shows its history"
     finally:
         del os.environ["PREFECT_API_URL"]
 

@@ -40,7 +40,7 @@ def _(trained: Trained) -> str:
     failed = f", {left_out} left out" if left_out else ""
     return (
         f"{trained.chosen} of {len(trained.candidates)} candidates{failed}: "
-        f"{number(best.mean)} ± {number(best.deviation)} in cross-validation on {trained.training_rows:,} rows"
+        f"{number(best.mean)} ± {best.deviation:.2g} in cross-validation on {trained.training_rows:,} rows"
     )
 
 
