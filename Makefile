@@ -45,7 +45,7 @@ clean:  ## what was installed and cached; models and history stay in .evergreen
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "evergreen needs Python 3.11 or newer: install it, or name it: make PYTHON=..." >&2; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 .venv/run: .venv/bin/python requirements.txt pyproject.toml
 	$(PIP) install --require-hashes --requirement requirements.txt

@@ -24,7 +24,7 @@ from pipeline.processes import free_port, wait_until
 from pipeline.settings import CHECKOUT
 
 REPETITIONS = 3
-BUDGET_SECONDS = 200.0
+BUDGET_SECONDS = 240.0
 """After so long nothing is repeated any more, and what is left is measured once."""
 SAMPLE_SECONDS = 0.05
 START_SECONDS = 60.0
@@ -80,7 +80,7 @@ def main() -> None:
 
 def _environment(home: Path) -> dict[str, str]:
     """Return this process's environment without what the person has set for a project of their own."""
-    theirs = ("EVERGREEN_", "PREFECT_", "BENTOML_", "GX_")
+    theirs = ("EVERGREEN_", "PREFECT_", "BENTOML_", "GX_", "PYTHON")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
     return {**kept, "EVERGREEN_HOME": str(home)}
 
@@ -169,7 +169,7 @@ def _table(measured: Mapping[str, Sequence[Cost]]) -> str:
     for step in dict.fromkeys([*longest, *(step for cost in middle.values() for step in cost.steps)]):
         rows[f"  {step}"] = [f"{cost.steps[step]:.1f}" if step in cost.steps else "" for cost in middle.values()]
     rest = [cost.seconds - sum(cost.steps.values()) for cost in middle.values()]
-    rows["  start, imports, exit"] = [f"{seconds:.1f}" for seconds in rest]
+    rows["  in no step"] = [f"{seconds:.1f}" for seconds in rest]
     width = max(map(len, rows))
     lines = [f"{'':{width}}  " + "  ".join(measured)]
     lines += [

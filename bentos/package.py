@@ -52,7 +52,8 @@ def package(artifact: Artifact, checkout: Path, home: Path) -> Bento:
     if place.exists():
         return load_bento(f"{model}:{version}", home)
     place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".building-", dir=home) as scratch:
+    # Named so that `sweep` removes it when this process is killed; outside of `bentos`, where BentoML would trip on it.
+    with tempfile.TemporaryDirectory(prefix=f".part-{os.getpid()}-", dir=home) as scratch:
         context = Path(scratch) / "context"
         _copy_code(checkout, context)
         if code_digest(model, context) != artifact.manifest["digests"]["code"]:
@@ -62,8 +63,9 @@ def package(artifact: Artifact, checkout: Path, home: Path) -> Bento:
         shutil.copytree(artifact.folder, context / "artifact")
         built = _build(model, version, artifact, context, Path(scratch) / "store")
         _check(built / "src", context, artifact)
-        with whole_folder(place) as part:
+        with whole_folder(Path(scratch) / "whole") as part:
             shutil.copytree(built, part, dirs_exist_ok=True)
+        (Path(scratch) / "whole").rename(place)
     write_text(place.parent / "latest", version)
     return load_bento(f"{model}:{version}", home)
 
@@ -73,10 +75,15 @@ def load_bento(tag: str, home: Path, expected: str | None = None) -> Bento:
     model, _, version = tag.partition(":")
     path = home / "bentos" / model / version
     if not (path / "bento.yaml").exists():
-        raise PackageError(f"there is no Bento {tag} in {home}; run again with --force to build it")
+        raise PackageError(
+            f"there is no Bento {tag} in {home}; restore it from a copy, or `evergreen withdraw {model}`"
+        )
     found = digest.of_folder(path / "src")
     if expected is not None and found != expected:
-        raise PackageError(f"Bento {tag} is not what was released: its digest is {found}, not {expected}")
+        raise PackageError(
+            f"Bento {tag} is not what was released: its digest is {found}, not {expected}; "
+            f"restore it from a copy, or `evergreen withdraw {model}`"
+        )
     return Bento(tag, path, found)
 
 
@@ -110,7 +117,7 @@ def _build(model: str, version: str, artifact: Artifact, context: Path, store: P
 
 def bentoml_environment(home: Path) -> dict[str, str]:
     """Return this process's environment for one that runs BentoML on `home`, without a way back into the checkout."""
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")}
     ours = {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "true", "PYTHONDONTWRITEBYTECODE": "1"}
     return {**kept, **ours}
 

@@ -3,7 +3,8 @@
 Rows are only ever added; the champion is the release that the last event names.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -77,6 +78,9 @@ _RUNS = Table(
     Column("seconds", JSON, nullable=False),
 )
 
+WITHDRAWN = "withdrawn"
+"""The kind of event that leaves a model without a champion; every other kind makes its release champion."""
+
 VERDICTS = ("released", "kept", "model-rejected")
 """Outcomes that end the matter for a snapshot, spec and code: the next run on the same is `unchanged`."""
 
@@ -100,7 +104,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Event:
-    """One change of state of a release: `released` or `rolled back to` make it champion."""
+    """One change of state of a release: `released` and `rolled back to` make it champion, `withdrawn` leaves none."""
 
     sequence: int
     release: int
@@ -150,10 +154,10 @@ def _begin_immediate(connection: Connection) -> None:
 
 
 def champion(engine: Engine, model: str) -> Release | None:
-    """Return the release that should be served now; None when nothing was ever released."""
+    """Return the release that should be served now; None when nothing was released, or all was withdrawn."""
     with engine.begin() as connection:
-        last = _last_event(connection, model)
-        return _release(connection, model, last.release) if last else None
+        number = _champion_of(_last_event(connection, model))
+        return None if number is None else _release(connection, model, number)
 
 
 def add_release(engine: Engine, release: Release, run: Run | None = None) -> Release:
@@ -165,7 +169,7 @@ def add_release(engine: Engine, release: Release, run: Run | None = None) -> Rel
     try:
         with engine.begin() as connection:
             last = _last_event(connection, release.model)
-            _check_unchanged(release, last.release if last else None)
+            _check_unchanged(release, _champion_of(last))
             taken = select(_RELEASES.c.number).where(_RELEASES.c.model == release.model)
             number = max(connection.execute(taken).scalars(), default=0) + 1
             numbered = Release(**{**asdict(release), "number": number})
@@ -180,6 +184,10 @@ def add_release(engine: Engine, release: Release, run: Run | None = None) -> Rel
         raise
 
 
+def _champion_of(last: Event | None) -> int | None:
+    return None if last is None or last.kind == WITHDRAWN else last.release
+
+
 def _check_unchanged(release: Release, now: int | None) -> None:
     if now != release.replaced:
         judged = f"release {release.replaced}" if release.replaced else "no champion"
@@ -192,25 +200,49 @@ def _check_unchanged(release: Release, now: int | None) -> None:
 def rollback(engine: Engine, model: str, to: int | None, cause: str) -> Release:
     """Make an earlier release champion again: release `to`, or what the champion replaced. Nothing is rebuilt.
 
-    Raises ReleaseError when there is no such release, it is champion already, or another process came first.
+    After `withdraw`, what was withdrawn comes back. Raises ReleaseError when there is no such release, it is champion
+    already, or another process came first.
     """
+    with _first_come(engine, model) as connection:
+        last = _last_event(connection, model)
+        if last is None:
+            raise ReleaseError(f"{model} has no release to roll back; `evergreen run {model}` makes the first")
+        now = _champion_of(last)
+        back = last.release if now is None else _release(connection, model, now).replaced
+        wanted = back if to is None else to
+        if wanted is None:
+            raise ReleaseError(f"release {now} of {model} replaced none, so there is nothing to go back to")
+        if wanted == now:
+            raise ReleaseError(f"release {wanted} of {model} is the champion already")
+        release = _release(connection, model, wanted)
+        instead = "after it was withdrawn" if now is None else f"instead of release {now}"
+        _add_event(connection, model, last, wanted, "rolled back to", cause, instead)
+        return release
+
+
+def withdraw(engine: Engine, model: str, cause: str) -> Release:
+    """Leave a model without a champion, so that the next challenger is judged as a first one; return what it was.
+
+    This is the way on from a champion that no challenger can be compared with: its package was lost, or the data no
+    longer has what it takes. Raises ReleaseError when there is no champion, or another process came first.
+    """
+    with _first_come(engine, model) as connection:
+        last = _last_event(connection, model)
+        now = _champion_of(last)
+        if now is None:
+            raise ReleaseError(f"{model} has no champion to withdraw")
+        _add_event(connection, model, last, now, WITHDRAWN, cause, "the next model is judged as a first one")
+        return _release(connection, model, now)
+
+
+@contextmanager
+def _first_come(engine: Engine, model: str) -> Iterator[Connection]:
     try:
         with engine.begin() as connection:
-            last = _last_event(connection, model)
-            if last is None:
-                raise ReleaseError(f"{model} has no release to roll back; `evergreen run {model}` makes the first")
-            now = _release(connection, model, last.release)
-            wanted = to if to is not None else now.replaced
-            if wanted is None:
-                raise ReleaseError(f"release {now.number} of {model} replaced none, so there is nothing to go back to")
-            if wanted == now.number:
-                raise ReleaseError(f"release {wanted} of {model} is the champion already")
-            release = _release(connection, model, wanted)
-            _add_event(connection, model, last, wanted, "rolled back to", cause, f"instead of release {now.number}")
-            return release
+            yield connection
     except IntegrityError as error:
         raise ReleaseError(
-            f"the champion of {model} changed just now; see `evergreen status {model}`, then roll back again"
+            f"the champion of {model} changed just now; see `evergreen status {model}`, then try again"
         ) from error
 
 

@@ -1,6 +1,7 @@
 """Serve the released Bento of a model."""
 
 import os
+import socket
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -9,7 +10,7 @@ from bentos import releases
 from bentos.package import Bento, bentoml_environment, load_bento
 from bentos.releases import Release
 from bentos.trial import serve_command
-from pipeline.errors import ReleaseError
+from pipeline.errors import ReleaseError, ServerError
 
 
 def champion_bento(ledger: Engine, model: str, home: Path) -> tuple[Release, Bento]:
@@ -27,7 +28,10 @@ def serve(release: Release, bento: Bento, folder: Path, host: str, port: int, wo
     """Become the server of a release: this process is replaced by BentoML's, and does not return.
 
     It runs in `folder`, which is its own, so that only the Bento is imported and no other server loses its metrics.
+    Raises ServerError when it could not listen on the port.
     """
+    host = "127.0.0.1" if host == "localhost" else host
+    _check_free(host, port)
     env = bentoml_environment(folder) | {
         "EVERGREEN_RELEASE": str(release.number),
         "EVERGREEN_ARTIFACT": release.digests["artifact"],
@@ -36,6 +40,15 @@ def serve(release: Release, bento: Bento, folder: Path, host: str, port: int, wo
         "OMP_NUM_THREADS": "1",
     }
     env.pop("EVERGREEN_TRIAL", None)
-    command = serve_command(bento, "127.0.0.1" if host == "localhost" else host, port)
+    command = serve_command(bento, host, port)
     os.chdir(folder)
     os.execve(command[0], command, env)
+
+
+def _check_free(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise ServerError(f"cannot listen on {host}, port {port}: {error.strerror}; give another one") from error

@@ -28,7 +28,7 @@ from bentos import page, problems, wire
 from bentos.problems import Found, Problem
 from pipeline.artifact import load_artifact
 from pipeline.errors import ServerError
-from pipeline.predict import Answers, predict
+from pipeline.predict import Answers, predict, taken
 from pipeline.schema import to_frame, to_table
 
 ARTIFACT = Path(__file__).resolve().parent.parent / "artifact"
@@ -102,8 +102,7 @@ class Endpoint:
         # Linear algebra rounds the rows that fill no whole block of its kernels otherwise. What pads is cut off again.
         padded = [*rows, *[rows[-1]] * (-len(rows) % BLOCK)]
         answers = predict(self.estimator, to_frame(to_table(padded, self.schema.features), self.schema.features))
-        probabilities = None if answers.probabilities is None else answers.probabilities[: len(rows)]
-        return Answers(answers.predictions[: len(rows)], answers.labels, probabilities)
+        return taken(answers, slice(len(rows)))
 
     def _refused(self, rows: Sequence[dict[str, Any]]) -> list[int]:
         """Return the first rows that the estimator raises on when alone, found by halving."""

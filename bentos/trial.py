@@ -17,7 +17,7 @@ from bentos.package import Bento, bentoml_environment
 from bentos.wire import word
 from pipeline.artifact import Artifact, load_artifact
 from pipeline.errors import ArtifactError
-from pipeline.predict import Answers, disagreements
+from pipeline.predict import Answers, disagreements, joined
 from pipeline.processes import free_port, leashed, wait_until
 from pipeline.schema import Schema
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import httpx
 
 START_SECONDS = 120.0
+BROKEN = "Application startup failed"
+"""What a worker logs when the service cannot start; BentoML then starts another, and another, and waits for it."""
 ANSWER_SECONDS = 60.0
 SHOWN = 5
 
@@ -65,7 +67,7 @@ def try_bento(bento: Bento, artifact: Artifact) -> Trial:
         with leashed(serve_command(bento, "127.0.0.1", port), env, here, log) as server:
             started = time.monotonic()
             with _client(port) as client:
-                if not wait_until(lambda: _ready(client), server, START_SECONDS):
+                if not wait_until(lambda: _ready(client) or _broken(log), server, START_SECONDS) or _broken(log):
                     tail = log.read_text(errors="replace")[-2000:].strip()
                     return Trial(False, (f"the package did not become ready; its log ends: {tail}",))
                 return _ask(client, token, bento, artifact, time.monotonic() - started)
@@ -87,9 +89,13 @@ def _ready(client: "httpx.Client") -> bool:
     import httpx
 
     try:
-        return client.get("/readyz").status_code == 200
+        return client.get("/readyz", timeout=1.0).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def _broken(log: Path) -> bool:
+    return BROKEN in log.read_text(errors="replace")
 
 
 def _ask(client: "httpx.Client", token: str, bento: Bento, artifact: Artifact, start_seconds: float) -> Trial:
@@ -124,10 +130,10 @@ def _answers(
     client: "httpx.Client", schema: Schema, rows: Sequence[Row], labels: Sequence[Any], timings: list[float]
 ) -> Iterator[tuple[str, Answers]]:
     yield "as JSON, together", _json(client, rows, labels)
-    yield "as JSON, alone", _joined([_timed(timings, client, row, labels) for row in rows])
+    yield "as JSON, alone", joined([_timed(timings, client, row, labels) for row in rows])
     if schema.nulls or not any(value is None for row in rows for value in row.values()):
         yield "as CSV, together", _csv(client, schema, rows, labels)
-        yield "as CSV, alone", _joined([_csv(client, schema, [row], labels) for row in rows])
+        yield "as CSV, alone", joined([_csv(client, schema, [row], labels) for row in rows])
 
 
 def _timed(timings: list[float], client: "httpx.Client", row: Row, labels: Sequence[Any]) -> Answers:
@@ -177,13 +183,6 @@ def to_csv(schema: Schema, rows: Sequence[Row]) -> bytes:
     for row in rows:
         writer.writerow([null if row.get(name) is None else word(row[name]) for name in names])
     return out.getvalue().encode()
-
-
-def _joined(parts: Sequence[Answers]) -> Answers:
-    probabilities = None
-    if all(part.probabilities is not None for part in parts):
-        probabilities = np.concatenate([part.probabilities for part in parts if part.probabilities is not None])
-    return Answers(np.concatenate([part.predictions for part in parts]), parts[0].labels, probabilities)
 
 
 def _foreign_modules(client: "httpx.Client", token: str, bento: Bento) -> Iterator[str]:

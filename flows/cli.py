@@ -1,6 +1,8 @@
 """The `evergreen` command: one short function per verb. What a verb needs is imported when it is used."""
 
+import gc
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -38,7 +40,7 @@ def run(
         from flows import screen
         from flows.launch import launch
 
-        with screen.steps(quiet=as_json) as listener:
+        with _stdout_for_results(), screen.steps(quiet=as_json) as listener:
             outcome = launch(settings(), listener, model=model, data=data, force=force, release=not no_release)
         if as_json:
             _print_json(outcome.to_dict())
@@ -51,7 +53,7 @@ def run(
 def serve(
     model: Model,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port to listen on.")] = 3000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 3000,
     workers: Annotated[int, typer.Option(min=1, help="How many processes answer.")] = 1,
 ) -> None:
     """Serve the champion of a model over HTTP."""
@@ -98,7 +100,7 @@ def history(model: Model, as_json: AsJson = False) -> None:
     with _errors(as_json):
         _known(model)
         made, events = releases.history(_ledger(), model)
-        found = screen.history_of(model, made, events)
+        found = screen.history_of(model, releases.champion(_ledger(), model), made, events)
         if as_json:
             _print_json(found)
         else:
@@ -126,6 +128,20 @@ def rollback(
 
 
 @app.command()
+def withdraw(model: Model, as_json: AsJson = False) -> None:
+    """Leave a model without a champion; the next one is judged as a first. Undo: rollback."""
+    from bentos import releases
+
+    with _errors(as_json):
+        _known(model)
+        release = releases.withdraw(_ledger(), model, cause="person")
+        if as_json:
+            _print_json({"model": model, "withdrawn": release.number, "bento": release.bento})
+        else:
+            typer.echo(f"release {release.number} of {model} is withdrawn: there is no champion now")
+
+
+@app.command()
 def validate(model: Model, data: Data = None, as_json: AsJson = False) -> None:
     """Check data against a model's suite, and train nothing."""
     from flows import screen
@@ -137,9 +153,10 @@ def validate(model: Model, data: Data = None, as_json: AsJson = False) -> None:
         from pipeline.errors import DataError
         from pipeline.spec import load_spec
 
-        source = load_spec(model).source
         try:
-            report = check(model, sources.read(sources.at(source, data) if data else source)).to_dict()
+            with _stdout_for_results():
+                source = load_spec(model).source
+                report = check(model, sources.read(source if data is None else sources.at(source, data))).to_dict()
         except DataError as error:
             nothing: dict[str, Any] = {"rows": None, "columns": None, "warnings": [], "rules": []}
             report = {"passed": False, **nothing, "reasons": [str(error)]}
@@ -151,7 +168,9 @@ def validate(model: Model, data: Data = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="The port of the Prefect UI.")] = 4200) -> None:
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port of the Prefect UI.")] = 4200,
+) -> None:
     """Open the Prefect UI on this project's history; runs started meanwhile report to it. Ctrl-C ends it."""
     import signal
 
@@ -165,7 +184,11 @@ def ui(port: Annotated[int, typer.Option(help="The port of the Prefect UI.")] = 
 
 def main() -> None:
     """Run the command."""
-    app()
+    try:
+        app()
+    finally:
+        # At its end Python collects every module's garbage once more, for a second; the process ends all the same.
+        gc.freeze()
 
 
 def _ledger() -> Any:
@@ -186,11 +209,16 @@ def _known(model: str) -> None:
 
 @contextmanager
 def _errors(as_json: bool) -> Iterator[None]:
-    """Turn what broke into a sentence on stderr, or one JSON object on stdout, and exit 1."""
+    """Turn what broke into a sentence on stderr, or one JSON object on stdout, and exit 1; after a usage error, 2."""
     try:
         yield
-    except (typer.Exit, typer.BadParameter, KeyboardInterrupt):
+    except (typer.Exit, KeyboardInterrupt):
         raise
+    except typer.BadParameter as error:
+        if not as_json:
+            raise
+        _print_json({"error": {"type": "UsageError", "message": error.message}})
+        raise typer.Exit(2) from error
     except Exception as error:
         if as_json:
             _print_json({"error": {"type": type(error).__name__, "message": str(error)}})
@@ -199,6 +227,19 @@ def _errors(as_json: bool) -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
+@contextmanager
+def _stdout_for_results() -> Iterator[None]:
+    """Send to stderr what the models' own code prints on stdout meanwhile, in this process or in its workers."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 def _print_json(value: Any) -> None:
-    json.dump(value, sys.stdout, ensure_ascii=False, allow_nan=False)
-    sys.stdout.write("\n")
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,5 +1,6 @@
 """Run the retraining flow once, in this process, with a Prefect server at hand."""
 
+import gc
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -40,15 +41,21 @@ def launch(settings: Settings, listener: Callable[[Any], None], model: str, **pa
 
 def _import_all(model: str, starting: bool) -> None:
     """Import what a run needs, and while a Prefect server starts, which takes as long, also what it may need."""
-    import flows.retrain  # noqa: F401
-    from expectations.validate import load_suite
-    from pipeline.spec import load_spec
+    # Modules stay: collecting garbage while they load, and looking at them again later, took as long as loading them.
+    gc.disable()
+    try:
+        import flows.retrain  # noqa: F401
+        from expectations.validate import load_suite
+        from pipeline.spec import load_spec
 
-    # What is broken there is said by the step that needs it.
-    with suppress(Exception):
-        load_spec(model)
-        if starting:
-            load_suite(model)
+        # What is broken there is said by the step that needs it.
+        with suppress(Exception):
+            load_spec(model)
+            if starting:
+                load_suite(model)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _flush() -> None:

@@ -130,7 +130,7 @@ def _unreachable(_task: Any, _run: Any, state: State[Any]) -> bool:
 )
 def ingest_rows(model: str, data: str | None) -> Snapshot:
     source = load_spec(model).source
-    return ingest(sources.at(source, data) if data else source, settings().folder("snapshots"))
+    return ingest(source if data is None else sources.at(source, data), settings().folder("snapshots"))
 
 
 @task(name="validate", task_run_name="validate", cache_policy=NO_CACHE)
@@ -212,9 +212,10 @@ def _digests(model: str, snapshot: Snapshot) -> dict[str, str]:
 
 
 def _seen(model: str, digests: dict[str, str]) -> Run | None:
-    """Return the last run that reached a verdict if it was about the same."""
+    """Return the last run that reached a verdict if it was about the same, and no champion was withdrawn since."""
     last = releases.last_run(_ledger(), model, releases.VERDICTS)
-    return last if last and last.digests == digests else None
+    withdrawn = last and last.outcome != "model-rejected" and releases.champion(_ledger(), model) is None
+    return last if last and last.digests == digests and not withdrawn else None
 
 
 def _compared(champion: Release) -> Champion:
@@ -320,7 +321,7 @@ def _alone(run: _Run) -> Iterator[None]:
     except Timeout:
         timed("wait for another run", run.seconds, _acquire, lock)
     try:
-        sweep(settings().home)
+        sweep(settings().folder())
         yield
     finally:
         lock.release()

@@ -42,7 +42,8 @@ def steps(quiet: bool) -> Iterator[Callable[[Step], None]]:
                 status.update(step.name)
                 return
             mark = "[green]✓[/]" if step.passed else "[red]✗[/]"
-            console.print(f"{mark} {step.name:<9}[dim]{step.seconds:6.1f} s[/]  {escape(step.words)}", soft_wrap=True)
+            words = escape(" ".join(step.words.split()))
+            console.print(f"{mark} {step.name:<9}[dim]{step.seconds:6.1f} s[/]  {words}", soft_wrap=True)
 
         yield listen
 
@@ -121,7 +122,9 @@ def show_status(found: Sequence[Mapping[str, Any]]) -> None:
                 _print_reasons(console, run["reasons"])
 
 
-def history_of(model: str, made: Sequence["Release"], events: Sequence["Event"]) -> dict[str, Any]:
+def history_of(
+    model: str, champion: "Release | None", made: Sequence["Release"], events: Sequence["Event"]
+) -> dict[str, Any]:
     """Return what `history` says of a model, as JSON values: its releases, and what became of them, oldest first."""
     releases = [
         {
@@ -142,7 +145,7 @@ def history_of(model: str, made: Sequence["Release"], events: Sequence["Event"])
         {"at": one.at, "release": one.release, "event": one.kind, "cause": one.cause, "reason": one.reason}
         for one in events
     ]
-    return {"model": model, "champion": events[-1].release if events else None, "releases": releases, "events": changes}
+    return {"model": model, "champion": champion and champion.number, "releases": releases, "events": changes}
 
 
 def show_history(found: Mapping[str, Any]) -> None:
@@ -156,7 +159,7 @@ def show_history(found: Mapping[str, Any]) -> None:
         release = by_number[event["release"]]
         value = release["metrics"]["challenger"].get(release["metric"])
         what = f"release {event['release']}" if event["event"] == "released" else f"{event['event']} {event['release']}"
-        now = " [green](champion)[/]" if event is found["events"][-1] else ""
+        now = " [green](champion)[/]" if event is found["events"][-1] and found["champion"] else ""
         numbers = f"{release['metric']} {number(value)}, {release['bento']}"
         console.print(f"{_time(event['at'])}  [bold]{what}[/]{now} by {event['cause']}: {numbers}", soft_wrap=True)
         _print_reasons(console, release["reasons"] if event["event"] == "released" else [event["reason"]])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.artifact import load_artifact
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, ServerError
 from pipeline.predict import Answers, predict
 from pipeline.schema import to_frame
 
@@ -25,7 +25,7 @@ def ask(source: Path, expected: str, rows: "pyarrow.Table") -> Answers:
     """Return the answers of the package whose source folder is `source` to the rows of a table.
 
     `expected` is the digest of its artifact. Raises ArtifactError when the package is not what was released, or when it
-    cannot answer.
+    cannot answer, ServerError when something ended the process that should.
     """
     import pyarrow.parquet
 
@@ -33,7 +33,7 @@ def ask(source: Path, expected: str, rows: "pyarrow.Table") -> Answers:
     with tempfile.TemporaryDirectory(prefix="evergreen-ask-") as folder:
         question, answer = Path(folder) / "rows.parquet", Path(folder) / "answers.json"
         pyarrow.parquet.write_table(rows, question)
-        env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")}
         done = subprocess.run(
             [sys.executable, "-m", "pipeline.answer", str(question), str(answer)],
             cwd=source,
@@ -42,6 +42,10 @@ def ask(source: Path, expected: str, rows: "pyarrow.Table") -> Answers:
             capture_output=True,
             text=True,
         )
+        if done.returncode < 0:
+            raise ServerError(
+                f"the process that asked {source.parent.name} was ended by signal {-done.returncode}; run again"
+            )
         if done.returncode != 0:
             raise ArtifactError((done.stderr.strip().splitlines() or ["it ended without a word"])[-1])
         return Answers.from_dict(json.loads(answer.read_text()))

@@ -16,7 +16,7 @@ from pipeline.errors import ArtifactError, TrainingError
 from pipeline.evaluate import Evaluation
 from pipeline.files import read_json, whole_folder, write_json
 from pipeline.gate import Verdict
-from pipeline.predict import Answers, predict, target
+from pipeline.predict import Answers, joined, predict, target
 from pipeline.schema import Feature, Schema, describe, to_frame, to_table
 from pipeline.snapshot import Snapshot, read_snapshot
 from pipeline.split import held_out
@@ -143,7 +143,7 @@ def _golden(
                     f"{model} allows {names} to be null, but its trained pipeline cannot answer then: "
                     f"{type(error).__name__}: {error}; add an imputer, or take the feature out of nullable"
                 ) from error
-    return plain, _stacked(answers)
+    return plain, joined(answers)
 
 
 def _telling(rows: "pyarrow.Table", features: Sequence[Feature]) -> list[int]:
@@ -180,13 +180,6 @@ def _parsed(row: dict[str, Any], features: Sequence[Feature]) -> dict[str, Any]:
         name: datetime.fromisoformat(value) if name in times and value is not None else value
         for name, value in row.items()
     }
-
-
-def _stacked(answers: Sequence[Answers]) -> Answers:
-    probabilities = None
-    if answers[0].probabilities is not None:
-        probabilities = np.concatenate([one.probabilities for one in answers if one.probabilities is not None])
-    return Answers(np.concatenate([one.predictions for one in answers]), answers[0].labels, probabilities)
 
 
 def _link(source: Path, place: Path) -> None:

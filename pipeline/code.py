@@ -12,6 +12,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from pipeline.errors import SpecError
+
 MAKES_A_MODEL = ("pipeline.train", "pipeline.evaluate", "pipeline.gate", "pipeline.artifact")
 """Where the code of `pipeline/` that decides what a model is and whether it passes begins; what these import counts."""
 
@@ -20,9 +22,16 @@ def code_digest(model: str, checkout: Path) -> str:
     """Return the digest of the code that a model depends on, found below `checkout`.
 
     It covers the bytes of the model's module, of what it imports locally, of the parts of `pipeline/` that train and
-    judge it, and the versions of the packages all these import; never the git commit or a file's time.
+    judge it, and the versions of the packages all these import; never the git commit or a file's time. Raises SpecError
+    when the model imports what is outside of `pipeline/`, since no package carries that.
     """
     files = local_modules([f"pipeline.models.{model}", *MAKES_A_MODEL], checkout)
+    for name, path in files.items():
+        if name.partition(".")[0] != "pipeline":
+            raise SpecError(
+                f"{model} imports {name} from {path.relative_to(checkout)}, which its package would not carry; "
+                "move it into pipeline/"
+            )
     digest = hashlib.sha256()
     for name, path in sorted(files.items()):
         digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())

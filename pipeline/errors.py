@@ -41,7 +41,7 @@ class ReleaseError(EvergreenError):
 
 
 class ServerError(EvergreenError):
-    """A server that evergreen starts did not come up."""
+    """A process that evergreen starts did not come up, or was ended by something else."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import DataError, ServerError, TrainingError
 from pipeline.metrics import METRICS, Metric, metrics_of
-from pipeline.predict import Answers, Label, predict, target
+from pipeline.predict import Answers, Label, predict, taken, target
 from pipeline.schema import describe, to_frame
 from pipeline.split import Rule, held_out
 
@@ -94,13 +95,19 @@ def evaluate(
     """Ask challenger, champion and a dummy the held-out rows of a table once, and compare.
 
     The dummy says the training mean, or the training shares of the labels. Where the champion was trained under another
-    holdout rule, only rows that both rules hold out are used.
+    holdout rule, only rows that both rules hold out are used. Raises TrainingError when the challenger cannot answer.
     """
     ours = held_out(rule, table)
-    mask, incomparable = (ours, None) if champion is None else _comparable(ours, champion, table)
+    mask, incomparable = (ours, None) if champion is None else _comparable(spec, rule, champion, table)
     rows = table.filter(mask)
     y_true = target(spec.task.kind, rows.column(spec.target))
-    answers = predict(challenger, to_frame(rows, describe(spec, table).features))
+    try:
+        answers = predict(challenger, to_frame(rows, describe(spec, table).features))
+    except Exception as error:
+        raise TrainingError(
+            f"the challenger of {spec.name} cannot answer the held-out rows, which may hold what no training row does, "
+            f"such as a null: {type(error).__name__}: {error}"
+        ) from error
     dummy = _baseline(
         spec,
         target(spec.task.kind, table.column(spec.target).filter(~ours)),
@@ -188,21 +195,23 @@ def _inputs(
     return truth, probabilities
 
 
-def _comparable(ours: Array, champion: Champion, table: "pyarrow.Table") -> tuple[Array, str | None]:
-    """Return the rows that neither model was trained on, and why there are none, if so."""
-    lacking = [name for name in (*champion.rule.by, champion.rule.time) if name and name not in table.column_names]
+def _comparable(spec: "ModelSpec", rule: Rule, champion: Champion, table: "pyarrow.Table") -> tuple[Array, str | None]:
+    """Return the rows that neither model was trained on, and why they cannot be told or are too few, if so."""
+    ours, name = held_out(rule, table), f"release {champion.release}"
+    lacking = [
+        column for column in (*champion.rule.by, champion.rule.time) if column and column not in table.column_names
+    ]
     if lacking:
-        names = ", ".join(repr(name) for name in lacking)
-        return (
-            ours,
-            f"the data has no column {names}, which tells the rows that release {champion.release} has not seen",
-        )
-    both = ours & held_out(champion.rule, table)
-    if not both.any():
-        return (
-            ours,
-            f"no row is held out both now and when release {champion.release} was trained",
-        )
+        columns = ", ".join(repr(column) for column in lacking)
+        return ours, f"the data has no column {columns}, which tells the rows that {name} has not seen"
+    if rule.time is not None and champion.rule.time != rule.time:
+        return ours, f"{name} was trained on rows of the newest window, which is held out now"
+    try:
+        both = ours & held_out(champion.rule, table)
+    except DataError as error:
+        return ours, f"the rows that {name} has not seen cannot be told: {error}"
+    if both.sum() < min(ours.sum(), spec.gate.slice_rows):
+        return ours, f"only {both.sum()} rows are held out both now and when {name} was trained"
     return both, None
 
 
@@ -213,19 +222,15 @@ def _ask(
     lacking = [name for name in champion.required if name not in rows.column_names]
     if lacking:
         names = ", ".join(repr(name) for name in lacking)
-        return (
-            None,
-            f"release {champion.release} requires {names}, which the data no longer has",
-        )
+        return None, f"release {champion.release} requires {names}, which the data no longer has"
     try:
         answers = champion.ask(rows)
         score(spec.task, spec.metric, y_true, answers)
         return answers, None
+    except ServerError:
+        raise
     except Exception as error:
-        return (
-            None,
-            f"release {champion.release} cannot be judged on these rows: {type(error).__name__}: {error}",
-        )
+        return None, f"release {champion.release} cannot be judged on these rows: {type(error).__name__}: {error}"
 
 
 def _baseline(spec: "ModelSpec", trained_on: Array, rows: int) -> Answers:
@@ -262,7 +267,7 @@ def _slices(
     judged = sum(mask.sum() >= spec.gate.slice_rows for _, _, mask in found)
     confidence = 1 - (1 - CONFIDENCE) / max(judged, 1)
     for column, value, mask in found:
-        mine, other = _only(answers, mask), _only(theirs, mask) if theirs else None
+        mine, other = taken(answers, mask), taken(theirs, mask) if theirs else None
         enough = other is not None and mask.sum() >= spec.gate.slice_rows
         yield Slice(
             column=column,
@@ -292,11 +297,6 @@ def _values(column: "pyarrow.ChunkedArray") -> Iterator[tuple[str, Array]]:
             yield str(value), np.asarray(values == value)
     if missing.any():
         yield "(missing)", missing
-
-
-def _only(answers: Answers, mask: Array) -> Answers:
-    probabilities = None if answers.probabilities is None else answers.probabilities[mask]
-    return Answers(answers.predictions[mask], answers.labels, probabilities)
 
 
 def _finite(value: float) -> float | None:

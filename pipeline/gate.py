@@ -90,7 +90,8 @@ def _champion(evaluation: Evaluation, gate: Gate) -> Iterator[Check]:
     )
     if evaluation.champion is None or interval is None:
         why = evaluation.incomparable or f"its {evaluation.metric} is undefined on these rows"
-        yield Check(False, f"not compared with {name}: {why}")
+        way_out = "to judge the next model as a first one, `evergreen withdraw` it"
+        yield Check(False, f"not compared with {name}: {why}; {way_out}")
         return
     worse = _worse_end(interval, evaluation.greater_is_better)
     passed = worse <= gate.tolerance

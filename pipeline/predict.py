@@ -53,6 +53,19 @@ def predict(estimator: Any, frame: "pandas.DataFrame | NDArray[Any]") -> Answers
     return Answers(predictions, labels, probabilities)
 
 
+def joined(parts: Sequence[Answers]) -> Answers:
+    """Return the answers of several parts of rows as one, in order."""
+    known = [part.probabilities for part in parts if part.probabilities is not None]
+    probabilities = np.concatenate(known) if len(known) == len(parts) else None
+    return Answers(np.concatenate([part.predictions for part in parts]), parts[0].labels, probabilities)
+
+
+def taken(answers: Answers, rows: "slice | NDArray[Any]") -> Answers:
+    """Return the answers to some of the rows."""
+    probabilities = None if answers.probabilities is None else answers.probabilities[rows]
+    return Answers(answers.predictions[rows], answers.labels, probabilities)
+
+
 def target(kind: "Kind", column: "pyarrow.ChunkedArray") -> NDArray[Any]:
     """Return the target as estimators are given it: float64 to regress on, else the labels as they are."""
     if kind == "regression":

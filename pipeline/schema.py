@@ -102,7 +102,22 @@ def check_columns(spec: "ModelSpec", table: "pyarrow.Table") -> None:
                 raise DataError(
                     f"column {column!r}, the {role} of {spec.name}, is null in {missing} rows, first row {row}"
                 )
+    for column in (spec.target, *feature_names(spec, table.column_names)):
+        if (row := _first_infinity(table.column(column))) is not None:
+            raise DataError(
+                f"column {column!r} holds an infinity in row {row + 1}, which no request to a model may hold"
+            )
     _check_target(spec, table)
+
+
+def _first_infinity(column: "pyarrow.ChunkedArray") -> int | None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_floating(column.type):
+        return None
+    found = pc.is_inf(column).index(True).as_py()
+    return None if found < 0 else int(found)
 
 
 def _check_target(spec: "ModelSpec", table: "pyarrow.Table") -> None:

@@ -1,6 +1,7 @@
 """What the environment says: where state lives, and which database holds the ledger."""
 
 from pathlib import Path
+from urllib.parse import quote
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -18,7 +19,7 @@ class Settings(BaseSettings):
     @property
     def ledger_url(self) -> str:
         """SQLAlchemy URL of the ledger: `EVERGREEN_DATABASE_URL`, or SQLite under the home."""
-        return self.database_url or f"sqlite:///{self.folder()}/ledger.sqlite"
+        return self.database_url or f"sqlite:///{quote(str(self.folder()))}/ledger.sqlite"
 
     def folder(self, *parts: str) -> Path:
         """Return a folder below the home, made if it was not there."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from pipeline.errors import DataError, SourceError
+from pipeline.errors import DataError, SourceError, did_you_mean
 
 if TYPE_CHECKING:
     import pyarrow
@@ -35,7 +35,7 @@ class Csv:
 
 @dataclass(frozen=True)
 class Parquet:
-    """One Parquet file or a glob of them; `nulls` are the words for a missing value when the table comes as CSV."""
+    """One Parquet file or a glob of them; `nulls` are words that mean a missing value too, here and in CSV requests."""
 
     path: str
     nulls: tuple[str, ...] = ("",)
@@ -44,7 +44,7 @@ class Parquet:
 
 @dataclass(frozen=True)
 class Function:
-    """A function without arguments that returns the table as a pandas DataFrame."""
+    """A function without arguments that returns the table as a pandas DataFrame; `nulls` as for Parquet."""
 
     function: Callable[[], Any]
     nulls: tuple[str, ...] = ("",)
@@ -56,7 +56,7 @@ Source = Csv | Parquet | Function
 
 def at(source: Source, path: str) -> Source:
     """Return the same source read from another place: a Parquet file by its ending, else a CSV file."""
-    kind = Parquet if path.endswith((".parquet", ".pq")) else Csv
+    kind = Parquet if path.lower().endswith((".parquet", ".pq")) else Csv
     return kind(path, nulls=source.nulls, types=source.types)
 
 
@@ -86,7 +86,10 @@ def read(source: Source) -> "pyarrow.Table":
         if types != source.types:
             tables = {path: _read_file(source, Path(path), types) for path in tables}
     order = next(iter(tables.values())).column_names
-    columns = {name: _column(name, source.types.get(name), tables) for name in order}
+    for name in source.types:
+        if name not in order:
+            raise DataError(f"{origin(source)}: types has {name!r}, which is no column{did_you_mean(name, order)}")
+    columns = {name: _column(name, source, tables) for name in order}
     table = pa.table(columns)
     if table.num_rows == 0:
         raise DataError(f"{origin(source)}: no rows; the header is there and nothing below it")
@@ -94,8 +97,8 @@ def read(source: Source) -> "pyarrow.Table":
 
 
 def _files(pattern: str) -> list[Path]:
-    if not glob.has_magic(pattern):
-        path = Path(pattern)
+    path = Path(pattern)
+    if path.is_file() or not glob.has_magic(pattern):
         if not path.exists():
             raise SourceError(f"there is no file {pattern!r} (looked from {Path.cwd()}); check the path")
         if not path.is_file():
@@ -118,6 +121,9 @@ def _call(source: Function) -> "pyarrow.Table":
         raise SourceError(f"{origin(source)} raised {type(error).__name__}: {error}") from error
     if not hasattr(frame, "iloc"):
         raise SourceError(f"{origin(source)} returned a {type(frame).__name__}; return a pandas DataFrame")
+    if not frame.columns.is_unique:
+        name = frame.columns[frame.columns.duplicated()][0]
+        raise DataError(f"{origin(source)}: two columns are named {name!r}; rename one")
     try:
         return pa.Table.from_pandas(frame, preserve_index=False)
     except (pa.ArrowException, ValueError) as error:
@@ -155,6 +161,8 @@ def _read_csv(path: Path, nulls: tuple[str, ...], types: Mapping[str, LogicalTyp
     try:
         table = pyarrow.csv.read_csv(
             path,
+            # A row must fit into a block, and Arrow's own 1 MiB is less than some texts.
+            read_options=pyarrow.csv.ReadOptions(block_size=2**24),
             parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
             convert_options=pyarrow.csv.ConvertOptions(
                 null_values=list(nulls),
@@ -276,10 +284,11 @@ def logical_type(kind: "pyarrow.DataType") -> LogicalType:
     return _logical(kind) or "number"
 
 
-def _column(name: str, declared: LogicalType | None, tables: Mapping[str, "pyarrow.Table"]) -> "pyarrow.ChunkedArray":
+def _column(name: str, source: Source, tables: Mapping[str, "pyarrow.Table"]) -> "pyarrow.ChunkedArray":
     """Return one column of all tables, in the one Arrow type that its logical type is stored in."""
     import pyarrow as pa
 
+    declared = source.types.get(name)
     where = next(iter(tables)) + (" and others" if len(tables) > 1 else "")
     try:
         found = {_logical(table.schema.field(name).type) for table in tables.values()} - {None}
@@ -293,7 +302,10 @@ def _column(name: str, declared: LogicalType | None, tables: Mapping[str, "pyarr
         raise DataError(f"{where}: column {name!r} is declared timestamp, but holds {held}")
     parts = [table.column(name) for table in tables.values()]
     try:
-        return _numbers(parts) if kind == "number" else _stored(parts, _ARROW[kind])
+        if kind == "number":
+            return _numbers(parts)
+        column = _stored(parts, _ARROW[kind])
+        return _without_nulls(column, source.nulls) if kind == "text" else column
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(
             f"{where}: column {name!r} is declared {kind}, and a value is none: {_first_line(error)}"
@@ -312,6 +324,15 @@ def _stored(parts: list["pyarrow.ChunkedArray"], arrow: str) -> "pyarrow.Chunked
         [chunk for part in parts for chunk in part.cast(kind, safe=False).chunks],
         type=kind,
     )
+
+
+def _without_nulls(column: "pyarrow.ChunkedArray", nulls: tuple[str, ...]) -> "pyarrow.ChunkedArray":
+    """Return a text column whose null words are null: a request as CSV could not tell such a word from a null."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    words = pc.is_in(column, pa.array(nulls, pa.string()))
+    return pc.if_else(words, pa.scalar(None, pa.string()), column) if pc.any(words).as_py() else column
 
 
 def _numbers(parts: list["pyarrow.ChunkedArray"]) -> "pyarrow.ChunkedArray":

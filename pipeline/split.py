@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,11 +56,14 @@ def holdout_rule(spec: "ModelSpec", table: "pyarrow.Table") -> Rule:
 
 
 def held_out(rule: Rule, table: "pyarrow.Table") -> NDArray[np.bool_]:
-    """Return, per row, whether the rule holds it out."""
+    """Return, per row, whether the rule holds it out; DataError when the time column no longer holds what it did."""
     if rule.time is None:
         return hash_share(rule.model, rule.by, table) < rule.share
     start = np.datetime64(rule.start, "us") if isinstance(rule.start, str) else rule.start
-    return np.asarray(_times(table, rule.time) >= start)
+    times = _times(table, rule.time)
+    if isinstance(start, np.datetime64) != (times.dtype.kind == "M"):
+        raise DataError(f"time column {rule.time!r} holds values such as {times[0]}, and the holdout starts at {start}")
+    return np.asarray(times >= start)
 
 
 def split(rule: Rule, table: "pyarrow.Table") -> NDArray[np.bool_]:
@@ -87,10 +90,34 @@ def hash_share(model: str, by: tuple[str, ...], table: "pyarrow.Table") -> NDArr
 
 
 def _canonical(value: Any) -> str:
-    """Return a key value as text, the same whether a whole number was stored as an integer or as a float."""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
+    """Return a key value as text, the same whatever type its column was read as.
+
+    One new row can make a column of numbers one of texts: `007` then is "007" where it was 7. That two keys may become
+    one text does no harm, both are held out then or none.
+    """
+    if isinstance(value, str):
+        value = _as_if_read(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        number = float(value)
+        return str(int(number)) if number.is_integer() else str(number)
     return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _as_if_read(word: str) -> str | bool | float | datetime:
+    """Return what a CSV's word is when all words of its column are of its type."""
+    if word.lower() in ("true", "false"):
+        return word.lower() == "true"
+    try:
+        return float(word)
+    except ValueError:
+        pass
+    try:
+        time = datetime.fromisoformat(word)
+        return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+    except (ValueError, OverflowError):
+        return word
 
 
 def _times(table: "pyarrow.Table", name: str) -> NDArray[Any]:

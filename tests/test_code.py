@@ -4,6 +4,7 @@ import pytest
 from conftest import CHECKOUT
 
 from pipeline.code import code_digest, imported_packages, local_modules, pins
+from pipeline.errors import SpecError
 
 
 @pytest.fixture
@@ -33,6 +34,13 @@ def test_what_a_model_does_not_import_does_not_change_its_code_digest(file, chec
     path = checkout / "pipeline" / file
     path.write_text(path.read_text() + "#")
     assert code_digest("mine", checkout) == before
+
+
+def test_a_model_that_imports_what_its_package_would_not_carry_is_refused(checkout):
+    (checkout / "shared.py").write_text("X = 1\n")
+    (checkout / "pipeline" / "prices.py").write_text("import shared\n")
+    with pytest.raises(SpecError, match=r"mine imports shared from shared\.py, .* move it into pipeline/"):
+        code_digest("mine", checkout)
 
 
 def test_neither_the_place_of_the_checkout_nor_the_times_of_its_files_change_the_code_digest(checkout, tmp_path):

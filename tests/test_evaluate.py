@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 from tiny import Column, Said, Share, a_classifier, a_spec
 
+from pipeline.errors import ServerError, TrainingError
 from pipeline.evaluate import Champion, evaluate, interval, score
 from pipeline.predict import Answers, predict
 from pipeline.schema import describe, to_frame
@@ -118,8 +119,9 @@ def test_a_champion_that_held_out_a_newer_window_is_judged_on_that_window():
         (the_champion(rule=Rule("houses", ("town_id",), 0.2)), "the data has no column 'town_id', which tells"),
         (
             the_champion(rule=Rule("houses", ("id",), 0.2, "id", 300.0)),
-            "no row is held out both now and when release 3 was trained",
+            "only 0 rows are held out both now and when release 3 was trained",
         ),
+        (the_champion(rule=Rule("houses", ("id",), 0.2, "id", "2024-01-01")), "'id' holds values such as 0"),
         (the_champion(name="gone"), "release 3 cannot be judged on these rows: KeyError"),
         (the_champion(estimator=Said("town", labels=("t0", "t1", "t2"))), "release 3 cannot be judged"),
     ],
@@ -129,6 +131,11 @@ def test_a_champion_that_cannot_be_compared_is_a_reason_and_no_exception(champio
     assert why in found.incomparable
     assert (found.champion, found.against_champion, found.champion_release) == (None, None, 3)
     assert found.rows == HELD.sum()
+
+
+def test_a_challenger_that_cannot_answer_the_held_out_rows_is_a_training_error():
+    with pytest.raises(TrainingError, match=r"the challenger of houses cannot answer the held-out rows.*KeyError"):
+        evaluate(SPEC, TABLE, RULE, Column("gone"), None)
 
 
 def test_slices_have_their_own_metrics_and_only_large_ones_are_judged():
@@ -258,3 +265,22 @@ def test_a_metric_that_is_undefined_is_null_and_has_no_interval():
     assert found.challenger["roc_auc"] is None
     assert found.against_baseline is None
     json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_a_champion_of_before_the_time_column_has_seen_rows_of_the_newest_window():
+    found = evaluate(SPEC, TABLE, Rule("houses", ("id",), 0.2, "id", 200.0), Column("a"), the_champion())
+    assert found.incomparable == "release 3 was trained on rows of the newest window, which is held out now"
+
+
+def test_a_handful_of_rows_that_neither_has_seen_is_no_comparison():
+    found = evaluate(SPEC, TABLE, RULE, Column("a"), the_champion(rule=replace(RULE, share=0.02)))
+    assert found.champion is None
+    assert "rows are held out both now and when release 3 was trained" in found.incomparable
+
+
+def test_a_champion_whose_process_was_ended_by_something_else_is_no_verdict():
+    def ask(_):
+        raise ServerError("the process was ended by signal 9")
+
+    with pytest.raises(ServerError, match="signal 9"):
+        evaluate(SPEC, TABLE, RULE, Column("a"), Champion(3, ask, (), RULE))

@@ -23,6 +23,7 @@ from bentos.releases import (
     models,
     open_ledger,
     rollback,
+    withdraw,
 )
 from pipeline.errors import ReleaseError
 
@@ -319,3 +320,21 @@ def test_a_kill_within_the_transaction_leaves_the_champion_as_it_was(url):
     assert history(ledger, "houses") == before
     assert add_release(ledger, replace(a_release(), replaced=1)).number == 2
     ledger.dispose()
+
+
+def test_after_withdrawing_there_is_no_champion_and_the_next_is_judged_as_a_first(ledger):
+    add_release(ledger, a_release())
+    assert withdraw(ledger, "houses", cause="person").number == 1
+
+    assert champion(ledger, "houses") is None
+    with pytest.raises(ReleaseError, match="no champion to withdraw"):
+        withdraw(ledger, "houses", cause="person")
+    assert add_release(ledger, a_release()).number == 2
+
+
+def test_a_rollback_brings_back_what_was_withdrawn(ledger):
+    add_release(ledger, a_release())
+    withdraw(ledger, "houses", cause="person")
+
+    assert rollback(ledger, "houses", to=None, cause="person").number == 1
+    assert champion(ledger, "houses").number == 1

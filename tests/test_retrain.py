@@ -4,6 +4,7 @@ import json
 import shutil
 import sqlite3
 import subprocess
+import time
 
 import pytest
 from project import MODEL, copy_of_the_project, points, shuffled
@@ -138,6 +139,7 @@ def test_a_worse_challenger_is_kept_out_and_the_champion_stays(after_release):
     assert not after_release.files("artifacts/points/*/manifest.json")[1:]
 
 
+@pytest.mark.slow
 def test_no_release_does_everything_up_to_the_trial_and_a_run_then_releases(project):
     code, said = project.json("run", "points", "--no-release")
     assert (code, said["outcome"], said["release"]) == (0, "tried", None)
@@ -164,6 +166,7 @@ def test_a_pipeline_that_answers_differently_when_served_fails_the_trial(after_r
     assert after_release.champion() == 1
 
 
+@pytest.mark.slow
 def test_a_package_that_needs_what_only_the_checkout_has_fails_the_trial(project):
     project.write(
         "pipeline/models/points.py",
@@ -190,6 +193,7 @@ def test_the_champion_is_judged_by_the_code_it_was_released_with(after_release):
     assert said["metrics"]["challenger"]["rmse"] > said["metrics"]["champion"]["rmse"]
 
 
+@pytest.mark.slow
 def test_rollback_makes_the_earlier_release_champion_and_the_next_run_does_not_undo_that(after_release):
     assert after_release.json("run", "points", "--force")[1]["release"] == 2
 
@@ -220,6 +224,41 @@ def test_a_run_killed_before_its_release_leaves_the_champion_and_the_next_goes_o
 
     assert (code, said["outcome"], said["release"]) == (0, "released", 2)
     assert said["seconds"]["train"] < 1
+
+
+@pytest.mark.slow
+def test_of_two_machines_on_one_ledger_the_later_is_kept_and_has_reached_no_verdict(tmp_path, prefect_server):
+    """The lock holds on one machine only; on two, the ledger decides."""
+    here, there = (copy_of_the_project(tmp_path / name, prefect_server) for name in ("here", "there"))
+    for project in (here, there):
+        project.env["EVERGREEN_DATABASE_URL"] = f"sqlite:///{tmp_path}/shared.sqlite"
+    there.data(points(rows=170))
+    late = here.start(
+        str(tmp_path),
+        code="import sys, time\n"
+        "from pathlib import Path\n"
+        "from flows.launch import launch\n"
+        "from pipeline.settings import settings\n"
+        "at, go = Path(sys.argv[1]) / 'at', Path(sys.argv[1]) / 'go'\n"
+        "def listen(step):\n"
+        "    if step.name == 'release' and step.seconds is None:\n"
+        "        at.touch()\n"
+        "        while not go.exists():\n"
+        "            time.sleep(0.1)\n"
+        "print(launch(settings(), listen, model='points').outcome)\n",
+    )
+    while not (tmp_path / "at").exists():
+        assert late.poll() is None
+        time.sleep(0.1)
+    assert there.json("run", "points")[1]["release"] == 1
+    (tmp_path / "go").touch()
+
+    assert here.finish(late)[1].strip() == "kept"
+
+    _, said = here.json("status", "points")
+    assert said["models"][0]["release"]["number"] == 1
+    assert "another run came first" in said["models"][0]["last_run"]["reasons"][0]
+    assert here.json("run", "points")[1].get("outcome") != "unchanged"
 
 
 @pytest.mark.slow
@@ -259,6 +298,7 @@ def test_the_flow_run_ends_in_a_state_named_after_its_outcome(released, prefect_
     assert (folder / "report.md").read_text().startswith("#")
 
 
+@pytest.mark.slow
 def test_a_snapshot_that_was_cut_on_disk_is_ingested_anew(after_release):
     (snapshot,) = after_release.home.glob("snapshots/*.parquet")
     snapshot.write_bytes(snapshot.read_bytes()[:-100])
@@ -266,6 +306,7 @@ def test_a_snapshot_that_was_cut_on_disk_is_ingested_anew(after_release):
     assert after_release.json("run", "points", "--force")[1]["outcome"] == "released"
 
 
+@pytest.mark.slow
 def test_a_champion_whose_package_was_damaged_is_not_compared_with_but_named(after_release):
     (model,) = after_release.home.glob("bentoml/bentos/points/*/src/artifact/model.joblib")
     model.write_bytes(model.read_bytes()[:-1])
@@ -276,8 +317,15 @@ def test_a_champion_whose_package_was_damaged_is_not_compared_with_but_named(aft
     assert code == 1
     assert said["error"]["type"] == "PackageError"
     assert "is not what was released" in said["error"]["message"]
+    assert "`evergreen withdraw points`" in said["error"]["message"]
+
+    assert after_release.json("withdraw", "points")[1]["withdrawn"] == 1
+    assert after_release.champion() is None
+    _, said = after_release.json("run", "points")
+    assert (said["outcome"], said["release"], said["metrics"]["champion"]) == ("released", 2, None)
 
 
+@pytest.mark.slow
 def test_the_ledger_may_be_elsewhere(project, tmp_path):
     project.env["EVERGREEN_DATABASE_URL"] = f"sqlite:///{tmp_path}/elsewhere.sqlite"
 
@@ -290,5 +338,5 @@ def test_the_ledger_may_be_elsewhere(project, tmp_path):
 
 def _orphans(project):
     """Processes that still run in or on the project."""
-    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    found = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     return [line for line in found.splitlines() if str(project.home) in line]

@@ -125,6 +125,12 @@ def test_data_without_what_the_spec_needs_is_refused_naming_the_column(changes, 
         check_columns(a_spec(**changes), TABLE)
 
 
+def test_an_infinity_is_refused_since_no_request_may_hold_one():
+    table = pa.table({"id": [1, 2, 3], "area": [1.5, None, float("-inf")], "price": [1.0, 2.0, 3.0]})
+    with pytest.raises(DataError, match="column 'area' holds an infinity in row 3"):
+        check_columns(a_spec(features=("area",)), table)
+
+
 def labels(*values):
     return pa.table({"id": range(len(values)), "area": range(len(values)), "price": [*values]})
 

@@ -1,5 +1,7 @@
 from pathlib import Path
 
+from sqlalchemy import make_url
+
 from pipeline.settings import CHECKOUT, settings
 
 
@@ -8,6 +10,11 @@ def test_state_lives_under_one_folder_which_is_made_when_it_is_needed(home):
     assert settings().folder("trained", "houses") == home / "trained" / "houses"
     assert (home / "trained" / "houses").is_dir()
     assert settings().ledger_url == f"sqlite:///{home}/ledger.sqlite"
+
+
+def test_the_ledger_is_in_the_folder_whatever_its_name(home, monkeypatch):
+    monkeypatch.setenv("EVERGREEN_HOME", f"{home}/a b?c#d%20")
+    assert make_url(settings().ledger_url).database == f"{home}/a b?c#d%20/ledger.sqlite"
 
 
 def test_without_an_environment_the_folder_is_in_the_checkout(home, monkeypatch):

@@ -117,6 +117,28 @@ def test_a_damaged_parquet_file_never_raises_anything_but_a_data_error(tmp_path)
             read(Parquet(str(path)))
 
 
+def test_a_file_whose_name_looks_like_a_pattern_is_read(tmp_path):
+    (tmp_path / "sales[1].csv").write_text("id,x\n1,t\n")
+    assert read(Csv(str(tmp_path / "sales[1].csv")))["id"].to_pylist() == [1]
+
+
+def test_a_text_longer_than_a_block_of_the_reader_is_read(reads):
+    assert reads(f"a,b\n1,{'x' * 3_000_000}\n2,y\n").num_rows == 2
+
+
+def test_null_words_are_nulls_in_parquet_files_and_frames_too(tmp_path):
+    frame = pd.DataFrame({"a": ["NA", "x", ""], "b": [1, 2, 3]})
+    frame.to_parquet(tmp_path / "x.parquet")
+    for source in (Parquet(str(tmp_path / "x.parquet"), nulls=("NA", "")), Function(lambda: frame, nulls=("NA", ""))):
+        assert read(source)["a"].to_pylist() == [None, "x", None]
+    assert read(Function(lambda: frame, nulls=()))["a"].to_pylist() == ["NA", "x", ""]
+
+
+def test_a_type_declared_for_a_column_that_is_not_there_is_refused(reads):
+    with pytest.raises(DataError, match=r"types has 'zip', which is no column; did you mean 'Zip'\?"):
+        reads("Zip,b\n00501,1\n", types={"zip": "text"})
+
+
 def test_a_file_of_a_glob_with_other_columns_is_refused(tmp_path):
     (tmp_path / "a.csv").write_text("id,area\n1,2\n")
     (tmp_path / "b.csv").write_text("id,Area\n1,2\n")
@@ -268,7 +290,7 @@ def test_a_function_is_read_as_the_frame_it_returns_and_named_by_its_import_path
         (lambda: None, SourceError, "returned a NoneType; return a pandas DataFrame"),
         (lambda: a_frame().head(0), DataError, "no rows"),
         (lambda: pd.DataFrame({"a": [1, "x"]}), DataError, "mixes types in a column"),
-        (lambda: pd.DataFrame([[1, 2]], columns=["a", "a"]), DataError, "Duplicate column names"),
+        (lambda: pd.DataFrame([[1, 2]], columns=["a", "a"]), DataError, "two columns are named 'a'; rename one"),
     ],
 )
 def test_a_function_that_returns_no_usable_frame_is_refused(function, error, sentence):
@@ -279,4 +301,5 @@ def test_a_function_that_returns_no_usable_frame_is_refused(function, error, sen
 def test_the_same_source_elsewhere_is_read_by_the_ending_of_its_name():
     source = Function(a_frame, nulls=("NA",), types={"zip": "text"})
     assert at(source, "x.csv") == Csv("x.csv", nulls=("NA",), types={"zip": "text"})
+    assert at(source, "X.PARQUET") == Parquet("X.PARQUET", nulls=("NA",), types={"zip": "text"})
     assert at(source, "x.parquet") == Parquet("x.parquet", nulls=("NA",), types={"zip": "text"})

@@ -56,6 +56,25 @@ def test_a_row_is_held_out_whether_its_key_is_whole_decimal_or_text_and_from_whi
     assert ids(read(Csv(str(tmp_path / "x.csv")))) == before
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        [f"{row:05d}" for row in range(100)],
+        [f"{row / 10:.2f}" for row in range(100)],
+        [f"2024-01-{1 + row // 24:02d} {row % 24:02d}:00" for row in range(100)],
+        [f"2024-01-{1 + row // 24:02d}T{row % 24:02d}:00:00+02:00" for row in range(100)],
+        [str(2**53 + row) for row in range(100)],
+    ],
+)
+def test_a_row_stays_held_out_when_a_new_row_makes_its_key_column_one_of_texts(words, tmp_path):
+    (tmp_path / "x.csv").write_text("\n".join(["id,x", *(f"{word},1" for word in words)]))
+    before = held_out(RULE, read(Csv(str(tmp_path / "x.csv"))))
+    (tmp_path / "x.csv").write_text("\n".join(["id,x", *(f"{word},1" for word in [*words, "A1"])]))
+    after = held_out(RULE, read(Csv(str(tmp_path / "x.csv"))))
+    assert before.any()
+    assert after[:-1].tolist() == before.tolist()
+
+
 def test_another_model_holds_out_other_rows():
     table = pa.table({"id": range(500)})
     assert ids(table) != ids(table, Rule("flats", ("id",), 0.2))
@@ -119,6 +138,12 @@ def test_a_rule_means_the_same_rows_after_it_was_written_down_and_when_newer_row
 def test_a_side_without_rows_is_refused(table, spec, sentence):
     with pytest.raises(DataError, match=sentence):
         split(holdout_rule(spec, table), table)
+
+
+def test_a_rule_of_times_does_not_tell_numbers():
+    rule = holdout_rule(a_spec(time="sold"), days(100))
+    with pytest.raises(DataError, match="'sold' holds values such as 7, and the holdout starts at 2024-03-21"):
+        held_out(rule, pa.table({"id": [1], "sold": [7]}))
 
 
 @pytest.mark.parametrize(

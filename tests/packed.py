@@ -1,0 +1,51 @@
+"""Artifacts of a project's models, made by the project's own functions in a process of its own, without Prefect."""
+
+import json
+import shutil
+from dataclasses import replace
+
+from pipeline.artifact import load_artifact
+
+MAKE = """
+import json, sys
+from pathlib import Path
+from bentos.package import requirements
+from pipeline import digest
+from pipeline.artifact import write_artifact
+from pipeline.code import code_digest
+from pipeline.evaluate import evaluate
+from pipeline.gate import decide
+from pipeline.snapshot import ingest, read_snapshot
+from pipeline.spec import load_spec
+from pipeline.train import train
+
+here, home = Path.cwd(), Path.cwd() / ".evergreen"
+for name in ("trained", "snapshots"):
+    (home / name).mkdir(parents=True, exist_ok=True)
+folders = {}
+for model in sys.argv[1:]:
+    spec = load_spec(model)
+    snapshot = ingest(spec.source, home / "snapshots")
+    trained = train(spec, snapshot, home / "trained" / model, workers=1)
+    evaluation = evaluate(spec, read_snapshot(snapshot), trained.rule, trained.estimator(), None)
+    digests = {"snapshot": snapshot.digest, "spec": digest.of_value(spec), "code": code_digest(model, here)}
+    needs = requirements(model, here)
+    folder = home / "artifacts" / model
+    folder.parent.mkdir(exist_ok=True)
+    write_artifact(spec, snapshot, trained, evaluation, decide(evaluation, spec.gate), digests, needs, folder)
+    folders[model] = str(folder)
+print(json.dumps(folders))
+"""
+
+
+def artifacts_of(project, *models):
+    """Train and evaluate models of a project; return their artifacts."""
+    code, out, err = project.finish(project.start(*models, code=MAKE))
+    assert code == 0, err
+    return [load_artifact(project.folder / folder) for folder in json.loads(out.splitlines()[-1]).values()]
+
+
+def copied(bento, folder):
+    """A Bento of one's own to damage."""
+    shutil.copytree(bento.path, folder)
+    return replace(bento, path=folder)
