@@ -44,6 +44,7 @@ _RELEASES = Table(
     Column("verdict", JSON, nullable=False),
     Column("evaluation", JSON, nullable=False),
     Column("trial", JSON, nullable=False),
+    Column("answers", JSON, nullable=False),
     Column("cause", String(64), nullable=False),
     Column("reason", Text, nullable=False),
     Column("created", String(40), nullable=False),
@@ -100,6 +101,7 @@ class Release:
     reason: str
     created: str
     replaced: int | None = None
+    answers: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,14 @@ class Run:
     release: int | None
     started: str
     seconds: dict[str, float] = field(default_factory=dict)
+
+
+def answered_by(release: Release) -> str:
+    """Say what answers requests to a release: its compiled plan, or the estimator itself, and why."""
+    answers = release.answers
+    if answers.get("by") == "plan":
+        return f"by the compiled plan, proven equal on {answers['proof']['rows']:,} rows"
+    return f"by the estimator itself: {answers.get('why') or 'it was not compiled'}"
 
 
 def open_ledger(url: str) -> Engine:

@@ -13,7 +13,8 @@ import os
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
-from functools import cache, partial
+from contextlib import suppress
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bentos import page, problems, wire
 from bentos.problems import Found, Problem
 from pipeline.artifact import load_artifact
+from pipeline.compiled import UnanswerableError, columns_of
 from pipeline.errors import ServerError
 from pipeline.predict import Answers, predict, taken
 from pipeline.schema import to_frame, to_table
@@ -54,11 +56,19 @@ class Endpoint:
         self.trial_token = os.environ.get("EVERGREEN_TRIAL") or None
         artifact = load_artifact(ARTIFACT, expected=os.environ.get("EVERGREEN_ARTIFACT") or None)
         self.schema = artifact.schema
-        self.estimator = artifact.estimator()
+        self.artifact = artifact
+        self.program = artifact.program()
+        if self.program is None:
+            self.estimator  # noqa: B018  loaded before the service says that it is ready
         self.most_rows: int = artifact.manifest["limits"]["rows"]
         self.most_bytes: int = artifact.manifest["limits"]["body_bytes"]
         self.example = artifact.golden()[0][0]
         self.card = _card(artifact.manifest, self.release)
+
+    @cached_property
+    def estimator(self) -> Any:
+        """The trained pipeline; where a plan answers it is loaded only for rows that the plan leaves to it."""
+        return self.artifact.estimator()
 
     @bentoml.api
     def predict(self, records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -99,6 +109,9 @@ class Endpoint:
         return found.problem() or answers
 
     def _predict(self, rows: Sequence[dict[str, Any]]) -> Answers:
+        if self.program is not None:
+            with suppress(UnanswerableError):
+                return self.program(*columns_of(rows, self.program.plan))
         # Linear algebra rounds the rows that fill no whole block of its kernels otherwise. What pads is cut off again.
         padded = [*rows, *[rows[-1]] * (-len(rows) % BLOCK)]
         answers = predict(self.estimator, to_frame(to_table(padded, self.schema.features), self.schema.features))

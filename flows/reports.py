@@ -106,12 +106,15 @@ def trial(trial: "Trial") -> str:
 
 def release(release: "Release", trial: "Trial") -> str:
     """Return what was released, what it replaced, and how to serve and undo it."""
+    from bentos.releases import answered_by
+
     replaced = "no other" if release.replaced is None else f"release {release.replaced}"
     digests = (f"{name} `{value[: digest.SHORT]}`" for name, value in release.digests.items())
     facts = {
         "Bento": f"`{release.bento}`",
         "released": f"{_text(release.created)}, cause: {_text(release.cause)}",
         "why": _text(release.reason),
+        "answers": _text(answered_by(release)),
         "trial": _tried(trial),
         "digests": ", ".join(digests),
     }

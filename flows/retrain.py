@@ -193,6 +193,7 @@ def make_champion(run: Run, bento: Bento, artifact: Artifact, trial: Trial, cham
         verdict=artifact.manifest["verdict"],
         evaluation=artifact.manifest["evaluation"],
         trial=trial.to_dict(),
+        answers=artifact.manifest["answers"],
         cause=run.cause,
         reason="; ".join(run.reasons),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -84,6 +84,8 @@ def _metrics_table(metrics: Mapping[str, Any]) -> Table:
 
 def status_of(model: str, champion: "Release | None", last: "Run | None") -> dict[str, Any]:
     """Return what `status` says of a model, as JSON values."""
+    from bentos.releases import answered_by
+
     released = None
     if champion:
         metric = champion.evaluation["metric"]
@@ -95,6 +97,7 @@ def status_of(model: str, champion: "Release | None", last: "Run | None") -> dic
             "metric": metric,
             "value": champion.evaluation["challenger"].get(metric),
             "snapshot": champion.digests["snapshot"],
+            "answers": answered_by(champion),
         }
     run = None
     if last:
@@ -114,6 +117,7 @@ def show_status(found: Sequence[Mapping[str, Any]]) -> None:
                 f"  champion  release {champion['number']} of {_time(champion['created'])}, {value}", soft_wrap=True
             )
             console.print(f"  package   {champion['bento']}", soft_wrap=True)
+            console.print(f"  answers   {escape(champion['answers'])}", soft_wrap=True)
         else:
             console.print(f"  champion  none; [bold]evergreen run {one['model']}[/] makes one")
         if run:

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -9,12 +10,14 @@ from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from tiny import Column, a_classifier, a_snapshot, a_spec, a_table
 
 from pipeline import digest
 from pipeline.artifact import UNSEEN, load_artifact, write_artifact
+from pipeline.compiled import columns_of, compile_pipeline
 from pipeline.errors import ArtifactError, TrainingError
 from pipeline.evaluate import evaluate
 from pipeline.gate import decide
@@ -178,3 +181,41 @@ def test_an_artifact_of_another_format_is_refused(written):
     path.write_text(json.dumps(artifact.manifest | {"format": 99}))
     with pytest.raises(ArtifactError, match="has format 99, and this version reads format 1"):
         load_artifact(artifact.folder)
+
+
+def test_a_pipeline_of_known_steps_is_answered_by_a_plan_proven_on_thousands_of_rows(written):
+    artifact = written(tolerant(Ridge()))
+
+    answers = artifact.manifest["answers"]
+    assert (answers["by"], answers["why"]) == ("plan", None)
+    assert answers["proof"]["rows"] > 2000
+    rows, golden = artifact.golden()
+    program = artifact.program()
+    again = program(*columns_of(parsed(rows, artifact.schema.features), program.plan))
+    assert disagreements(again, golden, artifact.manifest["scale"]) == []
+
+
+def test_a_step_the_compiler_does_not_know_leaves_the_estimator_to_answer_and_is_named(written):
+    artifact = written(tolerant(KNeighborsRegressor()))
+
+    answers = artifact.manifest["answers"]
+    assert answers["by"] == "estimator"
+    assert "KNeighborsRegressor" in answers["why"]
+    assert artifact.program() is None
+
+
+def test_a_plan_that_answers_otherwise_is_not_packaged_and_the_proof_is_kept(written, monkeypatch):
+    def wrong(estimator, features):
+        plan = compile_pipeline(estimator, features)
+        last = plan.operations[-1]
+        changed = replace(last, parameters={**last.parameters, "intercept": last.parameters["intercept"] + 1e-6})
+        return replace(plan, operations=(*plan.operations[:-1], changed))
+
+    monkeypatch.setattr("pipeline.artifact.compile_pipeline", wrong)
+    artifact = written(tolerant(Ridge()))
+
+    answers = artifact.manifest["answers"]
+    assert answers["by"] == "estimator"
+    assert answers["why"].startswith("the plan answers otherwise")
+    assert answers["proof"]["wrong"] > 0
+    assert not (artifact.folder / "plan.json").exists()

@@ -1,0 +1,51 @@
+"""Rows as a program takes them, with the conversions of `pipeline.schema.to_frame`."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.compiled.operations import Coded, Texts
+from pipeline.compiled.plan import Array, Plan
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+def columns_of(rows: "Sequence[Mapping[str, Any]] | pyarrow.Table", plan: Plan) -> tuple[Array, list[Texts]]:
+    """Return the numbers, shape (rows, numbers), NaN where null, and the texts by feature, None where null.
+
+    Rows hold plain values, already checked against the schema; what one lacks is null.
+    """
+    if isinstance(rows, Sequence):
+        return _from_rows(rows, plan)
+    return _from_arrow(rows, plan)
+
+
+def _from_rows(rows: Sequence[Mapping[str, Any]], plan: Plan) -> tuple[Array, list[Texts]]:
+    # float64 makes None NaN and True 1.
+    numbers = np.array([list(map(row.get, plan.numbers)) for row in rows], dtype=np.float64)
+    texts = zip(*(map(row.get, plan.texts) for row in rows), strict=True)
+    return numbers.reshape(len(rows), len(plan.numbers)), list(texts)
+
+
+def _from_arrow(table: "pyarrow.Table", plan: Plan) -> tuple[Array, list[Texts]]:
+    import pyarrow as pa
+
+    numbers = np.full((table.num_rows, len(plan.numbers)), np.nan)
+    held = set(table.column_names)
+    for place, name in enumerate(plan.numbers):
+        if name in held:
+            column = table.column(name)
+            if pa.types.is_boolean(column.type):
+                column = column.cast(pa.int8())
+            numbers[:, place] = column.cast(pa.float64(), safe=False).to_numpy()
+    nulls = pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
+    return numbers, [_coded(table.column(name) if name in held else nulls) for name in plan.texts]
+
+
+def _coded(column: "pyarrow.ChunkedArray") -> Texts:
+    import pyarrow as pa
+
+    coded = column.cast(pa.string()).combine_chunks().dictionary_encode("encode")
+    return Coded(coded.dictionary.to_pylist(), coded.indices.to_numpy())

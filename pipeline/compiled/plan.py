@@ -1,0 +1,208 @@
+"""A plan: the steps of a fitted pipeline as data, and the short program that runs them.
+
+A plan is a list of operations on registers. Register 0 is the matrix of all number and boolean features, shape (rows,
+columns), float64, NaN where missing; registers 1 to t are the text features, each a sequence of texts and None; every
+operation adds one register, a float64 matrix of shape (rows, k). Plans are JSON and arrays, never code: what an
+operation does is looked up in OPERATIONS by its kind.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.predict import Answers, Label
+from pipeline.schema import Feature
+
+Array = NDArray[Any]
+Run = Callable[..., Array]
+"""An operation ready to run: takes the values of its input registers, returns the value of its own."""
+
+OPERATIONS: dict[str, Callable[..., Run]] = {}
+"""By kind: a function that takes an operation's parameters and returns it ready to run."""
+
+
+def operation(kind: str) -> Callable[[Callable[..., Run]], Callable[..., Run]]:
+    """Register a function that makes operations of a kind ready to run."""
+
+    def register(prepare: Callable[..., Run]) -> Callable[..., Run]:
+        if kind in OPERATIONS:
+            raise ValueError(f"two operations are of the kind {kind!r}")
+        OPERATIONS[kind] = prepare
+        return prepare
+
+    return register
+
+
+class UnanswerableError(Exception):
+    """The estimator would refuse these rows, or the plan cannot tell: ask the estimator itself."""
+
+
+class Sure(IntEnum):
+    """What is known of a column of numbers, whatever the rows: it decides which checks a plan can leave out."""
+
+    NOTHING = 0
+    NOT_INFINITE = 1
+    FINITE = 2
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One step of a plan: what it does, on which registers, with which parameters (JSON values and arrays)."""
+
+    kind: str
+    inputs: tuple[int, ...]
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole pipeline: which features it reads, its operations, and the registers that hold its answers.
+
+    For a regression `predictions` holds shape (rows, 1). For a classifier it holds positions of `labels`, and
+    `probabilities`, where the classifier has some, shape (rows, labels).
+    """
+
+    numbers: tuple[str, ...]
+    texts: tuple[str, ...]
+    operations: tuple[Operation, ...]
+    predictions: int
+    probabilities: int | None = None
+    labels: tuple[Label, ...] = ()
+
+
+class Builder:
+    """Collects the operations of a plan while a pipeline is compiled.
+
+    `sure` says for every register of known width, and each of its columns, what is known of the values.
+    """
+
+    def __init__(self, features: Sequence[Feature]) -> None:
+        self.numbers = tuple(feature.name for feature in features if feature.type in ("number", "boolean"))
+        self.texts = tuple(feature.name for feature in features if feature.type == "text")
+        self.operations: list[Operation] = []
+        # A request cannot hold an infinity.
+        self.sure: dict[int, tuple[Sure, ...]] = {0: (Sure.NOT_INFINITE,) * len(self.numbers)}
+
+    def emit(
+        self, kind: str, *inputs: int, width: int | None = None, sure: Sequence[Sure] | None = None, **parameters: Any
+    ) -> int:
+        """Add an operation and return the register that will hold its result.
+
+        A result that later steps take columns of needs its `width`, or what is sure of each column.
+        """
+        self.operations.append(Operation(kind, inputs, parameters))
+        register = len(self.texts) + len(self.operations)
+        if sure is not None or width is not None:
+            self.sure[register] = tuple(sure) if sure is not None else (Sure.NOTHING,) * (width or 0)
+        return register
+
+
+class Program:
+    """A plan made ready to run."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.labels = np.array(plan.labels, dtype=object)
+        answers = {plan.predictions, plan.probabilities}
+        last = {register: place for place, one in enumerate(plan.operations) for register in one.inputs}
+        self.steps = [
+            (
+                OPERATIONS[one.kind](**one.parameters),
+                one.inputs,
+                # Memory that is given back at once is used again; asking the system for more costs more than the work.
+                tuple(register for register in {*one.inputs} - answers if last[register] == place),
+            )
+            for place, one in enumerate(plan.operations)
+        ]
+
+    def __call__(self, numbers: Array, texts: Sequence[Sequence[str | None]]) -> Answers:
+        """Return the answers to rows: the matrix of the numbers, and one sequence per text feature.
+
+        Raises UnanswerableError, for all rows, where the estimator would refuse one or the answer is not finite.
+        """
+        values = self.registers(numbers, texts)
+        predictions = values[self.plan.predictions][:, 0]
+        if not self.plan.labels:
+            return Answers(_finite(predictions))
+        probabilities = None if self.plan.probabilities is None else _finite(values[self.plan.probabilities])
+        return Answers(self.labels[predictions.astype(np.intp)], self.plan.labels, probabilities)
+
+    def registers(self, numbers: Array, texts: Sequence[Sequence[str | None]]) -> list[Any]:
+        """Return the values of the registers of answers; UnanswerableError where the estimator would refuse a row."""
+        values: list[Any] = [numbers, *texts]
+        # What overflows here overflows in the estimator, too; its warnings are no use to a caller.
+        with np.errstate(all="ignore"):
+            for run, inputs, used_up in self.steps:
+                values.append(run(*[values[one] for one in inputs]))
+                for register in used_up:
+                    values[register] = None
+        return values
+
+
+def _finite(answers: Array) -> Array:
+    # A sum is cheap to look at, and finite only if all values are.
+    if not math.isfinite(np.add.reduce(answers, axis=None)) and not np.isfinite(answers).all():
+        raise UnanswerableError("an answer is not finite")
+    return answers
+
+
+def save_plan(plan: Plan, folder: Path) -> None:
+    """Write a plan as `plan.json` and `plan.npz` into a folder."""
+    arrays: dict[str, Array] = {}
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            name = f"a{len(arrays)}"
+            arrays[name] = value
+            return {"array": name}
+        if isinstance(value, Mapping):
+            return {"mapping": {key: plain(one) for key, one in value.items()}}
+        return [plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+    operations = [
+        [one.kind, list(one.inputs), {k: plain(v) for k, v in one.parameters.items()}] for one in plan.operations
+    ]
+    facts = {
+        "numbers": plan.numbers,
+        "texts": plan.texts,
+        "operations": operations,
+        "predictions": plan.predictions,
+        "probabilities": plan.probabilities,
+        "labels": plan.labels,
+    }
+    (folder / "plan.json").write_text(json.dumps(facts), encoding="utf-8")
+    np.savez(folder / "plan.npz", **arrays)  # type: ignore[arg-type]
+
+
+def load_plan(folder: Path) -> Plan:
+    """Return the plan that `save_plan` wrote to a folder; nothing in it is unpickled or run."""
+    facts = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    with np.load(folder / "plan.npz", allow_pickle=False) as stored:
+        arrays = dict(stored)
+
+    def back(value: Any) -> Any:
+        if isinstance(value, dict):
+            if "array" in value:
+                return arrays[value["array"]]
+            return {key: back(one) for key, one in value["mapping"].items()}
+        return [back(one) for one in value] if isinstance(value, list) else value
+
+    operations = tuple(
+        Operation(kind, tuple(inputs), {name: back(value) for name, value in parameters.items()})
+        for kind, inputs, parameters in facts["operations"]
+    )
+    return Plan(
+        numbers=tuple(facts["numbers"]),
+        texts=tuple(facts["texts"]),
+        operations=operations,
+        predictions=facts["predictions"],
+        probabilities=facts["probabilities"],
+        labels=tuple(facts["labels"]),
+    )

@@ -1,0 +1,212 @@
+"""The proof that a program answers as its estimator does: both are asked thousands of rows, most of them hostile."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.compiled.columns import columns_of
+from pipeline.compiled.plan import Array, Program, UnanswerableError
+from pipeline.predict import Answers, disagreements, joined, predict, taken
+from pipeline.schema import MOST_CATEGORIES, Feature, to_frame, to_table
+
+if TYPE_CHECKING:
+    import pyarrow
+
+UNSEEN = "a category never seen in training"
+MOST_HELD_OUT = 2000
+SHUFFLED = 1000
+SHOWN = 20
+TINY, HUGE = 5e-324, 1.7976931348623157e308
+# The largest float32, what rounds to it and what does not; where float32 and float64 stop counting by ones.
+FLOAT32 = (3.4028234663852886e38, 3.4028235677973362e38, 3.402823567797337e38, 1e39, 1.401298464324817e-45, 7e-46)
+WHOLE = (16777215.0, 16777216.0, 16777217.0, 9007199254740992.0, 9007199254740994.0)
+SIGNED = (TINY, 1e-300, 1e-8, 0.1, 1.0, 1e30, 1e154, 1e308, HUGE)
+EXTREMES = (0.0, -0.0, *SIGNED, *(-value for value in SIGNED), *FLOAT32, *WHOLE)
+"""Numbers that a request may hold and that hurt."""
+WORDS = (UNSEEN, "", " ", "NA", "N/A", "nan", "NaN", "None", "null", "0", "\u00e9\U0001f600", "x" * 1000)
+"""Words that are no category, or that some take for a missing one."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How many rows both were asked, how many of them the program leaves to the estimator, and how many are wrong.
+
+    The program must never answer where the estimator refuses or says nothing finite. Where the program refuses, the
+    service asks the estimator: such rows are `unanswered`, and no problem.
+    """
+
+    passed: bool
+    rows: int
+    unanswered: int
+    wrong: int
+    problems: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the proof as JSON values."""
+        return asdict(self)
+
+
+def prove(
+    estimator: Any, program: Program, table: "pyarrow.Table", features: Sequence[Feature], scale: float, seed: int = 0
+) -> Proof:
+    """Ask an estimator and its program the held-out rows of a table and thousands of hostile rows made from them.
+
+    Answers agree as `pipeline.predict.disagreements` has it, with `scale` the spread of the target. The program is
+    asked every row alone, as a request has it, and all rows together, as Arrow columns.
+    """
+    if not table.num_rows:
+        raise ValueError("a proof needs held-out rows")
+    rng = np.random.default_rng(seed)
+    held = table.select([feature.name for feature in features]).slice(0, MOST_HELD_OUT).to_pylist()
+    rows = [(f"held-out row {place}", row) for place, row in enumerate(held)]
+    return compare(estimator, program, [*rows, *hostile(held, features, program, rng)], features, scale)
+
+
+def compare(
+    estimator: Any, program: Program, rows: Sequence[tuple[str, Row]], features: Sequence[Feature], scale: float
+) -> Proof:
+    """Ask an estimator and its program rows, each with what it is called, and return where they disagree."""
+    alone = [_answer(program, row) for _, row in rows]
+    answered = [place for place, answer in enumerate(alone) if answer is not None]
+    wrong = []
+    if answered:
+        table = to_table([rows[place][1] for place in answered], features)
+        wanted, refused = _ask(lambda part: predict(estimator, to_frame(part, features)), table)
+        for place, why in refused.items():
+            wrong.append(f"{rows[answered[place]][0]}: the program answers where the trained pipeline {why}")
+        kept = [place for place in range(len(answered)) if place not in refused]
+        if wanted is not None:
+            together = program(*columns_of(table.take(kept), program.plan))
+            ones = joined([alone[answered[place]] for place in kept])  # type: ignore[misc]
+            for how, got in (("", together), (", asked alone", ones)):
+                for place, what in _differences(got, wanted, scale):
+                    wrong.append(f"{rows[answered[kept[place]]][0]}{how}: {what}")
+    return Proof(not wrong, len(rows), len(rows) - len(answered), len(wrong), tuple(wrong[:SHOWN]))
+
+
+def hostile(
+    held: Sequence[Row], features: Sequence[Feature], program: Program, rng: np.random.Generator
+) -> Iterator[tuple[str, Row]]:
+    """Yield what is special about a row, and the row: real ones with some values replaced by ones made to hurt."""
+    numbers = [feature.name for feature in features if feature.type == "number"]
+    nullable = [feature.name for feature in features if not feature.required]
+    values = {feature.name: sorted({row[feature.name] for row in held} - {None}) for feature in features}
+
+    def some() -> Row:
+        return dict(held[int(rng.integers(len(held)))])
+
+    for feature in features:
+        for value in _hurtful(feature, values[feature.name]):
+            yield f"{feature.name} is {str(value)[:40]!r}", some() | {feature.name: value}
+    for name in nullable:
+        for _ in range(4):
+            yield f"{name} is null", some() | {name: None}
+    for _ in range(20):
+        yield "all that may be null is null", some() | dict.fromkeys(nullable)
+    for share in rng.uniform(0, 1, 100):
+        chosen = [name for name in nullable if rng.random() < share]
+        yield f"null: {', '.join(chosen)}", some() | dict.fromkeys(chosen)
+    for _ in range(200):
+        yield "extremes", some() | {name: float(rng.choice(EXTREMES)) for name in numbers}
+    # Thresholds of trees and edges of bins are among a plan's numbers; values next to them tell < from <=.
+    edges = _numbers_of(program)
+    for _ in range(SHUFFLED):
+        yield "values at thresholds", some() | {name: _edge(edges, values[name], rng) for name in numbers}
+    for _ in range(SHUFFLED):
+        yield "values of other rows", {feature.name: some()[feature.name] for feature in features}
+
+
+def _hurtful(feature: Feature, known: Sequence[Any]) -> list[Any]:
+    if feature.type == "text":
+        # Case and blanks are what people get wrong.
+        near = [word for value in known[:3] for word in (value.lower(), value.upper(), f"{value} ", f" {value}")]
+        some = known[:: 1 + len(known) // MOST_CATEGORIES]
+        return list(dict.fromkeys([*WORDS, *near, *some, *(feature.categories or ())]))
+    if feature.type == "boolean":
+        return [True, False]
+    if feature.type == "timestamp":
+        return []
+    if not known:
+        return list(EXTREMES)
+    low, high = float(known[0]), float(known[-1])
+    ends = (np.nextafter(low, -np.inf), low, low - 1, low - 0.5, high, np.nextafter(high, np.inf), high + 1, high * 10)
+    return [*EXTREMES, *map(float, ends)]
+
+
+def _numbers_of(program: Program) -> Array:
+    found: list[Array] = []
+
+    def walk(value: Any) -> None:
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+            found.append(value.ravel().astype(np.float64))
+        elif isinstance(value, Mapping):
+            for one in value.values():
+                walk(one)
+        elif isinstance(value, list | tuple):
+            for one in value:
+                walk(one)
+
+    for operation in program.plan.operations:
+        walk(operation.parameters)
+    every = np.unique(np.concatenate([*found, np.zeros(1)]))
+    return every[np.isfinite(every)]
+
+
+def _edge(edges: Array, known: Sequence[Any], rng: np.random.Generator) -> float:
+    """Return one of the edges within the range of the known values, or a number next to it; else a known value."""
+    if not known:
+        return 0.0
+    low, high = np.searchsorted(edges, [float(known[0]), float(known[-1])])
+    value = float(edges[rng.integers(low, high)]) if low < high else float(known[int(rng.integers(len(known)))])
+    beside = float(rng.choice([-np.inf, np.inf]))
+    nexts = (value, np.nextafter(value, beside), float(np.nextafter(np.float32(value), np.float32(beside))))
+    return float(nexts[rng.integers(3)])
+
+
+def _answer(program: Program, row: Row) -> Answers | None:
+    try:
+        return program(*columns_of([row], program.plan))
+    except UnanswerableError:
+        return None
+
+
+def _ask(ask: Callable[["pyarrow.Table"], Answers], rows: "pyarrow.Table") -> tuple[Answers | None, dict[int, str]]:
+    """Return the answers to the rows that have some, None if none has, and for the others why not."""
+    refused: dict[int, str] = {}
+    parts: list[Answers] = []
+
+    def halves(start: int, stop: int) -> None:
+        try:
+            answers = ask(rows.slice(start, stop - start))
+        except Exception as error:
+            if stop - start > 1:
+                halves(start, (start + stop) // 2)
+                halves((start + stop) // 2, stop)
+            else:
+                refused[start] = f"refuses ({type(error).__name__})"
+            return
+        finite = np.isfinite(answers.predictions) if not answers.labels else np.ones(stop - start, dtype=bool)
+        if answers.probabilities is not None:
+            finite = np.isfinite(answers.probabilities).all(axis=1)
+        refused.update({start + place: "says nothing finite" for place in np.flatnonzero(~finite).tolist()})
+        if finite.any():
+            parts.append(taken(answers, finite))
+
+    halves(0, rows.num_rows)
+    return joined(parts) if parts else None, refused
+
+
+def _differences(got: Answers, wanted: Answers, scale: float) -> list[tuple[int, str]]:
+    """Return the rows that differ, with how."""
+    if not disagreements(got, wanted, scale):
+        return []
+    found = []
+    for place in range(len(wanted.predictions)):
+        here = slice(place, place + 1)
+        said = disagreements(taken(got, here), taken(wanted, here), scale)
+        found += [(place, what.removeprefix("row 0: ")) for what in said]
+    return found

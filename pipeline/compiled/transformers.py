@@ -1,0 +1,455 @@
+"""How each of scikit-learn's transformers becomes operations: one short function per class.
+
+A function takes the fitted transformer and the table that reaches it and returns the table that leaves it. Classes are
+looked up by their exact name: a subclass may override anything, so it is not compiled.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import combinations, combinations_with_replacement
+from typing import Any
+
+import numpy as np
+
+from pipeline.compiled.plan import Array, Builder, Sure
+from pipeline.compiled.table import Column, Number, Table, Text, Time, UncompilableError, checked, matrix, numbers
+
+Compiler = Callable[[Any, Table, Builder], Table]
+COMPILERS: dict[tuple[str, str], Compiler] = {}
+"""By package and class name."""
+
+
+def compiles(package: str, *names: str) -> Callable[[Compiler], Compiler]:
+    """Register a function that compiles transformers of these classes of a package."""
+
+    def register(function: Compiler) -> Compiler:
+        COMPILERS.update({(package, name): function for name in names})
+        return function
+
+    return register
+
+
+def compile_transformer(transformer: Any, table: Table, builder: Builder) -> Table:
+    """Return what a fitted transformer makes of a table.
+
+    Raises UncompilableError, with the path of classes to the step and why, for what cannot be compiled.
+    """
+    from pipeline.compiled import encoders, engineered  # noqa: F401  they register themselves
+
+    name = type(transformer).__name__
+    known = COMPILERS.get((type(transformer).__module__.partition(".")[0], name))
+    if known is None:
+        raise UncompilableError(f"{name}: the compiler does not know this class")
+    try:
+        if getattr(transformer, "n_features_in_", len(table.columns)) != len(table.columns):
+            raise UncompilableError(f"it was fitted on {transformer.n_features_in_} columns, not {len(table.columns)}")
+        return known(transformer, table, builder)
+    except UncompilableError as error:
+        raise UncompilableError(f"{name}: {error}") from error
+
+
+def named(transformer: Any, table: Table, result: Table) -> Table:
+    """Return a result with the names that scikit-learn gives it: some only where its output is set to pandas."""
+    if output_of(transformer) == "default":
+        return replace(result, names=None)
+    try:
+        return replace(result, names=tuple(map(str, transformer.get_feature_names_out(table.names))))
+    except (AttributeError, ValueError):
+        # A transformer that cannot say its names leaves them to chance; what comes later goes by position.
+        return replace(result, names=None)
+
+
+def output_of(transformer: Any) -> str:
+    """Return whether a transformer's output is a matrix, "default", or a frame, "pandas"."""
+    from sklearn.utils._set_output import _get_output_config
+
+    output = _get_output_config("transform", transformer)["dense"]
+    if output not in ("default", "pandas"):
+        raise UncompilableError(f"its output is set to {output}")
+    return output
+
+
+def elementwise(
+    transformer: Any, table: Table, builder: Builder, kind: str, missing: bool = True, **parameters: Any
+) -> Table:
+    """Return the result of one operation that keeps all columns, after scikit-learn's check of its input."""
+    register = matrix(checked(table, builder, missing), builder)
+    register = builder.emit(kind, register, width=len(table.columns), **parameters)
+    return named(transformer, table, numbers(register, len(table.columns), sparse=table.sparse))
+
+
+# What holds other transformers.
+
+
+@compiles("sklearn", "Pipeline")
+def pipeline(transformer: Any, table: Table, builder: Builder) -> Table:
+    """One step after the other."""
+    for _, step in transformer.steps:
+        if step is not None and step != "passthrough":
+            table = compile_transformer(step, table, builder)
+    return table
+
+
+@compiles("sklearn", "ColumnTransformer")
+def column_transformer(transformer: Any, table: Table, builder: Builder) -> Table:
+    """Transformers of some of the columns each, side by side; which columns was settled when it was fitted."""
+    if table.names is not None and list(table.names) != list(getattr(transformer, "feature_names_in_", table.names)):
+        raise UncompilableError("it was fitted on other columns")
+    parts = []
+    for name, step, wanted in transformer.transformers_:
+        places = transformer._transformer_to_input_indices[name]
+        if (isinstance(step, str) and step == "drop") or not len(places):
+            continue
+        if isinstance(wanted, str | int):
+            raise UncompilableError(f"it gives {name!r} one column as a vector")
+        part = table.take(places)
+        if not isinstance(step, str):
+            part = compile_transformer(step, part, builder)
+        parts.append(_weighed(part, (transformer.transformer_weights or {}).get(name), builder))
+    return named(transformer, table, _side_by_side(parts, transformer.sparse_output_))
+
+
+@compiles("sklearn", "FeatureUnion")
+def feature_union(transformer: Any, table: Table, builder: Builder) -> Table:
+    """Transformers of all columns each, side by side."""
+    parts = []
+    for name, step in transformer.transformer_list:
+        if isinstance(step, str) and step == "drop":
+            continue
+        part = table if isinstance(step, str) else compile_transformer(step, table, builder)
+        parts.append(_weighed(part, (transformer.transformer_weights or {}).get(name), builder))
+    return named(transformer, table, _side_by_side(parts, any(part.sparse for part in parts)))
+
+
+def _weighed(table: Table, weight: float | None, builder: Builder) -> Table:
+    if weight is None:
+        return table
+    width = len(table.columns)
+    scale = np.full(width, float(weight))
+    register = builder.emit("scale_shift", matrix(table, builder), width=width, scale=scale, shift=None)
+    return numbers(register, width, table.names, table.sparse)
+
+
+def _side_by_side(parts: Sequence[Table], sparse: bool) -> Table:
+    return Table(tuple(column for part in parts for column in part.columns), None, sparse)
+
+
+# Missing values.
+
+
+@compiles("sklearn", "SimpleImputer")
+def simple_imputer(transformer: Any, table: Table, builder: Builder) -> Table:
+    """A value in the place of missing ones; columns without any value in training are left out."""
+    _only_nan(transformer)
+    table = checked(table, builder)
+    columns: list[Column] = []
+    for column, value in zip(table.columns, transformer.statistics_.tolist(), strict=True):
+        if value is None or (isinstance(value, float) and np.isnan(value)):
+            if transformer.keep_empty_features:
+                raise UncompilableError("it puts a missing value in the place of missing ones")
+        else:
+            columns.append(filled(column, value))
+    if transformer.add_indicator:
+        columns += _indicators(table.take(transformer.indicator_.features_.tolist()), builder).columns
+    return named(transformer, table, Table(tuple(columns), None, table.sparse))
+
+
+@compiles("sklearn", "MissingIndicator")
+def missing_indicator(transformer: Any, table: Table, builder: Builder) -> Table:
+    """1 where missing, for the columns that were missing in training, or for all."""
+    _only_nan(transformer)
+    table = checked(table, builder)
+    if transformer.features == "missing-only" and transformer.error_on_new:
+        never = [place for place in range(len(table.columns)) if place not in transformer.features_]
+        table = checked_for_nulls(table, never, builder)
+    result = _indicators(table.take(transformer.features_.tolist()), builder)
+    sparse = transformer.sparse is True or (transformer.sparse == "auto" and table.sparse)
+    return named(transformer, table, replace(result, sparse=sparse))
+
+
+def checked_for_nulls(table: Table, places: Sequence[int], builder: Builder) -> Table:
+    """Return the table after a check that makes rows with nulls in some columns unanswerable."""
+    texts = [column for column in table.take(places).columns if isinstance(column, Text) and column.missing is None]
+    if texts:
+        builder.emit("present", *dict.fromkeys(column.register for column in texts))
+    places = [place for place in places if isinstance(table.columns[place], Number)]
+    columns = list(table.columns)
+    for place, column in zip(places, checked(table.take(places), builder, missing=False).columns, strict=True):
+        columns[place] = column
+    return replace(table, columns=tuple(columns))
+
+
+def filled(column: Column, value: Any) -> Column:
+    """Return a column after a value was put in the place of missing ones."""
+    if isinstance(column, Time):
+        raise UncompilableError("a timestamp reaches it")
+    if isinstance(value, str) != isinstance(column, Text) or not (isinstance(value, str) or np.isfinite(value)):
+        kind = "texts" if isinstance(column, Text) else "numbers"
+        raise UncompilableError(f"it puts {value!r} in the place of missing {kind}")
+    if column.missing is not None:
+        return column
+    return replace(column, missing=value) if isinstance(column, Text) else replace(column, missing=float(value))
+
+
+def _indicators(table: Table, builder: Builder) -> Table:
+    columns: list[Number | None] = [None] * len(table.columns)
+    places = [place for place, column in enumerate(table.columns) if isinstance(column, Number)]
+    if places:
+        register = matrix(table.take(places), builder)
+        register = builder.emit("is_nan", register, sure=[Sure.FINITE] * len(places))
+        for index, place in enumerate(places):
+            columns[place] = Number(register, index)
+    places = [place for place, column in enumerate(table.columns) if isinstance(column, Text)]
+    if places:
+        texts = [column for column in table.columns if isinstance(column, Text)]
+        missing = [float(column.missing is None) for column in texts]
+        register = look_up(texts, [{}] * len(texts), missing, [0.0] * len(texts), builder)
+        for index, place in enumerate(places):
+            columns[place] = Number(register, index)
+    if None in columns:
+        raise UncompilableError("a timestamp reaches it")
+    return Table(tuple(columns))  # type: ignore[arg-type]
+
+
+def look_up(
+    texts: Sequence[Text],
+    known: Sequence[dict[str, float | None]],
+    missing: Sequence[float | None],
+    rest: Sequence[float | None],
+    builder: Builder,
+) -> int:
+    """Return a register with one column per text: the numbers that its values as they came in stand for."""
+    answers = [(*by.values(), null, other) for by, null, other in zip(known, missing, rest, strict=True)]
+    return builder.emit(
+        "lookup",
+        *(text.register for text in texts),
+        known=list(known),
+        missing=list(missing),
+        rest=list(rest),
+        sure=list(map(sure_of, answers)),
+    )
+
+
+def sure_of(answers: Sequence[float | None]) -> Sure:
+    """Return what is known of a column that holds no other numbers than these."""
+    return Sure.FINITE if all(one is None or np.isfinite(one) for one in answers) else Sure.NOT_INFINITE
+
+
+def _only_nan(transformer: Any) -> None:
+    value = transformer.missing_values
+    if not (isinstance(value, float) and np.isnan(value)):
+        raise UncompilableError(f"missing_values is {value!r}; only NaN is compiled")
+
+
+# Scales and shapes.
+
+
+@compiles("sklearn", "StandardScaler")
+def standard_scaler(transformer: Any, table: Table, builder: Builder) -> Table:
+    """(x - mean) / deviation."""
+    return _scaled(
+        transformer,
+        table,
+        builder,
+        transformer.mean_ if transformer.with_mean else None,
+        transformer.scale_ if transformer.with_std else None,
+    )
+
+
+@compiles("sklearn", "RobustScaler")
+def robust_scaler(transformer: Any, table: Table, builder: Builder) -> Table:
+    """(x - median) / range."""
+    return _scaled(
+        transformer,
+        table,
+        builder,
+        transformer.center_ if transformer.with_centering and not table.sparse else None,
+        transformer.scale_ if transformer.with_scaling else None,
+    )
+
+
+@compiles("sklearn", "MaxAbsScaler")
+def max_abs_scaler(transformer: Any, table: Table, builder: Builder) -> Table:
+    """x / largest."""
+    result = _scaled(transformer, table, builder, None, transformer.scale_)
+    if not transformer.clip:
+        return result
+    register = builder.emit("clip", matrix(result, builder), width=len(result.columns), low=-1.0, high=1.0)
+    return replace(result, columns=numbers(register, len(result.columns)).columns)
+
+
+def _scaled(transformer: Any, table: Table, builder: Builder, shift: Array | None, scale: Array | None) -> Table:
+    # Sparse matrices are multiplied by 1 / scale, which rounds differently.
+    if table.sparse and scale is not None:
+        return elementwise(transformer, table, builder, "scale_shift", scale=1 / scale, shift=None)
+    return elementwise(transformer, table, builder, "shift_scale", shift=shift, scale=scale)
+
+
+@compiles("sklearn", "MinMaxScaler")
+def min_max_scaler(transformer: Any, table: Table, builder: Builder) -> Table:
+    """x * scale + least, clipped where asked for."""
+    result = elementwise(transformer, table, builder, "scale_shift", scale=transformer.scale_, shift=transformer.min_)
+    if not transformer.clip:
+        return result
+    low, high = map(float, transformer.feature_range)
+    register = builder.emit("clip", matrix(result, builder), width=len(result.columns), low=low, high=high)
+    return replace(result, columns=numbers(register, len(result.columns)).columns)
+
+
+@compiles("sklearn", "PowerTransformer")
+def power_transformer(transformer: Any, table: Table, builder: Builder) -> Table:
+    """Yeo-Johnson or Box-Cox, then (x - mean) / deviation."""
+    kind = {"yeo-johnson": "yeo_johnson", "box-cox": "box_cox"}[transformer.method]
+    result = elementwise(transformer, table, builder, kind, lambdas=np.asarray(transformer.lambdas_, dtype=np.float64))
+    if not transformer.standardize:
+        return result
+    scaled = standard_scaler(transformer._scaler, result, builder)
+    return replace(scaled, names=result.names)
+
+
+@compiles("sklearn", "QuantileTransformer")
+def quantile_transformer(transformer: Any, table: Table, builder: Builder) -> Table:
+    """Where a value lies among the quantiles of training, evenly or as a normal deviate."""
+    if table.sparse:
+        raise UncompilableError("of a sparse matrix, it transforms only what is stored")
+    return elementwise(
+        transformer,
+        table,
+        builder,
+        "quantiles",
+        edges=transformer.quantiles_,
+        references=transformer.references_,
+        normal=transformer.output_distribution == "normal",
+    )
+
+
+@compiles("sklearn", "KBinsDiscretizer")
+def k_bins_discretizer(transformer: Any, table: Table, builder: Builder) -> Table:
+    """The bin of each value, as its position or one-hot."""
+    if transformer.dtype not in (None, np.float64):
+        raise UncompilableError(f"its dtype is {transformer.dtype}; only float64 is compiled")
+    register = matrix(checked(table, builder, missing=False), builder)
+    sure = [Sure.FINITE] * len(table.columns)
+    edges = [np.asarray(edge[1:-1], dtype=np.float64) for edge in transformer.bin_edges_]
+    register = builder.emit("bins", register, edges=edges, sure=sure)
+    if transformer.encode == "ordinal":
+        return named(transformer, table, numbers(register, len(table.columns)))
+    starts = np.cumsum([0, *transformer.n_bins_[:-1]]).astype(np.float64)
+    register = builder.emit("shift", register, by=starts, sure=sure)
+    width = int(np.sum(transformer.n_bins_))
+    return named(transformer, table, hot(register, width, builder, transformer.encode == "onehot"))
+
+
+def hot(positions: int, width: int, builder: Builder, sparse: bool) -> Table:
+    """Return the table of `width` columns with a 1 at each of the positions of a row."""
+    register = builder.emit("one_hot", positions, places=width, sure=[Sure.FINITE] * width)
+    return numbers(register, width, sparse=sparse)
+
+
+@compiles("sklearn", "Binarizer")
+def binarizer(transformer: Any, table: Table, builder: Builder) -> Table:
+    """1 where above the threshold."""
+    return elementwise(transformer, table, builder, "above", missing=False, threshold=float(transformer.threshold))
+
+
+@compiles("sklearn", "Normalizer")
+def normalizer(transformer: Any, table: Table, builder: Builder) -> Table:
+    """Each row divided by its norm."""
+    return elementwise(transformer, table, builder, "normalize", missing=False, norm=transformer.norm)
+
+
+@compiles("sklearn", "FunctionTransformer")
+def function_transformer(transformer: Any, table: Table, builder: Builder) -> Table:
+    """A universal function of NumPy, or nothing; what comes as a frame leaves as a frame."""
+    function = transformer.func
+    if transformer.validate:
+        table = replace(checked(table, builder, missing=False), names=None)
+    if function is None:
+        return table
+    name = getattr(function, "__name__", repr(function))
+    known = getattr(np, name, None)
+    if not isinstance(known, np.ufunc) or known is not function:
+        raise UncompilableError(f"its function {name} is no universal function of NumPy")
+    if transformer.kw_args or (known.nin, known.nout) != (1, 1):
+        raise UncompilableError(f"its function {name} takes or gives more than one column")
+    width = len(table.columns)
+    register = builder.emit("function", matrix(table, builder), name=name, width=width)
+    return numbers(register, width, table.names, table.sparse)
+
+
+@compiles("sklearn", "PolynomialFeatures")
+def polynomial_features(transformer: Any, table: Table, builder: Builder) -> Table:
+    """Products of columns; one of degree d is its first column times the product of degree d - 1 of the others."""
+    width, least, most = len(table.columns), transformer._min_degree, transformer._max_degree
+    if most == 0:
+        raise UncompilableError("degree 0 leaves no column")
+    choose = combinations if transformer.interaction_only else combinations_with_replacement
+    steps: list[list[Array]] = []
+    before: dict[tuple[int, ...], int] = {(column,): column for column in range(width)}
+    for degree in range(2, most + 1):
+        terms = list(choose(range(width), degree))
+        others, first = [before[term[1:]] for term in terms], [term[0] for term in terms]
+        steps.append([np.array(others, dtype=np.intp), np.array(first, dtype=np.intp)])
+        before = {term: place for place, term in enumerate(terms)}
+    register = builder.emit(
+        "products",
+        matrix(checked(table, builder, missing=False), builder),
+        bias=bool(transformer.include_bias),
+        first=max(least - 1, 0),
+        steps=steps,
+        width=transformer.n_output_features_,
+    )
+    return named(transformer, table, numbers(register, transformer.n_output_features_, sparse=table.sparse))
+
+
+# Fewer columns.
+
+
+@compiles(
+    "sklearn",
+    "SelectKBest",
+    "SelectPercentile",
+    "SelectFpr",
+    "SelectFdr",
+    "SelectFwe",
+    "GenericUnivariateSelect",
+    "VarianceThreshold",
+    "SelectFromModel",
+    "RFE",
+    "RFECV",
+    "SequentialFeatureSelector",
+)
+def selector(transformer: Any, table: Table, builder: Builder) -> Table:
+    """Some of the columns."""
+    from sklearn.utils import get_tags
+
+    # A frame that is to stay a frame is not checked.
+    if table.names is None or output_of(transformer) == "default":
+        table = checked(table, builder, missing=get_tags(transformer).input_tags.allow_nan)
+    return named(transformer, table, table.take(np.flatnonzero(transformer.get_support()).tolist()))
+
+
+@compiles("sklearn", "PCA", "IncrementalPCA")
+def pca(transformer: Any, table: Table, builder: Builder) -> Table:
+    """Components, centred, and where asked for scaled to variance 1."""
+    scale = None
+    if transformer.whiten:
+        deviation = np.sqrt(transformer.explained_variance_)
+        scale = np.maximum(deviation, np.finfo(deviation.dtype).eps)
+    components = np.ascontiguousarray(transformer.components_.T)
+    return _projected(transformer, table, builder, components, transformer.mean_.reshape(1, -1) @ components, scale)
+
+
+@compiles("sklearn", "TruncatedSVD")
+def truncated_svd(transformer: Any, table: Table, builder: Builder) -> Table:
+    """Components, not centred."""
+    return _projected(transformer, table, builder, np.ascontiguousarray(transformer.components_.T), None, None)
+
+
+def _projected(
+    transformer: Any, table: Table, builder: Builder, components: Array, shift: Array | None, scale: Array | None
+) -> Table:
+    register = matrix(checked(table, builder, missing=False), builder)
+    width = components.shape[1]
+    register = builder.emit("project", register, components=components, shift=shift, scale=scale, width=width)
+    return named(transformer, table, numbers(register, width))
