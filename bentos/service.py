@@ -3,9 +3,12 @@
 Importing it does nothing heavy; the artifact beside the code is loaded when the service starts. The environment then
 says: EVERGREEN_RELEASE, the ledger's number for what is served (absent: null); EVERGREEN_ARTIFACT, the digest that the
 artifact must have, checked before anything is unpickled (absent: any); EVERGREEN_TRIAL, a token that opens GET /trial,
-which tells the file of every loaded module of the project (absent: there is no such path).
+which tells the file of every loaded module of the project (absent: there is no such path); EVERGREEN_TOKENS, one or
+more bearer tokens with blanks between them, one of which every request but for /livez and /readyz must bear (absent:
+anybody may ask).
 """
 
+import asyncio
 import hmac
 import json
 import logging
@@ -39,6 +42,11 @@ THREADS = 4
 BLOCK = 16
 """Rows go to the estimator in whole blocks of this many, so that none is predicted otherwise for its company."""
 _READ = ("GET", "HEAD")
+_OPEN = ("/livez", "/readyz", "/trial")
+"""What needs no token of EVERGREEN_TOKENS; the trial has one of its own."""
+_UNAUTHORIZED = Problem(
+    401, "A token is needed here: send it as `Authorization: Bearer ...`.", headers={"WWW-Authenticate": "Bearer"}
+)
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +68,12 @@ class Endpoint:
         self.program = artifact.program()
         if self.program is None:
             self.estimator  # noqa: B018  loaded before the service says that it is ready
-        self.most_rows: int = artifact.manifest["limits"]["rows"]
-        self.most_bytes: int = artifact.manifest["limits"]["body_bytes"]
+        self.tokens = tuple(os.environ.get("EVERGREEN_TOKENS", "").split())
+        limits = artifact.manifest["limits"]
+        self.most_rows: int = limits["rows"]
+        self.most_bytes: int = limits["body_bytes"]
+        self.most_at_once: int = limits["at_once"]
+        self.seconds: float = limits["seconds"]
         self.example = artifact.golden()[0][0]
         self.card = _card(artifact.manifest, self.release)
 
@@ -167,6 +179,7 @@ class Contract:
         self.app = app
         self.endpoint = endpoint
         self.threads = anyio.CapacityLimiter(THREADS)
+        self.under_way = 0
         self.routes: dict[str, tuple[tuple[str, ...], Callable[[Request], Awaitable[Response | Problem]]]] = {
             "/predict": (("POST",), self._predict),
             "/model": (_READ, self._model),
@@ -188,7 +201,9 @@ class Contract:
             await send(message)
 
         try:
-            if scope["path"] in self.routes:
+            if not self._may(Request(scope)):
+                await _refusal(_UNAUTHORIZED)(scope, receive, sending)
+            elif scope["path"] in self.routes:
                 response = await self._answer(Request(scope, receive))
                 await response(scope, receive, sending)
             else:
@@ -216,11 +231,38 @@ class Contract:
         media = wire.media_type(headers.get("content-type", ""), headers.get("content-encoding", ""))
         if isinstance(media, Problem):
             return media
-        body = await _body(request, endpoint.most_bytes)
+        if self.under_way >= endpoint.most_at_once:
+            said = f"{endpoint.most_at_once} requests are under way, which is the most at once; ask again in a second."
+            return Problem(429, said, headers={"Retry-After": "1"})
+        self.under_way += 1
+        body: bytes | Problem = Problem(408, f"The body did not arrive within {endpoint.seconds:g} s.")
+        try:
+            with anyio.move_on_after(endpoint.seconds):
+                body = await _body(request, endpoint.most_bytes)
+        finally:
+            self.under_way -= 1
         if isinstance(body, Problem):
             return body
-        answer = await anyio.to_thread.run_sync(partial(endpoint.answer, media, body), limiter=self.threads)
-        return answer if isinstance(answer, Problem) else Response(answer, media_type=media)
+        answer = await self._in_time(partial(endpoint.answer, media, body), endpoint.seconds)
+        if isinstance(answer, Problem):
+            return answer
+        release = "none" if endpoint.release is None else str(endpoint.release)
+        return Response(answer, media_type=media, headers={"Evergreen-Release": release})
+
+    async def _in_time(self, work: Callable[[], bytes | Problem], seconds: float) -> bytes | Problem:
+        """Do work in a thread and return its result, or a 504; a thread that is late cannot be stopped, and counts."""
+        self.under_way += 1
+        task = asyncio.ensure_future(anyio.to_thread.run_sync(work, limiter=self.threads))
+        task.add_done_callback(self._ended)
+        await asyncio.wait({task}, timeout=seconds)
+        if not task.done():
+            return Problem(504, f"The prediction took longer than {seconds:g} s; send fewer rows.")
+        return task.result()
+
+    def _ended(self, task: "asyncio.Future[bytes | Problem]") -> None:
+        self.under_way -= 1
+        if not task.cancelled():
+            task.exception()
 
     async def _model(self, _: Request) -> Response:
         return JSONResponse(self.endpoint().card)
@@ -247,6 +289,15 @@ class Contract:
             if name.partition(".")[0] in ("pipeline", "bentos")
         }
         return JSONResponse({"modules": modules})
+
+    def _may(self, request: Request) -> bool:
+        """Tell whether a request bears one of the tokens, where there are some, in a time that does not tell which."""
+        tokens = self.endpoint().tokens
+        if not tokens or request.scope["path"] in _OPEN:
+            return True
+        kind, _, sent = request.headers.get("authorization", "").partition(" ")
+        same = [hmac.compare_digest(sent.encode(), token.encode()) for token in tokens]
+        return kind.lower() == "bearer" and any(same)
 
     def _is_trial(self, request: Request) -> bool:
         token = self.endpoint().trial_token

@@ -63,7 +63,8 @@ def try_bento(bento: Bento, artifact: Artifact) -> Trial:
         here, log = Path(folder), Path(folder) / "log"
         # BentoML empties its home's folder of metrics when a server starts: one home for two servers would blind one.
         env = bentoml_environment(here) | {"EVERGREEN_TRIAL": token, "EVERGREEN_ARTIFACT": artifact.digest}
-        env.pop("EVERGREEN_RELEASE", None)
+        for name in ("EVERGREEN_RELEASE", "EVERGREEN_TOKENS"):
+            env.pop(name, None)
         with leashed(serve_command(bento, "127.0.0.1", port), env, here, log) as server:
             started = time.monotonic()
             with _client(port) as client:

@@ -60,7 +60,7 @@ def show_outcome(outcome: "Outcome") -> None:
         console.print(f"  [yellow]warning[/] {escape(warning)}", soft_wrap=True)
     if outcome.metrics:
         console.print(_metrics_table(outcome.metrics))
-    parts = [f"{name} {value:.1f}" for name, value in outcome.seconds.items() if value >= 0.05]
+    parts = [f"{name} {value:.1f}" for name, value in outcome.seconds.items()]
     total = sum(outcome.seconds.values())
     console.print(f"{total:.1f} s: {', '.join(parts)}", style="dim", soft_wrap=True)
     if outcome.report:

@@ -111,15 +111,19 @@ class Cron:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one request to the endpoint may hold."""
+    """What the endpoint takes: rows and bytes of a request, requests `at_once`, `seconds` to send or to answer one."""
 
     rows: int = 10_000
     body_bytes: int = 16 * 2**20
+    at_once: int = 64
+    seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        for name in ("rows", "body_bytes"):
+        for name in ("rows", "body_bytes", "at_once"):
             if getattr(self, name) < 1:
                 raise SpecError(f"limits: {name} is {getattr(self, name)}; give 1 or more")
+        if not 0 < self.seconds <= 60:
+            raise SpecError(f"limits: seconds is {self.seconds}; give more than 0 and at most 60, as BentoML does")
 
 
 @dataclass(frozen=True, kw_only=True)

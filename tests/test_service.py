@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -596,7 +596,7 @@ class Broken:
 
 
 def test_a_crash_is_500_without_a_trace_a_path_or_data_and_the_log_has_the_trace(endpoint, caplog):
-    endpoint.estimator = Broken()
+    endpoint.program, endpoint.estimator = None, Broken()
 
     async def asked() -> httpx.Response:
         async with in_process(endpoint) as client:
@@ -625,6 +625,7 @@ class Slow:
 
 def test_other_requests_are_answered_while_a_prediction_runs(endpoint):
     slow = endpoint.estimator = Slow()
+    endpoint.program = None
 
     async def asked() -> list[int]:
         async with in_process(endpoint) as client:
@@ -637,6 +638,88 @@ def test_other_requests_are_answered_while_a_prediction_runs(endpoint):
             return [meanwhile.status_code, (await waiting).status_code]
 
     assert asyncio.run(asked()) == [200, 200]
+
+
+def test_a_prediction_that_takes_too_long_is_504_and_others_are_answered(endpoint):
+    slow = endpoint.estimator = Slow()
+    endpoint.program, endpoint.seconds = None, 0.2
+
+    async def asked() -> list[httpx.Response]:
+        async with in_process(endpoint) as client:
+            late = await client.post("/predict", json={"records": [HOUSE]})
+            slow.told.set()
+            return [late, await client.post("/predict", json={"records": [HOUSE]})]
+
+    late, after = asyncio.run(asked())
+    assert "0.2 s" in problem(late, 504)["detail"]
+    assert after.status_code == 200
+
+
+def test_a_body_that_does_not_arrive_is_408(endpoint):
+    endpoint.seconds = 0.1
+
+    async def half() -> AsyncIterator[bytes]:
+        yield b'{"records": ['
+        await asyncio.sleep(5)
+
+    async def asked() -> httpx.Response:
+        async with in_process(endpoint) as client:
+            return await client.post("/predict", content=half(), headers={"Content-Type": "application/json"})
+
+    problem(asyncio.run(asked()), 408)
+
+
+def test_more_at_once_than_the_limit_are_429_and_told_when_to_come_back(endpoint):
+    slow = endpoint.estimator = Slow()
+    endpoint.program, endpoint.most_at_once = None, 1
+
+    async def asked() -> list[httpx.Response]:
+        async with in_process(endpoint) as client:
+            waiting = asyncio.create_task(client.post("/predict", json={"records": [HOUSE]}))
+            while not slow.asked.is_set():
+                await asyncio.sleep(0.01)
+            refused = await client.post("/predict", json={"records": [HOUSE]})
+            slow.told.set()
+            return [refused, await waiting, await client.post("/predict", json={"records": [HOUSE]})]
+
+    refused, first, after = asyncio.run(asked())
+    problem(refused, 429)
+    assert refused.headers["retry-after"] == "1"
+    assert [first.status_code, after.status_code] == [200, 200]
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        ({}, 401),
+        ({"Authorization": "Bearer other"}, 401),
+        ({"Authorization": "Basic new"}, 401),
+        ({"Authorization": "Bearer "}, 401),
+        ({"Authorization": "Bearer old"}, 200),
+        ({"Authorization": "bearer new"}, 200),
+    ],
+)
+def test_where_tokens_are_configured_one_of_them_is_needed(endpoint, sent, status):
+    endpoint.tokens = ("old", "new")
+
+    async def asked() -> list[httpx.Response]:
+        async with in_process(endpoint) as client:
+            return [
+                await client.post("/predict", json={"records": [HOUSE]}, headers=sent),
+                await client.get("/model", headers=sent),
+                await client.get("/livez", headers=sent),
+            ]
+
+    predicted, card, alive = asyncio.run(asked())
+    assert (predicted.status_code, card.status_code) == (status, status)
+    assert alive.status_code == 404, "it reached what is behind the contract, which in this test has no such path"
+    if status == 401:
+        problem(predicted, 401)
+        assert predicted.headers["www-authenticate"] == "Bearer"
+
+
+def test_every_answer_bears_its_release(server):
+    assert server.ask(HOUSE).headers["evergreen-release"] == str(server.ask(HOUSE).json()["release"])
 
 
 def test_an_artifact_of_another_digest_is_refused_before_it_is_loaded(server, monkeypatch):

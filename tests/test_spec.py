@@ -86,6 +86,8 @@ def test_a_threshold_on_the_wrong_side_of_a_classifiers_metric_is_refused():
         (Cron, {"expression": "0 3 * * 1", "timezone": "../UTC"}, "'../UTC' is no time zone"),
         (Limits, {"rows": 0}, "limits: rows is 0; give 1 or more"),
         (Limits, {"body_bytes": -1}, "limits: body_bytes is -1; give 1 or more"),
+        (Limits, {"at_once": 0}, "limits: at_once is 0; give 1 or more"),
+        (Limits, {"seconds": 61.0}, "limits: seconds is 61.0; give more than 0 and at most 60"),
     ],
 )
 def test_a_part_of_a_spec_that_makes_no_sense_is_refused(part, fields, sentence):
