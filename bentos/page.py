@@ -7,12 +7,14 @@ from html import escape
 from typing import Any
 
 from bentos import problems, wire
+from pipeline.numbers import number
 
 _STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #8886 }
+th, td { min-width: 6rem }
 pre { overflow: auto; padding: 1rem; border: 1px solid #8886; border-radius: .4rem }
 """
 
@@ -50,7 +52,7 @@ def html(card: Mapping[str, Any], example: Mapping[str, Any], url: str) -> str:
         "Release": release,
         "Created": card["created"],
         "Snapshot": card["snapshot"],
-        **{f"Held-out {name}": _number(value) for name, value in card["metrics"].items()},
+        **{f"Held-out {name}": number(value) for name, value in card["metrics"].items()},
     }
     features = [
         (one["name"], one["type"], _required(one), ", ".join(one.get("categories", []))) for one in card["features"]
@@ -74,10 +76,6 @@ def html(card: Mapping[str, Any], example: Mapping[str, Any], url: str) -> str:
 </body>
 </html>
 """
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4g}"
 
 
 def _required(feature: Mapping[str, Any]) -> str:
