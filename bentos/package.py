@@ -20,6 +20,7 @@ from pipeline.artifact import Artifact
 from pipeline.code import code_digest, imported_packages, local_modules, pins
 from pipeline.errors import PackageError
 from pipeline.files import whole_folder, write_text
+from pipeline.processes import packaged_environment
 
 LEFT_OUT = ("releases.py", "__pycache__")
 """What of `bentos/` and `pipeline/` no Bento carries: a package does not know where it will be released."""
@@ -116,10 +117,8 @@ def _build(model: str, version: str, artifact: Artifact, context: Path, store: P
 
 
 def bentoml_environment(home: Path) -> dict[str, str]:
-    """Return this process's environment for one that runs BentoML on `home`, without a way back into the checkout."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")}
-    ours = {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "true", "PYTHONDONTWRITEBYTECODE": "1"}
-    return {**kept, **ours}
+    """Return the environment of a process that runs BentoML on `home`, and the package's own code in it."""
+    return packaged_environment() | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "true"}
 
 
 def _labels(manifest: Mapping[str, Any]) -> dict[str, str]:

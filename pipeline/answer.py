@@ -5,7 +5,6 @@ Run as a script in a package's source folder (`python -m pipeline.answer ROWS.pa
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from pipeline.artifact import load_artifact
 from pipeline.errors import ArtifactError, ServerError
 from pipeline.predict import Answers, predict
+from pipeline.processes import packaged_environment
 from pipeline.schema import to_frame
 
 if TYPE_CHECKING:
@@ -33,11 +33,10 @@ def ask(source: Path, expected: str, rows: "pyarrow.Table") -> Answers:
     with tempfile.TemporaryDirectory(prefix="evergreen-ask-") as folder:
         question, answer = Path(folder) / "rows.parquet", Path(folder) / "answers.json"
         pyarrow.parquet.write_table(rows, question)
-        env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")}
         done = subprocess.run(
             [sys.executable, "-m", "pipeline.answer", str(question), str(answer)],
             cwd=source,
-            env=env | {"PYTHONDONTWRITEBYTECODE": "1"},
+            env=packaged_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -40,6 +40,15 @@ def leashed(
         child.wait()
 
 
+def packaged_environment() -> dict[str, str]:
+    """Return this process's environment for one that runs a package's own code: no way back into the checkout.
+
+    Python there imports from the folder it starts in first, and writes nothing into the package.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    return kept | {"PYTHONDONTWRITEBYTECODE": "1"}
+
+
 def end_with(pid: int) -> None:
     """End this worker process soon after the process that started it has died, even when that had no time to say so."""
 
