@@ -6,7 +6,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 PIP = .venv/bin/python -m pip --disable-pip-version-check --no-input --quiet
 
-.PHONY: run serve ui test test-all lint format bench requirements clean
+.PHONY: run serve ui test test-all lint format bench web web-check requirements clean
 
 run: .venv/run  ## retrain a model; evergreen's own options in ARGS
 	.venv/bin/evergreen run $(MODEL) $(ARGS)
@@ -35,13 +35,23 @@ format: .venv/dev
 bench: .venv/dev  ## figures, each beside what it is to be compared with
 	.venv/bin/python -m bench $(ARGS)
 
+web: bentos/web/node_modules  ## build the page for people, which is committed in bentos/static
+	cd bentos/web && npm run build
+
+web-check: bentos/web/node_modules  ## its tests, and whether what is committed was built from its sources
+	cd bentos/web && npm test
+	built=$$(mktemp -d) && trap 'rm -rf "$$built"' EXIT && \
+		(cd bentos/web && npm run build -- --outDir "$$built" --logLevel warn) && \
+		{ diff --recursive --brief bentos/static "$$built" || \
+		{ echo "bentos/static was not built from bentos/web: run \`make web\`, and commit bentos/static" >&2; exit 1; }; }
+
 requirements: .venv/dev  ## pin anew what requirements*.in ask for
 	for file in requirements requirements-dev; do \
 		.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 			$(ARGS) $$file.in --output-file $$file.txt; done
 
 clean:  ## what was installed and cached; models and history stay in .evergreen
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info bentos/web/node_modules
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "evergreen needs Python 3.11 or newer: install it, or name it: make PYTHON=..." >&2; exit 1; }
@@ -54,4 +64,9 @@ clean:  ## what was installed and cached; models and history stay in .evergreen
 
 .venv/dev: .venv/run requirements-dev.txt
 	$(PIP) install --require-hashes --requirement requirements-dev.txt
+	touch $@
+
+bentos/web/node_modules: bentos/web/package.json bentos/web/package-lock.json
+	@command -v npm > /dev/null || { echo "to build the page, evergreen needs Node 20.19 or newer with npm" >&2; exit 1; }
+	cd bentos/web && npm ci
 	touch $@

@@ -22,8 +22,9 @@ from pipeline.errors import PackageError
 from pipeline.files import whole_folder, write_text
 from pipeline.processes import packaged_environment
 
-LEFT_OUT = ("releases.py", "__pycache__")
-"""What of `bentos/` and `pipeline/` no Bento carries: a package does not know where it will be released."""
+LEFT_OUT = ("releases.py", "web", "__pycache__")
+"""What of `bentos/` and `pipeline/` no Bento carries: a package does not know where it will be released, and has the
+built page in `bentos/static/`, not its sources."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,9 @@ class Bento:
 
 def requirements(model: str, checkout: Path) -> tuple[str, ...]:
     """Return what a Bento of the model needs, pinned: what its code imports, BentoML, and all that these require."""
-    files = local_modules([f"pipeline.models.{model}", "pipeline.artifact", "bentos.service"], checkout)
-    return pins({*imported_packages(files.values()), "bentoml"})
+    files = local_modules([f"pipeline.models.{model}", "pipeline.artifact", "bentos.worker"], checkout)
+    # uvicorn imports these two only where they are.
+    return pins({*imported_packages(files.values()), "bentoml", "httptools", "uvloop"})
 
 
 def package(artifact: Artifact, checkout: Path, home: Path) -> Bento:

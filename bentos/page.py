@@ -1,25 +1,38 @@
-"""What the endpoint shows people: the page at /, the OpenAPI page at /docs and the description behind it."""
+"""What the endpoint shows people: the files of the page at /, the model card, and the OpenAPI page at /docs."""
 
-import json
-import shlex
+import gzip
+import hashlib
 from collections.abc import Mapping
-from html import escape
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bentos import problems, wire
-from pipeline.numbers import number
+from pipeline.metrics import METRICS
 
-_STYLE = """
-:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }
-body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; width: 100% }
-th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #8886 }
-th, td { min-width: 6rem }
-pre { overflow: auto; padding: 1rem; border: 1px solid #8886; border-radius: .4rem }
-"""
 
-HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'"}
-"""Sent with the page at /: it needs nothing from anywhere."""
+@dataclass(frozen=True)
+class File:
+    """A file of the page for people."""
+
+    name: str
+    media: bytes
+
+
+STATIC = Path(__file__).resolve().parent / "static"
+FILES = {
+    "/": File("index.html", b"text/html; charset=utf-8"),
+    "/page.js": File("page.js", b"text/javascript; charset=utf-8"),
+    "/page.css": File("page.css", b"text/css; charset=utf-8"),
+}
+"""By path: what is built from bentos/web."""
+HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Sent with the page: it needs nothing from anywhere else."""
 
 # BentoML's own page loads a tag manager and a validator from other hosts; its Swagger files are served beside it.
 DOCS = """<!DOCTYPE html>
@@ -42,48 +55,23 @@ DOCS_HEADERS = {
 }
 
 
-def html(card: Mapping[str, Any], example: Mapping[str, Any], url: str) -> str:
-    """Return the page for people: what the model is, what it takes, and a request to `url` to paste."""
-    body = json.dumps({"records": [example]}, ensure_ascii=False)
-    command = f"curl {shlex.quote(url)} -H 'Content-Type: {wire.JSON}' -d {shlex.quote(body)}"
-    release = "no release" if card["release"] is None else f"release {card['release']}"
-    facts = {
-        "Predicts": f"{card['target']} ({card['task']})",
-        "Release": release,
-        "Created": card["created"],
-        "Snapshot": card["snapshot"],
-        **{f"Held-out {name}": number(value) for name, value in card["metrics"].items()},
-    }
-    features = [
-        (one["name"], one["type"], _required(one), ", ".join(one.get("categories", []))) for one in card["features"]
-    ]
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(card["model"])}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<h1>{escape(card["model"])}</h1>
-<p><a href="docs">API</a>, <a href="model">model card</a>, <a href="metrics">metrics</a></p>
-<table>{_rows(facts.items())}</table>
-<h2>Ask it</h2>
-<pre><code>{escape(command)}</code></pre>
-<h2>Features</h2>
-<table><tr><th>name</th><th>type</th><th></th><th>categories seen in training</th></tr>{_rows(features)}</table>
-</body>
-</html>
-"""
+@dataclass(frozen=True)
+class Content:
+    """What a file holds, as it is and compressed, and a name for just that."""
+
+    plain: bytes
+    gzipped: bytes
+    etag: str
 
 
-def _required(feature: Mapping[str, Any]) -> str:
-    return "required" if feature["required"] else "may be null"
-
-
-def _rows(rows: Any) -> str:
-    return "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+def files() -> dict[str, Content]:
+    """Return the files of the page, by name."""
+    found = {}
+    for file in FILES.values():
+        plain = (STATIC / file.name).read_bytes()
+        etag = f'"{hashlib.sha256(plain).hexdigest()[:32]}"'
+        found[file.name] = Content(plain, gzip.compress(plain, mtime=0), etag)
+    return found
 
 
 def openapi(theirs: dict[str, Any], card: Mapping[str, Any], others: list[str], example: Any) -> dict[str, Any]:
@@ -133,3 +121,30 @@ def _property(feature: Mapping[str, Any]) -> dict[str, Any]:
     if "categories" in feature:
         found["description"] = "In training: " + ", ".join(feature["categories"])
     return found if feature["required"] else {**found, "nullable": True}
+
+
+def card(manifest: Mapping[str, Any], release: int | None, example: Any) -> dict[str, Any]:
+    """Return the model card; to the contract's fields it adds what the page for people shows."""
+    task, evaluation = dict(manifest["task"]), manifest["evaluation"]
+    return {
+        "model": manifest["model"],
+        "release": release,
+        "task": task.pop("kind"),
+        **task,
+        "target": manifest["target"],
+        **({"labels": manifest["labels"]} if manifest["labels"] else {}),
+        "features": manifest["schema"]["features"],
+        "key": manifest["schema"]["key"],
+        "metric": manifest["metric"],
+        "metrics": evaluation["challenger"],
+        "champion": evaluation.get("champion"),
+        "higher_is_better": {name: METRICS[name].greater_is_better for name in evaluation["challenger"]},
+        "importance": manifest.get("importance") or [],
+        "reasons": manifest["verdict"]["reasons"],
+        "estimator": manifest["estimator"],
+        "rows": manifest["rows"],
+        "limits": manifest["limits"],
+        "snapshot": manifest["digests"]["snapshot"],
+        "created": manifest["created"],
+        "example": example,
+    }

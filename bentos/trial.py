@@ -2,8 +2,8 @@
 
 import csv
 import io
+import json
 import secrets
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,20 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bentos.package import Bento, bentoml_environment
+from bentos import workers
+from bentos.package import Bento
 from bentos.wire import word
 from pipeline.artifact import Artifact, load_artifact
 from pipeline.errors import ArtifactError
 from pipeline.predict import Answers, disagreements, joined
-from pipeline.processes import free_port, leashed, wait_until
 from pipeline.schema import Schema
 
 if TYPE_CHECKING:
     import httpx
 
 START_SECONDS = 120.0
-BROKEN = "Application startup failed"
-"""What a worker logs when the service cannot start; BentoML then starts another, and another, and waits for it."""
+STOP_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
 SHOWN = 5
 
@@ -58,25 +57,32 @@ def try_bento(bento: Bento, artifact: Artifact) -> Trial:
         load_artifact(bento.path / "src" / "artifact", expected=artifact.digest)
     except ArtifactError as error:
         return Trial(False, (str(error),))
-    port, token = free_port(), secrets.token_urlsafe()
+    token = secrets.token_urlsafe()
     with tempfile.TemporaryDirectory(prefix="evergreen-trial-") as folder:
         here, log = Path(folder), Path(folder) / "log"
         # BentoML empties its home's folder of metrics when a server starts: one home for two servers would blind one.
-        env = bentoml_environment(here) | {"EVERGREEN_TRIAL": token, "EVERGREEN_ARTIFACT": artifact.digest}
-        for name in ("EVERGREEN_RELEASE", "EVERGREEN_TOKENS"):
-            env.pop(name, None)
-        with leashed(serve_command(bento, "127.0.0.1", port), env, here, log) as server:
-            started = time.monotonic()
-            with _client(port) as client:
-                if not wait_until(lambda: _ready(client) or _broken(log), server, START_SECONDS) or _broken(log):
-                    tail = log.read_text(errors="replace")[-2000:].strip()
-                    return Trial(False, (f"the package did not become ready; its log ends: {tail}",))
-                return _ask(client, token, bento, artifact, time.monotonic() - started)
+        env = {"EVERGREEN_TRIAL": token, "EVERGREEN_ARTIFACT": artifact.digest}
+        env |= dict.fromkeys(("EVERGREEN_RELEASE", "EVERGREEN_TOKENS", "EVERGREEN_CORS"), "")
+        with workers.listen("127.0.0.1", 0) as listener, log.open("wb") as output:
+            worker = workers.start(bento, None, listener, here, env, log=output)
+            try:
+                if not worker.becomes_ready(START_SECONDS):
+                    return Trial(False, (f"the package did not become ready; its log ends: {_said(log)[-2000:]}",))
+                with _client(listener.getsockname()[1]) as client:
+                    return _ask(client, token, bento, artifact, time.monotonic() - worker.started)
+            finally:
+                worker.stop(STOP_SECONDS)
 
 
-def serve_command(bento: Bento, host: str, port: int) -> list[str]:
-    """Return the command that serves a Bento with plain BentoML."""
-    return [sys.executable, "-m", "bentoml", "serve", str(bento.path), "--host", host, "--port", str(port)]
+def _said(log: Path) -> str:
+    """Return what was logged as a person reads it."""
+    said = []
+    for line in log.read_text(errors="replace").splitlines():
+        try:
+            said.append(json.loads(line)["message"])
+        except (ValueError, KeyError, TypeError):
+            said.append(line)
+    return "\n".join(said).strip()
 
 
 def _client(port: int) -> "httpx.Client":
@@ -84,19 +90,6 @@ def _client(port: int) -> "httpx.Client":
 
     # No proxy from the environment: the trial never leaves this machine.
     return httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=ANSWER_SECONDS, trust_env=False)
-
-
-def _ready(client: "httpx.Client") -> bool:
-    import httpx
-
-    try:
-        return client.get("/readyz", timeout=1.0).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
-def _broken(log: Path) -> bool:
-    return BROKEN in log.read_text(errors="replace")
 
 
 def _ask(client: "httpx.Client", token: str, bento: Bento, artifact: Artifact, start_seconds: float) -> Trial:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -55,16 +56,21 @@ def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 3000,
     workers: Annotated[int, typer.Option(min=1, help="How many processes answer.")] = 1,
+    certificate: Annotated[Path | None, typer.Option("--ssl-certfile", help="A TLS certificate, for HTTPS.")] = None,
+    key: Annotated[Path | None, typer.Option("--ssl-keyfile", help="The certificate's key.")] = None,
+    cors: Annotated[
+        list[str] | None, typer.Option("--cors-origin", help="An origin whose pages may ask; may be repeated.")
+    ] = None,
 ) -> None:
-    """Serve the champion of a model over HTTP."""
+    """Serve the champion of a model over HTTP, and each next champion without losing a request. Ctrl-C ends it."""
     with _errors(as_json=False):
-        from bentos.server import champion_bento
-        from bentos.server import serve as serve_release
+        from bentos import server
 
         _known(model)
-        release, bento = champion_bento(_ledger(), model, settings().folder("bentoml"))
-        typer.echo(f"release {release.number} of {model}, {bento.tag}, on http://{host}:{port}", err=True)
-        serve_release(release, bento, settings().folder("serving", f"{model}-{port}"), host, port, workers)
+        options = server.Options(host, port, workers, certificate, key, tuple(cors or ()))
+        server.serve(
+            _ledger(), model, settings().folder("bentoml"), settings().folder("serving", f"{model}-{port}"), options
+        )
 
 
 @app.command()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from pipeline import digest
@@ -107,6 +108,7 @@ def write_artifact(
         "schema": schema.to_dict(),
         "labels": list(answers.labels),
         "scale": scale,
+        "target_quantiles": _deciles(y) if spec.task.kind == "regression" else [],
         "estimator": trained.chosen,
         "rows": {"training": trained.training_rows, "holdout": trained.holdout_rows},
         "holdout": trained.rule.to_dict(),
@@ -160,6 +162,11 @@ def load_artifact(folder: Path, expected: str | None = None) -> Artifact:
         if not (folder / name).is_file():
             raise ArtifactError(f"{folder} is not whole: it has no {name}; run again to write it anew")
     return Artifact(folder, found, manifest)
+
+
+def _deciles(y: NDArray[np.float64]) -> list[float]:
+    """Return the deciles of a target in three digits, so that they are the same from one release to most others."""
+    return sorted({float(f"{value:.3g}") for value in np.quantile(y, np.arange(0.1, 1, 0.1))})
 
 
 def _golden(

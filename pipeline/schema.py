@@ -198,6 +198,11 @@ def to_frame(table: "pyarrow.Table", features: Sequence[Feature]) -> "pandas.Dat
 
 def to_table(rows: Sequence[Mapping[str, Any]], features: Sequence[Feature]) -> "pyarrow.Table":
     """Return rows of plain values (numbers, texts, booleans, datetimes, None) as a table; what a row lacks is null."""
+    return table_of({feature.name: [row.get(feature.name) for row in rows] for feature in features}, features)
+
+
+def table_of(columns: Mapping[str, Sequence[Any]], features: Sequence[Feature]) -> "pyarrow.Table":
+    """Return columns of plain values, one per feature, None where null, as a table."""
     import pyarrow as pa
 
     arrow = {
@@ -206,6 +211,4 @@ def to_table(rows: Sequence[Mapping[str, Any]], features: Sequence[Feature]) -> 
         "timestamp": pa.timestamp("us"),
         "text": pa.string(),
     }
-    return pa.table(
-        {feature.name: pa.array([row.get(feature.name) for row in rows], arrow[feature.type]) for feature in features}
-    )
+    return pa.table({feature.name: pa.array(list(columns[feature.name]), arrow[feature.type]) for feature in features})

@@ -152,7 +152,7 @@ class Project:
 def copy_of_the_project(folder, url):
     """Copy the four rooms into a folder, and give them the tiny model, its suite and its data."""
     for room in ("pipeline", "expectations", "bentos", "flows"):
-        shutil.copytree(CHECKOUT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(CHECKOUT / room, folder / room, ignore=shutil.ignore_patterns("web", "__pycache__"))
     project = Project(folder, {"PREFECT_API_URL": url, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"})
     project.write("pipeline/models/points.py", MODEL)
     project.write("expectations/suites/points.py", SUITE)

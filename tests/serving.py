@@ -38,7 +38,7 @@ class Served:
         return self.client.post("/predict", content=text, headers={"Content-Type": "text/csv"})
 
     def workers(self):
-        return [pid for pid, _ in processes_with("_bentoml_impl.worker", f"--ppid={self.process.pid}")]
+        return [pid for pid, _ in processes_with("bentos.worker", f"--ppid={self.process.pid}")]
 
 
 @contextmanager

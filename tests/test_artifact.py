@@ -191,7 +191,9 @@ def test_a_pipeline_of_known_steps_is_answered_by_a_plan_proven_on_thousands_of_
     assert answers["proof"]["rows"] > 2000
     rows, golden = artifact.golden()
     program = artifact.program()
-    again = program(*columns_of(parsed(rows, artifact.schema.features), program.plan))
+    again = program(
+        *columns_of(to_table(parsed(rows, artifact.schema.features), artifact.schema.features), program.plan)
+    )
     assert disagreements(again, golden, artifact.manifest["scale"]) == []
 
 

@@ -153,10 +153,10 @@ def test_a_row_that_the_estimator_refuses_is_unanswerable_for_all_rows_asked_wit
     estimator = fitted(Ridge())
     program = Program(compile_pipeline(estimator, FEATURES))
     rows = [{"area": 50.0, "rooms": 2.0, "new": True, "kind": "flat"}, {"area": 1e308, "rooms": -1e308}]
-    assert np.isfinite(program(*columns_of(rows[:1], program.plan)).predictions).all()
+    assert np.isfinite(program(*columns_of(to_table(rows[:1], FEATURES), program.plan)).predictions).all()
     overflowing = changed(program.plan, "shift_scale", "scale", lambda scale: scale * 1e-10)
     with pytest.raises(UnanswerableError):
-        Program(overflowing)(*columns_of(rows, program.plan))
+        Program(overflowing)(*columns_of(to_table(rows, FEATURES), program.plan))
 
 
 def test_rows_and_columns_become_the_same_matrix_as_the_frame_that_estimators_are_given():
@@ -165,8 +165,9 @@ def test_rows_and_columns_become_the_same_matrix_as_the_frame_that_estimators_ar
     rows = [first, {"area": None, "rooms": -2.5, "new": False, "kind": None, "other": 3}]
     table = to_table(rows, FEATURES)
     frame = to_frame(table, FEATURES)
-    for given_rows in (rows, table, table.select(["kind", "area", "new", "rooms"])):
-        numbers, texts = columns_of(given_rows, plan)
+    columns = {name: [row.get(name) for row in rows] for name in ("area", "rooms", "new", "kind", "other")}
+    for held in (columns, table, table.select(["kind", "area", "new", "rooms"])):
+        numbers, texts = columns_of(held, plan)
         np.testing.assert_array_equal(numbers, frame[["area", "rooms", "new"]].to_numpy())
         assert [list(column) for column in texts] == [["a", None]]
     numbers, texts = columns_of(table.select(["area"]), plan)
@@ -209,7 +210,7 @@ import sys
 from pathlib import Path
 from pipeline.compiled import Program, columns_of, load_plan
 plan = load_plan(Path(sys.argv[1]))
-Program(plan)(*columns_of([{"area": 50.0, "kind": "flat"}], plan))
+Program(plan)(*columns_of({"area": [50.0], "rooms": [None], "new": [None], "kind": ["flat"]}, plan))
 print([name for name in ("pandas", "sklearn", "feature_engine", "scipy", "pyarrow") if name in sys.modules])
 """
     assert run_python(code, tmp_path) == "[]"
@@ -347,7 +348,7 @@ def test_no_pipeline_differs_in_silence(pipeline, seed, nulls, size, rows):
 def _refused(pipeline, program, row):
     """Whether a row, where the program cannot answer it, is one that the pipeline has no finite answer to."""
     try:
-        program(*columns_of([row], program.plan))
+        program(*columns_of(to_table([row], COLUMNS), program.plan))
     except UnanswerableError:
         try:
             answers = predict(pipeline, to_frame(to_table([row], COLUMNS), COLUMNS))

@@ -452,3 +452,12 @@ def test_texts_that_reach_a_step_of_numbers_are_not_compiled():
     steps.fit(to_frame(TRAINING, FEATURES))
     with pytest.raises(UncompilableError, match="text reaches a step that takes numbers"):
         program_of(steps, FEATURES)
+
+
+def test_a_function_of_booleans_which_numpy_computes_in_16_bits_is_left_to_the_estimator():
+    transformer = make_pipeline(MissingIndicator(features="all"), FunctionTransformer(np.exp))
+    frame = to_frame(GAPS, NUMBERS)
+    assert transformer.fit_transform(frame).dtype == np.float16
+    builder = Builder(NUMBERS)
+    with pytest.raises(UncompilableError, match="booleans reach it"):
+        compile_transformer(transformer, input_table(NUMBERS, builder), builder)

@@ -71,12 +71,13 @@ def server(released, tmp_path_factory):
         yield server
         workers = server.workers()
     assert server.process.returncode is not None
-    assert until(lambda: not any(pid in workers for pid, _ in processes_with("_bentoml_impl.worker")), 5)
+    assert until(lambda: not any(pid in workers for pid, _ in processes_with("bentos.worker")), 5)
 
 
 def requests_counted(server):
     lines = server.client.get("/metrics").text.splitlines()
-    return sum(float(line.rpartition(" ")[2]) for line in lines if "request_total{" in line and "/predict" in line)
+    counted = 'evergreen_requests_total{model="points",path="/predict",status="200"}'
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(counted))
 
 
 def plane(row):
@@ -134,7 +135,7 @@ def test_a_server_started_after_a_rollback_answers_as_the_earlier_release_and_ct
     assert (said["release"], newer["release"]) == (1, 2)
     assert said["predictions"] == pytest.approx([plane(row) for row in ROWS], abs=0.7)
     assert not np.allclose(said["predictions"], newer["predictions"], rtol=1e-6)
-    assert until(lambda: not processes_with(str(project.home)), 5)
+    assert until(lambda: not any(pid in workers for pid, _ in processes_with("bentos.worker")), 5)
 
 
 def test_what_was_never_released_cannot_be_served_and_the_command_that_makes_it_is_named(released):

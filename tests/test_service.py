@@ -1,13 +1,11 @@
-"""The whole HTTP contract, asked of a real `bentoml serve` on the folder that a Bento carries."""
+"""The whole HTTP contract, of the folder that a Bento carries: under a worker of ours, and under `bentoml serve`."""
 
 import asyncio
 import csv
-import html
 import io
 import itertools
 import json
 import os
-import shlex
 import shutil
 import signal
 import socket
@@ -31,6 +29,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
+from bentos import workers
+from bentos.package import LEFT_OUT, Bento
 from pipeline import digest
 from pipeline.artifact import write_artifact
 from pipeline.evaluate import evaluate
@@ -110,7 +110,7 @@ def trained(folder: Path, **parts: Any) -> Model:
     verdict = decide(evaluation, spec.gate)
     write_artifact(spec, snapshot, challenger, evaluation, verdict, digests, (), source / "artifact")
     for package in ("pipeline", "bentos"):
-        shutil.copytree(CHECKOUT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(CHECKOUT / package, source / package, ignore=shutil.ignore_patterns(*LEFT_OUT))
     (source / "bentofile.yaml").write_text('service: "bentos.service:Endpoint"\n')
     return Model(source, challenger.estimator(), snapshot.digest)
 
@@ -140,7 +140,7 @@ def classification(folder: Path) -> Model:
 
 
 class Server:
-    """A running `bentoml serve`: its client, its model and its log."""
+    """A running service: its client, its model and its log."""
 
     def __init__(self, model: Model, client: httpx.Client, log: Path) -> None:
         self.model, self.client, self._log = model, client, log
@@ -157,6 +157,22 @@ class Server:
 
 
 def serving(model: Model, home: Path, **environment: str) -> Iterator[Server]:
+    """A worker of evergreen's on the model."""
+    log = home / "log"
+    with workers.listen("127.0.0.1", 0) as listener, log.open("wb") as out:
+        port = listener.getsockname()[1]
+        bento = Bento("", model.folder.parent, "")
+        worker = workers.start(bento, None, listener, home, environment, log=out)
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+                assert worker.becomes_ready(60), log.read_text()
+                yield Server(model, client, log)
+        finally:
+            worker.stop(10)
+
+
+def bentoml_serving(model: Model, home: Path, **environment: str) -> Iterator[Server]:
+    """Plain `bentoml serve` on the model."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -189,11 +205,15 @@ def serving(model: Model, home: Path, **environment: str) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    model = regression(tmp_path_factory.mktemp("houses"))
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return regression(tmp_path_factory.mktemp("houses"))
+
+
+@pytest.fixture(scope="module", params=[serving, bentoml_serving], ids=["worker", "bentoml serve"])
+def server(model: Model, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Server]:
     named = digest.of_folder(model.folder / "artifact")
     home = tmp_path_factory.mktemp("home")
-    yield from serving(model, home, EVERGREEN_RELEASE="7", EVERGREEN_TRIAL=TOKEN, EVERGREEN_ARTIFACT=named)
+    yield from request.param(model, home, EVERGREEN_RELEASE="7", EVERGREEN_TRIAL=TOKEN, EVERGREEN_ARTIFACT=named)
 
 
 @pytest.fixture(scope="module")
@@ -291,18 +311,24 @@ def test_a_feature_that_is_null_or_absent_is_predicted_as_in_training_alone_and_
     assert together[:1] == alone
 
 
-@pytest.mark.parametrize("kind", ["server", "classifier"])
-def test_a_row_is_predicted_alone_exactly_as_in_a_batch(kind, request):
-    server = request.getfixturevalue(kind)
+def alone_and_together(server):
+    """The answers to rows asked one by one, and at once."""
     rows = [
         {**HOUSE, "area": area, "rooms": None if area % 3 else area % 7, "town": town}
         for area, town in zip(range(50, 79), itertools.cycle(["Ames", "Nevada", "Rome"]), strict=False)
     ]
-    together, alone = server.ask(*rows).json(), [server.ask(row).json() for row in rows]
-    assert len(alone) == 29
+    assert len(rows) == 29
+    return [server.ask(row).json() for row in rows], server.ask(*rows).json()
+
+
+def test_a_row_is_predicted_alone_exactly_as_in_a_batch(server):
+    alone, together = alone_and_together(server)
     assert [one["predictions"][0] for one in alone] == together["predictions"]
-    if kind == "classifier":
-        assert [one["probabilities"][0] for one in alone] == together["probabilities"]
+
+
+def test_a_row_has_the_same_probabilities_alone_as_in_a_batch(classifier):
+    alone, together = alone_and_together(classifier)
+    assert [one["probabilities"][0] for one in alone] == together["probabilities"]
 
 
 def test_key_target_and_ignored_columns_are_accepted_and_never_reach_the_model(server):
@@ -479,22 +505,6 @@ def test_the_model_card_says_what_the_model_is(server):
     assert (card["snapshot"], card["created"]) == (server.model.snapshot, manifest["created"])
 
 
-def test_the_page_for_people_has_a_request_that_works_when_pasted(server):
-    page = server.client.get("/")
-    assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert "src=" not in page.text
-    assert "<h1>houses</h1>" in page.text
-    command = shlex.split(html.unescape(page.text.partition("<code>")[2].partition("</code>")[0]))
-    assert command[1] == f"http://{server.client.base_url.netloc.decode()}/predict"
-    assert server.send(command[-1].encode()).status_code == 200
-
-
-def test_the_page_escapes_what_the_caller_sends(server):
-    page = server.client.get("/", headers={"Host": "<script>'\"["})
-    assert page.status_code == 200
-    assert "<script" not in page.text
-
-
 def test_the_openapi_page_is_at_docs_and_needs_no_other_host(server):
     page = server.client.get("/docs")
     assert "swagger-ui" in page.text
@@ -567,11 +577,11 @@ def test_without_an_environment_there_is_no_release_and_no_trial(classifier):
 
 
 @pytest.fixture
-def endpoint(server, monkeypatch):
+def endpoint(model, monkeypatch):
     """The endpoint of the served artifact, in this process."""
     from bentos import service
 
-    monkeypatch.setattr(service, "ARTIFACT", server.model.folder / "artifact")
+    monkeypatch.setattr(service, "ARTIFACT", model.folder / "artifact")
     return service.Endpoint()
 
 
@@ -579,7 +589,7 @@ def in_process(endpoint):
     """A client of the contract in this process, with nothing of BentoML's behind it."""
     from starlette.applications import Starlette
 
-    from bentos.service import Contract
+    from bentos.contract import Contract
 
     return httpx.AsyncClient(
         transport=httpx.ASGITransport(Contract(Starlette(), lambda: endpoint)), base_url="http://test"
@@ -596,7 +606,7 @@ class Broken:
 
 
 def test_a_crash_is_500_without_a_trace_a_path_or_data_and_the_log_has_the_trace(endpoint, caplog):
-    endpoint.program, endpoint.estimator = None, Broken()
+    endpoint.served.program, endpoint.served.estimator = None, Broken()
 
     async def asked() -> httpx.Response:
         async with in_process(endpoint) as client:
@@ -624,8 +634,8 @@ class Slow:
 
 
 def test_other_requests_are_answered_while_a_prediction_runs(endpoint):
-    slow = endpoint.estimator = Slow()
-    endpoint.program = None
+    slow = endpoint.served.estimator = Slow()
+    endpoint.served.program = None
 
     async def asked() -> list[int]:
         async with in_process(endpoint) as client:
@@ -641,8 +651,8 @@ def test_other_requests_are_answered_while_a_prediction_runs(endpoint):
 
 
 def test_a_prediction_that_takes_too_long_is_504_and_others_are_answered(endpoint):
-    slow = endpoint.estimator = Slow()
-    endpoint.program, endpoint.seconds = None, 0.2
+    slow = endpoint.served.estimator = Slow()
+    endpoint.served.program, endpoint.seconds = None, 0.2
 
     async def asked() -> list[httpx.Response]:
         async with in_process(endpoint) as client:
@@ -670,8 +680,8 @@ def test_a_body_that_does_not_arrive_is_408(endpoint):
 
 
 def test_more_at_once_than_the_limit_are_429_and_told_when_to_come_back(endpoint):
-    slow = endpoint.estimator = Slow()
-    endpoint.program, endpoint.most_at_once = None, 1
+    slow = endpoint.served.estimator = Slow()
+    endpoint.served.program, endpoint.most_at_once = None, 1
 
     async def asked() -> list[httpx.Response]:
         async with in_process(endpoint) as client:
@@ -722,11 +732,11 @@ def test_every_answer_bears_its_release(server):
     assert server.ask(HOUSE).headers["evergreen-release"] == str(server.ask(HOUSE).json()["release"])
 
 
-def test_an_artifact_of_another_digest_is_refused_before_it_is_loaded(server, monkeypatch):
+def test_an_artifact_of_another_digest_is_refused_before_it_is_loaded(model, monkeypatch):
     from bentos import service
     from pipeline.errors import ArtifactError
 
-    monkeypatch.setattr(service, "ARTIFACT", server.model.folder / "artifact")
+    monkeypatch.setattr(service, "ARTIFACT", model.folder / "artifact")
     monkeypatch.setenv("EVERGREEN_ARTIFACT", "0" * 64)
     with pytest.raises(ArtifactError, match="not 0000"):
         service.Endpoint()

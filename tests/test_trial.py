@@ -146,7 +146,7 @@ def test_answers_may_differ_by_rounding_and_not_by_a_billionth(bento, factor, pa
 
 
 def test_a_service_that_cannot_start_is_reported_with_the_end_of_its_log_and_not_waited_for(bento, monkeypatch):
-    """BentoML starts a broken worker again and again; were that waited for, this would take the ten minutes."""
+    """Were a worker waited for that has ended, this would take the ten minutes."""
     monkeypatch.setattr("bentos.trial.START_SECONDS", 600)
     inside = bento.path / "src/artifact"
     (inside / "model.joblib").write_bytes(b"no pickle")
@@ -194,7 +194,7 @@ def test_what_a_package_lacks_is_not_made_up_for_by_the_checkout(bento, develope
 def test_no_process_outlives_a_trial_whose_caller_was_killed(project, bento, tmp_path):
     caller = project.start(bento.tag, str(tmp_path), code=TRIED)
     try:
-        assert until(lambda: processes_with(f"_bentoml_impl.worker.service {bento.path}"))
+        assert until(lambda: processes_with(f"bentos.worker {bento.path}"))
     finally:
         caller.send_signal(signal.SIGKILL)
         project.finish(caller)

@@ -3,7 +3,7 @@
 compile_pipeline    a fitted estimator -> Plan, or UncompilableError with the step and why
 save_plan, load_plan    a Plan <-> JSON and arrays in a folder, never code
 Program     a Plan made ready to run: answers to numbers and texts, or UnanswerableError: ask the estimator
-columns_of  rows of a request, or an Arrow table -> the numbers and texts that a Program takes
+columns_of  columns of a request, or an Arrow table -> the numbers and texts that a Program takes
 prove       estimator and program, asked the same thousands of rows -> Proof
 
 Compiling needs scikit-learn; running needs NumPy, and SciPy's special functions where a plan says so.

@@ -1,4 +1,4 @@
-"""Rows as a program takes them, with the conversions of `pipeline.schema.to_frame`."""
+"""Columns of a request or of an Arrow table as a program takes them, with the conversions of `schema.to_frame`."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,21 +12,19 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-def columns_of(rows: "Sequence[Mapping[str, Any]] | pyarrow.Table", plan: Plan) -> tuple[Array, list[Texts]]:
+def columns_of(columns: "Mapping[str, Sequence[Any]] | pyarrow.Table", plan: Plan) -> tuple[Array, list[Texts]]:
     """Return the numbers, shape (rows, numbers), NaN where null, and the texts by feature, None where null.
 
-    Rows hold plain values, already checked against the schema; what one lacks is null.
+    Columns hold plain values, already checked against the schema, None where null; those of a table may be absent.
     """
-    if isinstance(rows, Sequence):
-        return _from_rows(rows, plan)
-    return _from_arrow(rows, plan)
-
-
-def _from_rows(rows: Sequence[Mapping[str, Any]], plan: Plan) -> tuple[Array, list[Texts]]:
-    # float64 makes None NaN and True 1.
-    numbers = np.array([list(map(row.get, plan.numbers)) for row in rows], dtype=np.float64)
-    texts = zip(*(map(row.get, plan.texts) for row in rows), strict=True)
-    return numbers.reshape(len(rows), len(plan.numbers)), list(texts)
+    if not isinstance(columns, Mapping):
+        return _from_arrow(columns, plan)
+    texts = [columns[name] for name in plan.texts]
+    if not plan.numbers:
+        return np.empty((len(next(iter(columns.values()))), 0)), texts
+    # float64 makes None NaN and True 1. Sums over a row depend on its layout in the last bits: all are laid out alike.
+    numbers = np.array([columns[name] for name in plan.numbers], dtype=np.float64)
+    return np.ascontiguousarray(numbers.T), texts
 
 
 def _from_arrow(table: "pyarrow.Table", plan: Plan) -> tuple[Array, list[Texts]]:

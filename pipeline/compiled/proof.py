@@ -169,7 +169,9 @@ def _edge(edges: Array, known: Sequence[Any], rng: np.random.Generator) -> float
 
 def _answer(program: Program, row: Row) -> Answers | None:
     try:
-        return program(*columns_of([row], program.plan))
+        return program(
+            *columns_of({name: (row.get(name),) for name in (*program.plan.numbers, *program.plan.texts)}, program.plan)
+        )
     except UnanswerableError:
         return None
 

@@ -15,11 +15,15 @@ class UncompilableError(Exception):
 
 @dataclass(frozen=True)
 class Number:
-    """A column of numbers: column `index` of the matrix in a register, and what NaN became (None: still NaN)."""
+    """A column of numbers: column `index` of the matrix in a register, and what NaN became (None: still NaN).
+
+    Where it may be `boolean` to scikit-learn, NumPy's functions may count in fewer bits.
+    """
 
     register: int
     index: int
     missing: float | None = None
+    boolean: bool = False
 
     def sure(self, builder: Builder) -> Sure:
         """Return what is known of the column's values."""

@@ -163,6 +163,8 @@ def missing_indicator(transformer: Any, table: Table, builder: Builder) -> Table
         never = [place for place in range(len(table.columns)) if place not in transformer.features_]
         table = checked_for_nulls(table, never, builder)
     result = _indicators(table.take(transformer.features_.tolist()), builder)
+    told = tuple(replace(column, boolean=True) for column in result.columns if isinstance(column, Number))
+    result = replace(result, columns=told)
     sparse = transformer.sparse is True or (transformer.sparse == "auto" and table.sparse)
     return named(transformer, table, replace(result, sparse=sparse))
 
@@ -366,6 +368,8 @@ def function_transformer(transformer: Any, table: Table, builder: Builder) -> Ta
         table = replace(checked(table, builder, missing=False), names=None)
     if function is None:
         return table
+    if any(isinstance(column, Number) and column.boolean for column in table.columns):
+        raise UncompilableError("booleans reach it, of which NumPy makes numbers of 16 bits")
     name = getattr(function, "__name__", repr(function))
     known = getattr(np, name, None)
     if not isinstance(known, np.ufunc) or known is not function:

@@ -1,0 +1,376 @@
+"""The HTTP contract as an ASGI application, outside of everything of BentoML's: what it does not answer goes through.
+
+It reads no more than the limits allow, refuses with problem details, names the release and the request in every answer,
+counts, and logs a line; never a value of a feature, never a token.
+"""
+
+import asyncio
+import hmac
+import itertools
+import json
+import logging
+import re
+import secrets
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bentos import logs, page, problems, wire
+from bentos.batch import Batch, nulls_and_unseen
+from bentos.problems import Problem
+from bentos.served import QUICK_BYTES, trace
+from bentos.together import Together
+from pipeline.predict import Answers
+
+if TYPE_CHECKING:
+    from bentos.service import Endpoint
+
+THREADS = 4
+"""How many threads of a worker predict what takes longer; the event loop stays free."""
+FLUSH_SECONDS = 0.25
+"""How long counts and lines of the log are gathered."""
+THEIRS = ("/livez", "/readyz", "/healthz", "/metrics", "/schema.json")
+"""What BentoML answers, besides /static_content/."""
+OPEN = ("/livez", "/readyz", "/trial", "/", "/page.js", "/page.css")
+"""What needs no bearer token: the page asks for it; the trial has one of its own."""
+PROBES = ("/livez", "/readyz", "/healthz", "/metrics")
+"""What is logged only when it fails: machines ask it all day."""
+UNAUTHORIZED = Problem(
+    401, "A token is needed here: send it as `Authorization: Bearer ...`.", headers={"WWW-Authenticate": "Bearer"}
+)
+_READ = ("GET", "HEAD")
+_MEDIA = {wire.JSON: b"application/json", wire.CSV: b"text/csv; charset=utf-8"}
+_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+
+logger = logging.getLogger("evergreen")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer as it is sent."""
+
+    body: bytes
+    media: bytes
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request and what became of it."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    headers: dict[bytes, bytes]
+    id: bytes
+    status: int = 0
+    rows: int | None = None
+
+
+class Contract:
+    """Answers requests as the contract says."""
+
+    def __init__(self, app: ASGIApp, endpoint: "Callable[[], Endpoint]") -> None:
+        self.app, self._endpoint = app, endpoint
+        self.draining = False
+        """Whether this worker is about to end: every answer then asks its client to connect anew."""
+        self.degraded: str | None = None
+        """Why this server does not serve what it should, which /readyz then says."""
+        self.under_way = 0
+        self.since: dict[object, float] = {}
+        """When each prediction that runs in a thread was begun."""
+        self._ready: Endpoint | None = None
+        self._ids = (b"%s-%x" % (secrets.token_hex(4).encode(), number) for number in itertools.count(1))
+        self._lines: list[str] = []
+        self._log = logs.stderr()
+        self._flushing = False
+        self._routes: dict[str, tuple[tuple[str, ...], Callable[[Exchange], Awaitable[Reply | Problem]]]] = {
+            "/predict": (("POST",), self._predict),
+            "/model": (_READ, self._model),
+            "/history": (_READ, self._history),
+            "/docs": (_READ, self._docs),
+            "/docs.json": (_READ, self._openapi),
+            "/trial": (_READ, self._trial),
+            **dict.fromkeys(page.FILES, (_READ, self._page)),
+        }
+
+    @property
+    def endpoint(self) -> "Endpoint":
+        """The service's own instance, which BentoML makes when it starts."""
+        if self._ready is None:
+            self._ready = endpoint = self._endpoint()
+            self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="predict")
+            self._together = Together(endpoint.served.ask_together, self._threads, endpoint.metrics.together)
+        return self._ready
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, whatever happens."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        begun = time.perf_counter()
+        headers = dict(scope["headers"])
+        sent_id = headers.get(b"x-request-id")
+        known = sent_id is not None and _ID.fullmatch(sent_id)
+        exchange = Exchange(scope, receive, send, headers, sent_id if known else next(self._ids))  # type: ignore[arg-type]
+        try:
+            reply = await self._answer(exchange)
+            if reply is not None:
+                await self._send(exchange, reply)
+        except ConnectionError:
+            exchange.status = 499
+        except Exception as error:
+            logger.error("request %s: %s broke\n%s", exchange.id.decode(), scope["method"], trace(error))
+            if exchange.status == 0:
+                broke = Problem(500, "Something broke here; the server's log says what.")
+                await self._send(exchange, _refusal(broke))
+        self._note(exchange, time.perf_counter() - begun)
+
+    async def _answer(self, exchange: Exchange) -> Reply | None:
+        scope = exchange.scope
+        path = scope["path"]
+        if self.endpoint.tokens and path not in OPEN and not self._bears_token(exchange):
+            return _refusal(UNAUTHORIZED)
+        if path == "/readyz" and self.degraded is not None:
+            return _json({"status": "degraded", "reason": self.degraded})
+        route = self._routes.get(path)
+        if route is None or (path == "/trial" and not self._is_trial(exchange)):
+            if path in THEIRS or path.startswith("/static_content/"):
+                return await self._pass(exchange)
+            return _refusal(_not_found(path))
+        methods, answer = route
+        if scope["method"] not in methods:
+            return _refusal(_not_allowed(scope["method"], ", ".join(methods)))
+        reply = await answer(exchange)
+        return _refusal(reply) if isinstance(reply, Problem) else reply
+
+    async def _predict(self, exchange: Exchange) -> Reply | Problem:
+        endpoint, headers = self.endpoint, exchange.headers
+        media = wire.media_type(headers.get(b"content-type", b""), headers.get(b"content-encoding", b""))
+        if isinstance(media, Problem):
+            return media
+        if self.under_way >= endpoint.most_at_once:
+            said = f"{endpoint.most_at_once} requests are under way, which is the most at once; ask again in a second."
+            return Problem(429, said, headers={"Retry-After": "1"})
+        self.under_way += 1
+        try:
+            async with asyncio.timeout(endpoint.seconds):
+                body = await _body(exchange, endpoint.most_bytes)
+        except TimeoutError:
+            return Problem(408, f"The body did not arrive within {endpoint.seconds:g} s.")
+        finally:
+            self.under_way -= 1
+        if isinstance(body, Problem):
+            return body
+        return await self._answer_body(exchange, media, body)
+
+    async def _answer_body(self, exchange: Exchange, media: str, body: bytes) -> Reply | Problem:
+        served, metrics = self.endpoint.served, self.endpoint.metrics
+        small = len(body) <= QUICK_BYTES
+        try:
+            batch = served.read(media, body) if small else await self._in_thread(served.read, media, body)
+            if isinstance(batch, Problem):
+                return batch
+            exchange.rows = batch.size
+            answers = await self._ask(batch, small)
+            if isinstance(answers, Problem):
+                return answers
+            metrics.asked(*nulls_and_unseen(batch, served.categories))
+            metrics.predicted(answers)
+            written = (
+                served.write(media, answers, batch)
+                if small
+                else await self._in_thread(served.write, media, answers, batch)
+            )
+        except TimeoutError:
+            return Problem(504, f"The prediction took longer than {self.endpoint.seconds:g} s; send fewer rows.")
+        return Reply(written, _MEDIA[media])
+
+    async def _ask(self, batch: Batch, small: bool) -> Answers | Problem:
+        endpoint = self.endpoint
+        if endpoint.served.program is None:
+            answers = await self._in_time(self._together.ask(batch))
+            if isinstance(answers, Exception):
+                raise answers
+            return answers
+        endpoint.metrics.together(batch.size)
+        if small and (answers := endpoint.served.ask_quickly(batch)) is not None:
+            return answers
+        return await self._in_thread(endpoint.served.ask, batch)
+
+    async def _in_thread(self, work: Callable[..., Any], *given: Any) -> Any:
+        return await self._in_time(asyncio.get_running_loop().run_in_executor(self._threads, work, *given))
+
+    async def _in_time(self, work: "asyncio.Future[Any]") -> Any:
+        """Return the result of work in a thread; TimeoutError when it is late: it cannot be stopped, and counts."""
+        self.under_way += 1
+        self.since[work] = time.monotonic()
+        work.add_done_callback(self._ended)
+        await asyncio.wait({work}, timeout=self.endpoint.seconds)
+        if not work.done():
+            raise TimeoutError
+        return work.result()
+
+    def _ended(self, work: "asyncio.Future[Any]") -> None:
+        self.under_way -= 1
+        self.since.pop(work, None)
+        if not work.cancelled():
+            work.exception()
+
+    async def _model(self, _: Exchange) -> Reply:
+        return _json(self.endpoint.card)
+
+    async def _history(self, _: Exchange) -> Reply:
+        return _json({"model": self.endpoint.served.name, "releases": self.endpoint.history()})
+
+    async def _page(self, exchange: Exchange) -> Reply:
+        file = page.FILES[exchange.scope["path"]]
+        content = self.endpoint.page[file.name]
+        headers = {**page.HEADERS, "ETag": content.etag, "Vary": "Accept-Encoding"}
+        if exchange.headers.get(b"if-none-match") == content.etag.encode():
+            return Reply(b"", file.media, 304, headers)
+        if b"gzip" in exchange.headers.get(b"accept-encoding", b""):
+            return Reply(content.gzipped, file.media, headers={**headers, "Content-Encoding": "gzip"})
+        return Reply(content.plain, file.media, headers=headers)
+
+    async def _docs(self, _: Exchange) -> Reply:
+        return Reply(page.DOCS.encode(), b"text/html; charset=utf-8", headers=page.DOCS_HEADERS)
+
+    async def _openapi(self, _: Exchange) -> Reply:
+        return _json(self.endpoint.openapi())
+
+    async def _trial(self, _: Exchange) -> Reply:
+        modules = {
+            name: getattr(module, "__file__", None)
+            for name, module in list(sys.modules.items())
+            if name.partition(".")[0] in ("pipeline", "bentos")
+        }
+        return _json({"modules": modules})
+
+    def _bears_token(self, exchange: Exchange) -> bool:
+        """Tell whether a request bears one of the tokens, in a time that does not tell which."""
+        kind, _, sent = exchange.headers.get(b"authorization", b"").partition(b" ")
+        same = [hmac.compare_digest(sent, token.encode()) for token in self.endpoint.tokens]
+        return kind.lower() == b"bearer" and any(same)
+
+    def _is_trial(self, exchange: Exchange) -> bool:
+        token = self.endpoint.trial_token
+        sent = exchange.headers.get(b"authorization", b"")
+        return token is not None and hmac.compare_digest(sent, f"Bearer {token}".encode())
+
+    async def _pass(self, exchange: Exchange) -> Reply | None:
+        """Let BentoML answer; its refusals become problems, which are returned instead of sent."""
+        if exchange.scope["path"] == "/metrics":
+            self.endpoint.metrics.flush()
+        refused: Problem | None = None
+
+        async def sending(message: Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start":
+                refused = _theirs(exchange.scope, message)
+                if refused is None:
+                    exchange.status = message["status"]
+                    message = {**message, "headers": [*message["headers"], *self._marks(exchange)]}
+            if refused is None:
+                await exchange.send(message)
+
+        await self.app(exchange.scope, exchange.receive, sending)
+        return None if refused is None else _refusal(refused)
+
+    async def _send(self, exchange: Exchange, reply: Reply) -> None:
+        exchange.status = reply.status
+        headers = [
+            (b"content-type", reply.media),
+            (b"content-length", b"%d" % len(reply.body)),
+            *self._marks(exchange),
+            *((name.lower().encode(), value.encode()) for name, value in reply.headers.items()),
+        ]
+        await exchange.send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await exchange.send({"type": "http.response.body", "body": reply.body})
+
+    def _marks(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
+        """Return the headers that every answer has."""
+        marks = [(b"evergreen-release", self.endpoint.release_mark), (b"x-request-id", exchange.id)]
+        return [*marks, (b"connection", b"close")] if self.draining else marks
+
+    def _note(self, exchange: Exchange, seconds: float) -> None:
+        path, status = exchange.scope["path"], exchange.status
+        known = path in self._routes or path in THEIRS
+        self.endpoint.metrics.answered(path if known else "other", status, seconds)
+        if path not in PROBES or status >= 400:
+            self._lines.append(_line(exchange, seconds, self.endpoint.release_mark.decode()))
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
+
+    def flush(self) -> None:
+        """Hand on the counts and the lines that were gathered."""
+        self._flushing = False
+        self.endpoint.metrics.flush()
+        if self._lines:
+            self._log.write("".join(self._lines))
+            self._lines.clear()
+
+
+def _line(exchange: Exchange, seconds: float, release: str) -> str:
+    """Return the line of the log for a request; what the caller chose is written as JSON writes it."""
+    now, scope = time.time(), exchange.scope
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03}Z"
+    path = json.dumps(scope["path"][:200])
+    rows = "null" if exchange.rows is None else exchange.rows
+    return (
+        f'{{"time": "{stamp}", "level": "info", "event": "request", "request": "{exchange.id.decode()}", '
+        f'"method": {json.dumps(scope["method"][:20])}, "path": {path}, "status": {exchange.status}, '
+        f'"milliseconds": {seconds * 1000:.3f}, "rows": {rows}, "release": "{release}"}}\n'
+    )
+
+
+async def _body(exchange: Exchange, most: int) -> bytes | Problem:
+    """Return the body of a request, or its refusal as soon as it is known to be longer than `most` bytes."""
+    refused = Problem(413, f"The body is longer than {most} bytes, which is the most; send the rows in parts.")
+    said = exchange.headers.get(b"content-length", b"")
+    if said.isdigit() and int(said) > most:
+        return refused
+    body = bytearray()
+    while True:
+        message = await exchange.receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionResetError
+        part = message.get("body", b"")
+        if len(body) + len(part) > most:
+            return refused
+        if not message.get("more_body"):
+            return bytes(body + part) if body else part
+        body += part
+
+
+def _json(value: Any) -> Reply:
+    return Reply(json.dumps(value, ensure_ascii=False).encode(), b"application/json")
+
+
+def _refusal(problem: Problem) -> Reply:
+    return Reply(problem.body(), problems.MEDIA_TYPE.encode(), problem.status, problem.headers)
+
+
+def _not_found(path: str) -> Problem:
+    return Problem(404, f"There is no {path[:100]} here; / says what there is.")
+
+
+def _not_allowed(method: str, allowed: str) -> Problem:
+    return Problem(405, f"{method[:20]} is not for this path; use {allowed}.", headers={"Allow": allowed})
+
+
+def _theirs(scope: Scope, start: Message) -> Problem | None:
+    """Return BentoML's own refusal as a problem; None when it is none. A redirect to a path with a slash is a 404."""
+    status = start["status"]
+    if status in (307, 404):
+        return _not_found(scope["path"])
+    if status == 405:
+        allowed = dict(start["headers"]).get(b"allow", b"GET, HEAD").decode()
+        return _not_allowed(scope["method"], ", ".join(sorted(allowed.split(", "))))
+    return Problem(status, "The server cannot answer this now.") if status >= 400 else None

@@ -1,0 +1,82 @@
+"""Logs as JSON, a line each, written by a thread of their own: a reader that hangs never holds up a request."""
+
+import json
+import logging
+import os
+import threading
+from datetime import UTC, datetime
+from functools import cache
+from queue import Full, Queue
+
+MOST_WAITING = 10_000
+"""Lines that wait for a reader; the ones that come then are dropped, and their number is said later."""
+
+
+class Lines:
+    """A file of lines, appended to in the background."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.dropped = 0
+        self._waiting: Queue[str] = Queue(MOST_WAITING)
+        threading.Thread(target=self._write_on, name="log", daemon=True).start()
+
+    def write(self, lines: str) -> None:
+        """Append whole lines, soon."""
+        try:
+            self._waiting.put_nowait(lines)
+        except Full:
+            self.dropped += lines.count("\n")
+
+    def flush(self, seconds: float = 1.0) -> None:
+        """Wait until everything is written, but not for long."""
+        done = threading.Thread(target=self._waiting.join, daemon=True)
+        done.start()
+        done.join(seconds)
+
+    def _write_on(self) -> None:
+        while True:
+            text = self._waiting.get()
+            if self.dropped:
+                dropped, self.dropped = self.dropped, 0
+                text += line("warning", "log", message=f"{dropped} lines were dropped: nobody read fast enough")
+            data = text.encode(errors="backslashreplace")
+            try:
+                while data:
+                    data = data[os.write(self.descriptor, data) :]
+            except OSError:
+                self.dropped += text.count("\n")
+            self._waiting.task_done()
+
+
+def line(level: str, event: str, **facts: object) -> str:
+    """Return a line of the log."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return json.dumps({"time": now, "level": level, "event": event, **facts}, ensure_ascii=False) + "\n"
+
+
+class JsonHandler(logging.Handler):
+    """What Python's logging says, as lines."""
+
+    def __init__(self, lines: Lines) -> None:
+        super().__init__()
+        self.lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record as a line."""
+        self.lines.write(line(record.levelname.lower(), record.name, message=self.format(record)))
+
+
+@cache
+def stderr() -> Lines:
+    """Return this process's standard error."""
+    return Lines(2)
+
+
+def to_stderr() -> Lines:
+    """Send everything that is logged in this process to its standard error, as JSON lines."""
+    lines = stderr()
+    root = logging.getLogger()
+    root.handlers[:] = [JsonHandler(lines)]
+    root.setLevel(logging.INFO)
+    return lines

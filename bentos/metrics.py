@@ -1,0 +1,106 @@
+"""What the endpoint counts, for Prometheus: noted in plain numbers while requests run, added up a little later.
+
+A count or an observation costs prometheus_client a lock and a write each; a hundred noted together cost little more
+than one. Every worker writes to files of its own in PROMETHEUS_MULTIPROC_DIR, and /metrics adds them up.
+"""
+
+from collections import Counter as Counts
+from collections.abc import Mapping, Sequence
+from functools import cache
+from http import HTTPStatus
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from pipeline.predict import Answers
+
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+
+
+class Metrics:
+    """The counts of one worker; `flush` hands on what was noted."""
+
+    def __init__(self, model: str, release: int | None, edges: Sequence[float]) -> None:
+        self.model = model
+        self.all = families(tuple(edges))
+        self.all.release.labels(model).set(release or 0)
+        self._counts: Counts[tuple[Any, tuple[str, ...]]] = Counts()
+        self._seconds: list[float] = []
+        self._batch_rows: list[int] = []
+        self._predicted: list[Any] = []
+
+    def answered(self, path: str, status: int, seconds: float) -> None:
+        """Note an answer; `path` is one of few."""
+        self._counts[self.all.requests, (path, str(status))] += 1
+        if path == "/predict":
+            self._seconds.append(seconds)
+        if status >= 400:
+            self._counts[self.all.errors, (HTTPStatus(status).phrase.lower().replace(" ", "-"),)] += 1
+
+    def asked(self, nulls: Mapping[str, int], unseen: Mapping[str, int]) -> None:
+        """Note what the features of a batch held."""
+        for name, count in nulls.items():
+            self._counts[self.all.nulls, (name,)] += count
+        for name, count in unseen.items():
+            self._counts[self.all.unseen, (name,)] += count
+
+    def together(self, rows: int) -> None:
+        """Note how many rows were predicted at once."""
+        self._batch_rows.append(rows)
+
+    def predicted(self, answers: Answers) -> None:
+        """Note predictions."""
+        self._predicted.append(answers.predictions)
+
+    def flush(self) -> None:
+        """Add what was noted to what Prometheus reads."""
+        counts, self._counts = self._counts, Counts()
+        for (metric, values), count in counts.items():
+            metric.labels(self.model, *values).inc(count)
+        if self._seconds:
+            seconds, self._seconds = self._seconds, []
+            observe(self.all.seconds.labels(self.model), np.array(seconds))
+        if self._batch_rows:
+            rows, self._batch_rows = self._batch_rows, []
+            observe(self.all.batch_rows.labels(self.model), np.array(rows))
+        if self._predicted:
+            predicted, self._predicted = np.concatenate(self._predicted), []
+            self.all.rows.labels(self.model).inc(len(predicted))
+            if self.all.predictions is not None:
+                observe(self.all.predictions.labels(self.model), predicted)
+            else:
+                for label, count in Counts(predicted.tolist()).items():
+                    self.all.labels.labels(self.model, str(label)).inc(count)
+
+
+@cache
+def families(edges: tuple[float, ...]) -> SimpleNamespace:
+    """Return what is counted in this process; `edges` are the buckets of predictions, none where they are labels."""
+    # Not before: what prometheus_client does in its processes it asks of the environment when it is imported.
+    from prometheus_client import Counter, Gauge, Histogram
+
+    unseen = "Values of features that training never saw"
+    return SimpleNamespace(
+        requests=Counter("evergreen_requests_total", "Requests", ["model", "path", "status"]),
+        errors=Counter("evergreen_errors_total", "Requests that were refused or broke", ["model", "kind"]),
+        rows=Counter("evergreen_rows_total", "Rows predicted", ["model"]),
+        nulls=Counter("evergreen_nulls_total", "Nulls in features of rows predicted", ["model", "feature"]),
+        unseen=Counter("evergreen_unseen_categories_total", unseen, ["model", "feature"]),
+        labels=Counter("evergreen_predicted_labels_total", "Predictions by label", ["model", "label"]),
+        seconds=Histogram("evergreen_predict_seconds", "Time to answer POST /predict", ["model"], buckets=SECONDS),
+        batch_rows=Histogram("evergreen_batch_rows", "Rows predicted at once", ["model"], buckets=ROWS),
+        predictions=Histogram("evergreen_prediction", "Predicted values", ["model"], buckets=edges) if edges else None,
+        release=Gauge("evergreen_release", "The release that answers", ["model"], multiprocess_mode="livemostrecent"),
+    )
+
+
+def observe(histogram: Any, values: Any) -> None:
+    """Observe many values at once; a bucket holds what is at most its upper bound."""
+    # prometheus_client has no public way to observe more than one value; the test of this function holds it to that.
+    places = np.searchsorted(histogram._upper_bounds, values, side="left")
+    for place, count in enumerate(np.bincount(places).tolist()):
+        if count:
+            histogram._buckets[place].inc(count)
+    histogram._sum.inc(float(np.sum(values)))

@@ -1,0 +1,151 @@
+"""A model ready to answer: bytes in, columns, predictions, bytes out; no HTTP and no BentoML in it."""
+
+import json
+import logging
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cached_property
+from typing import Any
+
+from bentos import problems, strict, wire
+from bentos.batch import Batch, joined
+from bentos.problems import Found, Problem
+from bentos.quick import QuickReader
+from pipeline.artifact import Artifact
+from pipeline.compiled import UnanswerableError, columns_of
+from pipeline.errors import ArtifactError
+from pipeline.predict import Answers, disagreements, predict, taken
+from pipeline.schema import table_of, to_frame
+
+BLOCK = 16
+"""Rows go to the estimator in whole blocks of this many, so that none is predicted otherwise for its company."""
+QUICK_BYTES = 16_384
+"""A compiled plan answers a body up to this size in a few milliseconds at most."""
+
+logger = logging.getLogger("evergreen")
+
+
+class ServedModel:
+    """The model of an artifact, with all that a request needs made ready once."""
+
+    def __init__(self, artifact: Artifact, release: int | None) -> None:
+        self.artifact, self.release = artifact, release
+        self.name: str = artifact.manifest["model"]
+        self.schema = artifact.schema
+        self.most_rows: int = artifact.manifest["limits"]["rows"]
+        self.quick = QuickReader(artifact.schema, self.most_rows)
+        self.categories = {
+            feature.name: frozenset(feature.categories)
+            for feature in artifact.schema.features
+            if feature.categories is not None
+        }
+        self.program = artifact.program()
+        if self.program is None:
+            self.estimator  # noqa: B018  loaded before the first request
+
+    @cached_property
+    def estimator(self) -> Any:
+        """The trained pipeline; where a plan answers it is loaded only for rows that the plan leaves to it."""
+        return self.artifact.estimator()
+
+    def check(self) -> None:
+        """Raise ArtifactError unless the golden rows are answered as the trained pipeline answered them."""
+        rows, expected = self.artifact.golden()
+        batch = strict.read_json(json.dumps({"records": rows}).encode(), self.schema, len(rows))
+        answers = batch if isinstance(batch, Problem) else self.ask(batch)
+        if isinstance(answers, Problem):
+            raise ArtifactError(f"the golden rows of {self.name} are refused: {answers.detail}")
+        if wrong := disagreements(answers, expected, self.artifact.manifest["scale"]):
+            raise ArtifactError(f"{self.name} does not answer as it was trained, {len(wrong)} golden rows: {wrong[0]}")
+
+    def read(self, media: str, body: bytes) -> Batch | Problem:
+        """Return the rows of a body of JSON or CSV, or why it is refused."""
+        if media == wire.JSON:
+            return self.quick.json(body) or strict.read_json(body, self.schema, self.most_rows)
+        return self.quick.csv(body) or strict.read_csv(body, self.schema, self.most_rows)
+
+    def write(self, media: str, answers: Answers, batch: Batch) -> bytes:
+        """Return the answers to a batch in the form in which it was asked."""
+        if media == wire.JSON:
+            return wire.write_json(answers, self.name, self.release)
+        return wire.write_csv(answers, batch.keys)
+
+    def ask(self, batch: Batch) -> Answers | Problem:
+        """Return the answers to a batch, or a refusal that names the rows to which there is none."""
+        try:
+            answers = self._predict(batch)
+            bad = wire.unanswered(answers)
+        except Exception as error:
+            bad = self._refused(batch)
+            if not bad:
+                raise
+            logger.warning("the model raised on %d rows of %d\n%s", len(bad), batch.size, trace(error))
+        if not bad:
+            return answers
+        found = Found()
+        for row in bad:
+            found.add(row, None, "the model has no answer for this row")
+        return found.problem() or answers
+
+    def ask_quickly(self, batch: Batch) -> Answers | None:
+        """Return the answers of the compiled plan; None where there is none, or it leaves a row to the estimator."""
+        if self.program is not None:
+            with suppress(UnanswerableError):
+                return self.program(*columns_of(batch.columns, self.program.plan))
+        return None
+
+    def ask_together(self, batches: Sequence[Batch]) -> list[Answers | Problem | Exception]:
+        """Return the answers to each of several batches, predicted at once; one that is refused spoils no other."""
+        if len(batches) > 1:
+            with suppress(Exception):
+                answers = self._predict(joined(batches))
+                if not wire.unanswered(answers):
+                    return _parted(answers, [batch.size for batch in batches])
+        return [self._ask_alone(batch) for batch in batches]
+
+    def _ask_alone(self, batch: Batch) -> Answers | Problem | Exception:
+        try:
+            return self.ask(batch)
+        except Exception as error:
+            return error
+
+    def _predict(self, batch: Batch) -> Answers:
+        answers = self.ask_quickly(batch)
+        if answers is not None:
+            return answers
+        table = table_of(batch.columns, self.schema.features)
+        # Linear algebra rounds the rows that fill no whole block of its kernels otherwise. What pads is cut off again.
+        padding = -batch.size % BLOCK
+        table = table.take([*range(batch.size), *[batch.size - 1] * padding])
+        return taken(predict(self.estimator, to_frame(table, self.schema.features)), slice(batch.size))
+
+    def _refused(self, batch: Batch) -> list[int]:
+        """Return the first rows that the estimator raises on when alone, found by halving."""
+        bad: list[int] = []
+        parts = [range(batch.size)]
+        while parts and len(bad) < problems.MOST_LISTED:
+            part = parts.pop()
+            try:
+                self._predict(batch.part(part.start, part.stop))
+            except Exception:
+                if len(part) == 1:
+                    bad.append(part.start)
+                else:
+                    middle = len(part) // 2
+                    parts += [part[middle:], part[:middle]]
+        return bad
+
+
+def _parted(answers: Answers, sizes: Sequence[int]) -> list[Answers | Problem | Exception]:
+    parts: list[Answers | Problem | Exception] = []
+    start = 0
+    for size in sizes:
+        parts.append(taken(answers, slice(start, start + size)))
+        start += size
+    return parts
+
+
+def trace(error: BaseException) -> str:
+    """Return an exception's frames and type; its message may quote values of a request, which no log should carry."""
+    return "".join(traceback.format_tb(error.__traceback__)) + type(error).__qualname__

@@ -1,0 +1,237 @@
+"""One process that answers requests on a socket it was given: `python -m bentos.worker` in the folder of a package.
+
+It reports to who started it over a second socket, a JSON object a line: {"state": "ready"} once it answers as it was
+trained, {"state": "alive", "oldest": seconds} every second, {"state": "stuck"} when a prediction never ends; and is
+told there {"do": "drain"}, to answer what comes on its connections until they are gone and end, or {"do": "degraded",
+"why": ...}. When the other end closes, it ends: it never outlives who started it.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from bentos import logs, problems
+from bentos.contract import Contract
+from bentos.problems import Problem
+
+HEADER_SECONDS = 10.0
+"""How long a client may take to send the head of a request, from connecting or from its first byte on."""
+HEADER_BYTES = 65_536
+KEEP_ALIVE_SECONDS = 75
+"""How long a connection may idle; longer than the proxies before it wait, so that it is they who close it."""
+DRAIN_SECONDS = 30.0
+"""How long a worker that is to end waits for its connections."""
+DRAIN_IDLE_SECONDS = 5.0
+"""How long it waits for a request on those that are idle."""
+STUCK_FACTOR = 3.0
+"""A prediction that takes so many times the seconds a request may take will not end."""
+
+
+class Protocol(HttpToolsProtocol):
+    """HTTP/1.1 as uvicorn speaks it, with an end to heads that are too slow or too long, and problems for garbage."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.head: asyncio.TimerHandle | None = None
+        self.head_bytes = 0
+        self.idle_since = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the head of the first request."""
+        super().connection_made(transport)
+        self.idle_since = time.monotonic()
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        self._have_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read, but no more than HEADER_BYTES of a head."""
+        if self.head is not None:
+            self.head_bytes += len(data)
+            # What comes with it of a body is not much: it would have ended the head.
+            if self.head_bytes > HEADER_BYTES:
+                super().data_received(data)
+                if self.head is not None and not self.transport.is_closing():
+                    self._refuse(Problem(431, f"The head of the request is longer than {HEADER_BYTES} bytes."))
+                return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """Begin to wait for the head of another request."""
+        super().on_message_begin()
+        if self.head is None:
+            self._await_head()
+
+    def on_headers_complete(self) -> None:
+        """Wait no more."""
+        self._have_head()
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """Note since when the connection idles."""
+        self.idle_since = time.monotonic()
+        super().on_response_complete()
+
+    def idles(self) -> bool:
+        """Tell whether no request is under way."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002
+        """Refuse what is no HTTP."""
+        self._refuse(Problem(400, "The request is not HTTP/1.1."))
+
+    def _await_head(self) -> None:
+        self.head_bytes = 0
+        self.head = self.loop.call_later(HEADER_SECONDS, self._too_slow)
+
+    def _have_head(self) -> None:
+        if self.head is not None:
+            self.head.cancel()
+            self.head = None
+
+    def _too_slow(self) -> None:
+        self.head = None
+        if self.transport.is_closing() or not self.idles():
+            return
+        if not self.head_bytes:
+            # Browsers connect in advance, and would take an answer for that to their next request.
+            self.transport.close()
+        else:
+            self._refuse(Problem(408, f"The head of the request did not arrive within {HEADER_SECONDS:g} s."))
+
+    def _refuse(self, problem: Problem) -> None:
+        self._have_head()
+        body = problem.body()
+        phrase = json.loads(body)["title"].encode()
+        head = b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        self.transport.write(head % (problem.status, phrase, problems.MEDIA_TYPE.encode(), len(body)) + body)
+        self.transport.close()
+
+
+class Worker:
+    """The server of one process, and its line to who started it."""
+
+    def __init__(self, contract: Callable[..., Any], server: uvicorn.Server, line: socket.socket) -> None:
+        self.server, self.line = server, line
+        # Around the contract there may be what answers for other origins.
+        self.contract: Contract = contract if isinstance(contract, Contract) else contract.app  # type: ignore[attr-defined]
+
+    async def run(self, listener: socket.socket) -> None:
+        """Serve until told to end."""
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self._listen, args=(loop,), name="line", daemon=True).start()
+        report = loop.create_task(self._report())
+        await self.server.serve(sockets=[listener])
+        report.cancel()
+        self.contract.flush()
+
+    def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        for told in orders(self.line):
+            if told["do"] == "drain":
+                asyncio.run_coroutine_threadsafe(self._drain(), loop)
+            elif told["do"] == "degraded":
+                self.contract.degraded = told["why"]
+        # The other end is gone. What is in flight is answered; what hangs is left behind.
+        loop.call_soon_threadsafe(setattr, self.server, "should_exit", True)
+        time.sleep(DRAIN_IDLE_SECONDS)
+        os._exit(1)
+
+    async def _report(self) -> None:
+        while not self.server.started:
+            await asyncio.sleep(0.01)
+        self._say(state="ready")
+        while True:
+            await asyncio.sleep(1.0)
+            oldest = max((time.monotonic() - begun for begun in self.contract.since.values()), default=0.0)
+            stuck = oldest > STUCK_FACTOR * self.contract.endpoint.seconds + 1.0
+            self._say(state="stuck" if stuck else "alive", oldest=round(oldest, 1))
+
+    async def _drain(self) -> None:
+        """Take no new connection, answer what comes on the others, asking them to close, and end when they are gone."""
+        self.contract.draining = True
+        for server in self.server.servers:
+            server.close()
+        end = time.monotonic() + DRAIN_SECONDS
+        connections = self.server.server_state.connections
+        while connections and time.monotonic() < end:
+            await asyncio.sleep(0.05)
+            for connection in list(connections):
+                if isinstance(connection, Protocol) and connection.idles():
+                    idle = time.monotonic() - connection.idle_since
+                    if idle > DRAIN_IDLE_SECONDS:
+                        connection.transport.close()
+        self.server.should_exit = True
+
+    def _say(self, **said: object) -> None:
+        try:
+            self.line.sendall(json.dumps(said).encode() + b"\n")
+        except OSError:
+            self.server.should_exit = True
+
+
+def orders(line: socket.socket) -> Any:
+    """Yield what the other end says, until it closes."""
+    with line.makefile("rb") as lines:
+        for one in lines:
+            yield json.loads(one)
+
+
+def serve(listener: socket.socket, line: socket.socket, certificate: str | None, key: str | None) -> None:
+    """Answer requests on a listening socket until told to end over the line."""
+    log = logs.to_stderr()
+    from bentos.service import Endpoint
+
+    app = Endpoint.to_asgi()  # type: ignore[attr-defined]  # mypy takes no class decorators
+    config = uvicorn.Config(
+        app,
+        http=Protocol,
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=int(DRAIN_SECONDS),
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+    )
+    server = uvicorn.Server(config)
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(Worker(app, server, line).run(listener))
+    log.flush()
+
+
+def main() -> None:
+    """Read the numbers of the two sockets from the command line, and serve."""
+    parser = argparse.ArgumentParser(prog="bentos.worker")
+    parser.add_argument("package", help="for people who look at processes; it is the folder this starts in that counts")
+    parser.add_argument("--listener", type=int, required=True)
+    parser.add_argument("--line", type=int, required=True)
+    parser.add_argument("--ssl-certfile")
+    parser.add_argument("--ssl-keyfile")
+    given = parser.parse_args()
+    # Ctrl-C reaches every process of a terminal; the one that started this says when it is to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    listener, line = socket.socket(fileno=given.listener), socket.socket(fileno=given.line)
+    serve(listener, line, given.ssl_certfile, given.ssl_keyfile)
+    # What is left to do is Python's own end, which takes longer than a release has time for.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Starting the processes that answer requests, and hearing from them; what they say is in `bentos.worker`."""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from bentos.package import Bento, bentoml_environment
+from pipeline.errors import ServerError
+
+BACKLOG = 2048
+
+
+@dataclass
+class Worker:
+    """One process of a package: "starting", "ready" or "draining", and when it was last heard of."""
+
+    process: "subprocess.Popen[bytes]"
+    line: socket.socket
+    release: int | None
+    state: str = "starting"
+    started: float = field(default_factory=time.monotonic)
+    heard: float = field(default_factory=time.monotonic)
+    _said: bytes = b""
+
+    @property
+    def gone(self) -> bool:
+        """Whether the process has ended."""
+        return self.process.poll() is not None
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """Yield what it said since it was last listened to; does not wait."""
+        with suppress(BlockingIOError, ConnectionError):
+            while part := self.line.recv(65_536):
+                self._said += part
+        *lines, self._said = self._said.split(b"\n")
+        for one in lines:
+            self.heard = time.monotonic()
+            yield json.loads(one)
+
+    def becomes_ready(self, seconds: float) -> bool:
+        """Wait until it says that it is ready; False when it ended or the time is over before."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not self.gone:
+            select.select([self.line], [], [], 1.0)
+            if any(said["state"] == "ready" for said in self.messages()):
+                self.state = "ready"
+                return True
+        return False
+
+    def tell(self, **order: object) -> None:
+        """Tell it something."""
+        with suppress(OSError):
+            self.line.sendall(json.dumps(order).encode() + b"\n")
+
+    def kill(self) -> None:
+        """End it and whatever it started, at once."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.line.close()
+
+    def stop(self, seconds: float) -> None:
+        """Let it answer what is in flight, and end."""
+        with suppress(ProcessLookupError):
+            self.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+        self.kill()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens, which workers share; ServerError when that cannot be."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ServerError(f"cannot listen on {host}, port {port}: {error.strerror}; give another one") from error
+    listener.setblocking(False)
+    return listener
+
+
+def start(
+    bento: Bento,
+    release: int | None,
+    listener: socket.socket,
+    folder: Path,
+    env: Mapping[str, str],
+    options: Sequence[str] = (),
+    log: BinaryIO | None = None,
+) -> Worker:
+    """Start a process that serves a package on a listening socket, with the package's own code and nothing else's.
+
+    `folder` is the home of BentoML and of counts that workers share; `env` says what is served, as `bentos.service`
+    has it; what is logged goes to `log`, or to where this process logs.
+    """
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    counts = folder / "metrics"
+    counts.mkdir(parents=True, exist_ok=True)
+    # More threads than cores in each worker only take turns: measured 73 against 203 requests a second.
+    settled = {"PROMETHEUS_MULTIPROC_DIR": str(counts), "OMP_NUM_THREADS": "1"}
+    with theirs:
+        numbers = [listener.fileno(), theirs.fileno()]
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "bentos.worker"),
+                *(str(bento.path), "--listener", str(numbers[0]), "--line", str(numbers[1])),
+                *options,
+            ],
+            cwd=bento.path / "src",
+            env={**bentoml_environment(folder), **settled, **env},
+            pass_fds=numbers,
+            stdin=subprocess.DEVNULL,
+            stdout=log or sys.stderr.fileno(),
+            stderr=log or sys.stderr.fileno(),
+            # Ctrl-C is for who started it.
+            start_new_session=True,
+        )
+    return Worker(process, ours, release)
