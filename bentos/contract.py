@@ -86,7 +86,8 @@ class Contract:
         self.since: dict[object, float] = {}
         """When each prediction that runs in a thread was begun."""
         self._ready: Endpoint | None = None
-        self._ids = (b"%s-%x" % (secrets.token_hex(4).encode(), number) for number in itertools.count(1))
+        own = secrets.token_hex(4).encode()
+        self._ids = (b"%s-%x" % (own, number) for number in itertools.count(1))
         self._lines: list[str] = []
         self._log = logs.stderr()
         self._flushing = False

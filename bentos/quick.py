@@ -110,9 +110,13 @@ class QuickReader:
         table = self._table(body, header)
         if table is None or not 0 < table.num_rows <= self.most_rows:
             return None
+        chunks = {name: column.chunks for name, column in zip(table.column_names, table.columns, strict=True)}
         columns: dict[str, Any] = {}
         for feature in self.schema.features:
-            column = self._column(feature, table)
+            parts = chunks.get(feature.name)
+            if parts is not None and len(parts) != 1:
+                return None
+            column = [None] * table.num_rows if parts is None else self._column(feature, parts[0])
             if column is None:
                 return None
             columns[feature.name] = column
@@ -143,14 +147,8 @@ class QuickReader:
         except pa.ArrowException:
             return None
 
-    def _column(self, feature: Feature, table: "pyarrow.Table") -> Any:
+    def _column(self, feature: Feature, chunk: "pyarrow.Array") -> Any:
         """Return a feature's values, or None where the strict reader should look at them."""
-        if feature.name not in table.column_names:
-            return [None] * table.num_rows
-        column = table.column(feature.name)
-        if column.num_chunks != 1:
-            return None
-        chunk = column.chunk(0)
         if feature.type == "number":
             values = chunk.to_numpy(zero_copy_only=False)
             missing = np.isnan(values)

@@ -59,13 +59,16 @@ def write_csv(answers: Answers, keys: Mapping[str, list[str]]) -> bytes:
     if answers.probabilities is not None:
         header += [f"probability_{word(label)}" for label in answers.labels]
         columns += answers.probabilities.T.tolist()
+    rows = zip(*(map(word, column) for column in columns), strict=True)
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(header)
-    writer.writerows(map(word, row) for row in zip(*columns, strict=True))
+    writer.writerows(rows)
     return text.getvalue().encode()
 
 
 def word(value: Any) -> str:
     """Return a label or value as CSV and JSON keys spell it: text as it is, anything else as JSON writes it."""
+    if isinstance(value, float):
+        return repr(value)
     return value if isinstance(value, str) else json.dumps(value)
