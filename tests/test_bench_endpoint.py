@@ -54,6 +54,11 @@ def test_where_less_is_better_the_ratio_must_not_exceed_the_target(found, said):
     assert verdict(target(found, least=0.5, moonshot=0.25, less_is_better=True)) == said
 
 
+def test_where_only_a_moonshot_is_asked_for_nothing_is_missed():
+    assert verdict(target(1.2, least=None, moonshot=1.0, less_is_better=True)) == "not yet"
+    assert targets_table([target(1.2, least=None)]).splitlines()[2].startswith("| a row | peer | - | 4x |")
+
+
 def test_a_ratio_is_shown_with_its_least_and_greatest():
     assert spread([2.0, 12.34, 1.0]) == "2.00x (1.00 to 12.3)"
     assert spread([1234.4]) == "1,234x (1,234 to 1,234)"

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Target:
-    """One line of the first table: what is compared with what, one ratio per round, and what it should come to."""
+    """One line of the first table: what is compared with what, one ratio per round, and what it should come to.
+
+    Where `least` is None, only the moonshot is asked for.
+    """
 
     work: str
     against: str
     ratios: tuple[float, ...]
-    least: float
+    least: float | None
     moonshot: float
     less_is_better: bool = False
 
@@ -33,6 +36,8 @@ def verdict(target: Target) -> str:
 
     if reached(target.moonshot):
         return "moonshot"
+    if target.least is None:
+        return "not yet"
     return "met" if reached(target.least) else "**not met**"
 
 
@@ -59,6 +64,6 @@ def targets_table(targets: Sequence[Target]) -> str:
     rows = []
     for target in targets:
         sign = "at most " if target.less_is_better else ""
-        limits = [f"{sign}{limit:g}x" for limit in (target.least, target.moonshot)]
+        limits = ["-" if limit is None else f"{sign}{limit:g}x" for limit in (target.least, target.moonshot)]
         rows.append([target.work, target.against, *limits, spread(target.ratios), verdict(target)])
     return table(["work", "against", "at least", "moonshot", "median (min to max)", ""], rows)

@@ -66,7 +66,7 @@ class Running:
 def evergreen(project: Project, model: str, name: str) -> Server:
     """`evergreen serve`, as a user runs it."""
     command = [*EVERGREEN, "serve", model, "--port", "{port}"]
-    return Server(name, command, project.env, project.folder, "/readyz", "/predict", f"`evergreen serve {model}`")
+    return Server(name, command, project.env, project.folder, "/readyz", "/predict", "`evergreen serve MODEL`")
 
 
 def bento(service: str, name: str, about: str, env: Mapping[str, str], folder: Path) -> Server:
