@@ -5,6 +5,12 @@ ARGS ?=
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 PIP = .venv/bin/python -m pip --disable-pip-version-check --no-input --quiet
+# What evergreen is measured against lives in environments of its own.
+define PEERS
+test -x $(@D)/bin/python || .venv/bin/python -m venv $(@D)
+$(@D)/bin/python -m pip --disable-pip-version-check --no-input --quiet install --require-hashes --requirement $(lastword $^)
+touch $@
+endef
 
 .PHONY: run serve ui test test-all lint format bench web web-check requirements clean
 
@@ -32,7 +38,7 @@ format: .venv/dev
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-bench: .venv/dev  ## figures, each beside what it is to be compared with
+bench: .venv/dev .venv-bench/peers .venv-bench-uvicorn/peers  ## figures, each beside what it is to be compared with
 	.venv/bin/python -m bench $(ARGS)
 
 web: bentos/web/node_modules  ## build the page for people, which is committed in bentos/static
@@ -46,12 +52,12 @@ web-check: bentos/web/node_modules  ## its tests, and whether what is committed 
 		{ echo "bentos/static was not built from bentos/web: run \`make web\`, and commit bentos/static" >&2; exit 1; }; }
 
 requirements: .venv/dev  ## pin anew what requirements*.in ask for
-	for file in requirements requirements-dev; do \
+	for file in requirements requirements-dev bench/endpoint/requirements bench/endpoint/requirements-uvicorn; do \
 		.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 			$(ARGS) $$file.in --output-file $$file.txt; done
 
 clean:  ## what was installed and cached; models and history stay in .evergreen
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info bentos/web/node_modules
+	rm -rf .venv .venv-bench .venv-bench-uvicorn .mypy_cache .ruff_cache .pytest_cache *.egg-info bentos/web/node_modules
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "evergreen needs Python 3.11 or newer: install it, or name it: make PYTHON=..." >&2; exit 1; }
@@ -70,3 +76,9 @@ bentos/web/node_modules: bentos/web/package.json bentos/web/package-lock.json
 	@command -v npm > /dev/null || { echo "to build the page, evergreen needs Node 20.19 or newer with npm" >&2; exit 1; }
 	cd bentos/web && npm ci
 	touch $@
+
+.venv-bench/peers: .venv/dev bench/endpoint/requirements.txt
+	$(PEERS)
+
+.venv-bench-uvicorn/peers: .venv/dev bench/endpoint/requirements-uvicorn.txt
+	$(PEERS)
