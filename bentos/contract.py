@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bentos import logs, page, problems, wire
 from bentos.batch import Batch, nulls_and_unseen
+from bentos.forward import Route
 from bentos.problems import Problem
 from bentos.served import QUICK_BYTES, trace
 from bentos.together import Together
@@ -69,6 +70,7 @@ class Exchange:
     send: Send
     headers: dict[bytes, bytes]
     id: bytes
+    release: bytes
     status: int = 0
     rows: int | None = None
 
@@ -82,6 +84,8 @@ class Contract:
         """Whether this worker is about to end: every answer then asks its client to connect anew."""
         self.degraded: str | None = None
         """Why this server does not serve what it should, which /readyz then says."""
+        self.canary: Route | None = None
+        """Where a share of the requests goes."""
         self.under_way = 0
         self.since: dict[object, float] = {}
         """When each prediction that runs in a thread was begun."""
@@ -118,7 +122,8 @@ class Contract:
         headers = dict(scope["headers"])
         sent_id = headers.get(b"x-request-id")
         known = sent_id is not None and _ID.fullmatch(sent_id)
-        exchange = Exchange(scope, receive, send, headers, sent_id if known else next(self._ids))  # type: ignore[arg-type]
+        own = self.endpoint.release_mark
+        exchange = Exchange(scope, receive, send, headers, sent_id if known else next(self._ids), own)  # type: ignore[arg-type]
         try:
             reply = await self._answer(exchange)
             if reply is not None:
@@ -168,6 +173,11 @@ class Contract:
             self.under_way -= 1
         if isinstance(body, Problem):
             return body
+        if self.canary is not None and self.canary.takes():
+            answer = await self.canary.ask(media, body, exchange.id)
+            if answer is not None:
+                exchange.release = answer.release
+                return Reply(answer.body, answer.media, answer.status, answer.headers)
         return await self._answer_body(exchange, media, body)
 
     async def _answer_body(self, exchange: Exchange, media: str, body: bytes) -> Reply | Problem:
@@ -296,15 +306,17 @@ class Contract:
 
     def _marks(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
         """Return the headers that every answer has."""
-        marks = [(b"evergreen-release", self.endpoint.release_mark), (b"x-request-id", exchange.id)]
+        marks = [(b"evergreen-release", exchange.release), (b"x-request-id", exchange.id)]
         return [*marks, (b"connection", b"close")] if self.draining else marks
 
     def _note(self, exchange: Exchange, seconds: float) -> None:
         path, status = exchange.scope["path"], exchange.status
         known = path in self._routes or path in THEIRS
-        self.endpoint.metrics.answered(path if known else "other", status, seconds)
+        # What a canary answered it counts itself.
+        if exchange.release == self.endpoint.release_mark:
+            self.endpoint.metrics.answered(path if known else "other", status, seconds)
         if path not in PROBES or status >= 400:
-            self._lines.append(_line(exchange, seconds, self.endpoint.release_mark.decode()))
+            self._lines.append(_line(exchange, seconds))
         if not self._flushing:
             self._flushing = True
             asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
@@ -318,7 +330,7 @@ class Contract:
             self._lines.clear()
 
 
-def _line(exchange: Exchange, seconds: float, release: str) -> str:
+def _line(exchange: Exchange, seconds: float) -> str:
     """Return the line of the log for a request; what the caller chose is written as JSON writes it."""
     now, scope = time.time(), exchange.scope
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03}Z"
@@ -327,7 +339,7 @@ def _line(exchange: Exchange, seconds: float, release: str) -> str:
     return (
         f'{{"time": "{stamp}", "level": "info", "event": "request", "request": "{exchange.id.decode()}", '
         f'"method": {json.dumps(scope["method"][:20])}, "path": {path}, "status": {exchange.status}, '
-        f'"milliseconds": {seconds * 1000:.3f}, "rows": {rows}, "release": "{release}"}}\n'
+        f'"milliseconds": {seconds * 1000:.3f}, "rows": {rows}, "release": "{exchange.release.decode()}"}}\n'
     )
 
 

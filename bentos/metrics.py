@@ -22,7 +22,9 @@ ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 class Metrics:
     """The counts of one worker; `flush` hands on what was noted."""
 
-    def __init__(self, model: str, release: int | None, edges: Sequence[float]) -> None:
+    def __init__(
+        self, model: str, release: int | None, edges: Sequence[float], tally_edges: Sequence[float] | None = None
+    ) -> None:
         self.model = model
         self.all = families(tuple(edges))
         self.all.release.labels(model).set(release or 0)
@@ -30,12 +32,19 @@ class Metrics:
         self._seconds: list[float] = []
         self._batch_rows: list[int] = []
         self._predicted: list[Any] = []
+        # What supervisors compare two releases by: see bentos.canary.Tally.
+        self.edges = np.array(tally_edges if tally_edges is not None else edges)
+        self._requests = self._errors = self._rows = self._null_count = self._unseen_count = 0
+        self._seconds_counts = np.zeros(len(SECONDS) + 1, dtype=np.int64)
+        self._prediction_counts: Counts[str] = Counts()
 
     def answered(self, path: str, status: int, seconds: float) -> None:
         """Note an answer; `path` is one of few."""
         self._counts[self.all.requests, (path, str(status))] += 1
         if path == "/predict":
             self._seconds.append(seconds)
+            self._requests += 1
+            self._errors += status >= 500
         if status >= 400:
             self._counts[self.all.errors, (HTTPStatus(status).phrase.lower().replace(" ", "-"),)] += 1
 
@@ -43,8 +52,10 @@ class Metrics:
         """Note what the features of a batch held."""
         for name, count in nulls.items():
             self._counts[self.all.nulls, (name,)] += count
+            self._null_count += count
         for name, count in unseen.items():
             self._counts[self.all.unseen, (name,)] += count
+            self._unseen_count += count
 
     def together(self, rows: int) -> None:
         """Note how many rows were predicted at once."""
@@ -60,19 +71,38 @@ class Metrics:
         for (metric, values), count in counts.items():
             metric.labels(self.model, *values).inc(count)
         if self._seconds:
-            seconds, self._seconds = self._seconds, []
-            observe(self.all.seconds.labels(self.model), np.array(seconds))
+            seconds, self._seconds = np.array(self._seconds), []
+            observe(self.all.seconds.labels(self.model), seconds)
+            places = np.searchsorted(SECONDS, seconds, side="left")
+            self._seconds_counts += np.bincount(places, minlength=len(SECONDS) + 1)
         if self._batch_rows:
             rows, self._batch_rows = self._batch_rows, []
             observe(self.all.batch_rows.labels(self.model), np.array(rows))
         if self._predicted:
             predicted, self._predicted = np.concatenate(self._predicted), []
             self.all.rows.labels(self.model).inc(len(predicted))
+            self._rows += len(predicted)
             if self.all.predictions is not None:
                 observe(self.all.predictions.labels(self.model), predicted)
+                places = np.searchsorted(self.edges, predicted, side="left")
+                self._prediction_counts.update(map(str, places.tolist()))
             else:
-                for label, count in Counts(predicted.tolist()).items():
-                    self.all.labels.labels(self.model, str(label)).inc(count)
+                by_label = Counts(map(str, predicted.tolist()))
+                self._prediction_counts.update(by_label)
+                for label, count in by_label.items():
+                    self.all.labels.labels(self.model, label).inc(count)
+
+    def tally(self) -> dict[str, Any]:
+        """Return what was answered since this worker began, as far as it was flushed (see bentos.canary.Tally)."""
+        return {
+            "requests": self._requests,
+            "errors": self._errors,
+            "rows": self._rows,
+            "nulls": self._null_count,
+            "unseen": self._unseen_count,
+            "seconds": self._seconds_counts.tolist(),
+            "predictions": dict(self._prediction_counts),
+        }
 
 
 @cache

@@ -22,8 +22,8 @@ from pipeline.errors import PackageError
 from pipeline.files import whole_folder, write_text
 from pipeline.processes import packaged_environment
 
-LEFT_OUT = ("releases.py", "web", "__pycache__")
-"""What of `bentos/` and `pipeline/` no Bento carries: a package does not know where it will be released, and has the
+LEFT_OUT = ("releases.py", "ledger.py", "migrations", "web", "__pycache__")
+"""What of `bentos/` no Bento carries: a package does not know where it will be released, and has the
 built page in `bentos/static/`, not its sources."""
 
 
@@ -91,8 +91,8 @@ def load_bento(tag: str, home: Path, expected: str | None = None) -> Bento:
 
 
 def _copy_code(checkout: Path, context: Path) -> None:
-    for room in ("pipeline", "bentos"):
-        shutil.copytree(checkout / room, context / room, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    shutil.copytree(checkout / "pipeline", context / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(checkout / "bentos", context / "bentos", ignore=shutil.ignore_patterns(*LEFT_OUT))
 
 
 def _build(model: str, version: str, artifact: Artifact, context: Path, store: Path) -> Path:

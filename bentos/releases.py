@@ -1,86 +1,30 @@
-"""The ledger: what is served, what was served, why.
+"""Releases: what is served, what was served, why.
 
-Rows are only ever added; the champion is the release that the last event names.
+The champion is the release that the last event says; what each server serves, servers say themselves.
 """
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    Column,
-    Connection,
-    Engine,
-    Integer,
-    MetaData,
-    Row,
-    String,
-    Table,
-    Text,
-    UniqueConstraint,
-    create_engine,
-    event,
-    insert,
-    select,
-    text,
-)
+from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from bentos.ledger import EVENTS, RELEASES, RUNS, SERVED, SERVERS
 from pipeline.errors import ReleaseError
 
-_METADATA = MetaData()
+RELEASED, PROMOTED, BACK, WITHDRAWN = "released", "promoted", "rolled back to", "withdrawn"
+"""The kinds of events that settle who is champion: the release of the last of them, or after a withdrawal none."""
+SETTLING = (RELEASED, PROMOTED, BACK, WITHDRAWN)
+CANARY, STOPPED = "canary", "canary stopped"
+"""A release that answers a share of the requests, and the end of that."""
+AWAITING, HELD, UNHELD, ARCHIVED = "awaiting approval", "held", "unheld", "archived"
 
-_RELEASES = Table(
-    "releases",
-    _METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("model", String(64), nullable=False),
-    Column("number", Integer, nullable=False),
-    Column("bento", String(200), nullable=False),
-    Column("digests", JSON, nullable=False),
-    Column("verdict", JSON, nullable=False),
-    Column("evaluation", JSON, nullable=False),
-    Column("trial", JSON, nullable=False),
-    Column("answers", JSON, nullable=False),
-    Column("cause", String(64), nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("created", String(40), nullable=False),
-    Column("replaced", Integer),
-    UniqueConstraint("model", "number"),
-)
-_EVENTS = Table(
-    "events",
-    _METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("model", String(64), nullable=False),
-    Column("sequence", Integer, nullable=False),
-    Column("release", Integer, nullable=False),
-    Column("kind", String(32), nullable=False),
-    Column("cause", String(64), nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("at", String(40), nullable=False),
-    # Two processes that both saw the same last event cannot both add the next one: that is what makes one champion.
-    UniqueConstraint("model", "sequence"),
-)
-_RUNS = Table(
-    "runs",
-    _METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("model", String(64), nullable=False, index=True),
-    Column("outcome", String(32), nullable=False),
-    Column("cause", String(64), nullable=False),
-    Column("reasons", JSON, nullable=False),
-    Column("digests", JSON, nullable=False),
-    Column("release", Integer),
-    Column("started", String(40), nullable=False),
-    Column("seconds", JSON, nullable=False),
-)
-
-WITHDRAWN = "withdrawn"
-"""The kind of event that leaves a model without a champion; every other kind makes its release champion."""
+SILENT_SECONDS = 60
+"""A server that was not heard of for so long is taken for gone."""
 
 VERDICTS = ("released", "kept", "model-rejected")
 """Outcomes that end the matter for a snapshot, spec and code: the next run on the same is `unchanged`."""
@@ -102,16 +46,54 @@ class Release:
     created: str
     replaced: int | None = None
     answers: dict[str, Any] = field(default_factory=dict)
+    canary: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Event:
-    """One change of state of a release: `released` and `rolled back to` make it champion, `withdrawn` leaves none."""
+    """One change of state of a release; `instead` is the champion that it took the place of, where it took one."""
 
     sequence: int
     release: int
     kind: str
     cause: str
+    reason: str
+    at: str
+    instead: int | None = None
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What should be served: the champion, and a release that should answer a share of the requests meanwhile."""
+
+    champion: Release | None
+    canary: Release | None = None
+    held: Event | None = None
+
+
+@dataclass(frozen=True)
+class Server:
+    """What a server said of itself last: the release it serves, how it is, and when that was, in seconds since 1970."""
+
+    server: str
+    release: int | None
+    state: str
+    reason: str
+    seen: int
+
+    @property
+    def alive(self) -> bool:
+        """Whether it was heard of lately."""
+        return time.time() - self.seen < SILENT_SECONDS
+
+
+@dataclass(frozen=True)
+class Served:
+    """One event of a server: it serves a release, or refused it, and why."""
+
+    server: str
+    release: int
+    kind: str
     reason: str
     at: str
 
@@ -138,55 +120,45 @@ def answered_by(release: Release) -> str:
     return f"by the estimator itself: {answers.get('why') or 'it was not compiled'}"
 
 
-def open_ledger(url: str) -> Engine:
-    """Connect to the ledger at a SQLAlchemy URL, making its tables where there are none."""
-    engine = create_engine(url)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_immediate)
-    with engine.begin() as connection:
-        if engine.dialect.name == "postgresql":
-            # Two first runs at once must not both create the tables.
-            connection.execute(text("SELECT pg_advisory_xact_lock(20110101)"))
-        _METADATA.create_all(connection)
-    return engine
-
-
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None
-    connection.execute("PRAGMA busy_timeout = 30000")
-    connection.execute("PRAGMA synchronous = FULL")
-
-
-def _begin_immediate(connection: Connection) -> None:
-    # A deferred transaction that reads first and writes later fails at once when another wrote in between.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
 def champion(engine: Engine, model: str) -> Release | None:
     """Return the release that should be served now; None when nothing was released, or all was withdrawn."""
+    return wished(engine, model).champion
+
+
+def wished(engine: Engine, model: str) -> Wish:
+    """Return what should be served now, and whether a person holds it as it is."""
     with engine.begin() as connection:
-        number = _champion_of(_last_event(connection, model))
-        return None if number is None else _release(connection, model, number)
+        number = _champion_of(connection, model)
+        answering = _last_event(connection, model, (*SETTLING, CANARY, STOPPED))
+        canary = answering.release if answering and answering.kind == CANARY else None
+        held = _last_event(connection, model, (HELD, UNHELD))
+        return Wish(
+            None if number is None else _release(connection, model, number),
+            None if canary is None else _release(connection, model, canary),
+            held if held and held.kind == HELD else None,
+        )
 
 
-def add_release(engine: Engine, release: Release, run: Run | None = None) -> Release:
-    """Make a release champion and record the run that made it, in one transaction; return it with its number.
+def add_release(engine: Engine, release: Release, run: Run | None = None, kind: str = RELEASED) -> Release:
+    """Add a release and record the run that made it, in one transaction; return it with its number.
 
-    `release.number` is ignored. Raises ReleaseError when the champion is no longer the one it was judged against,
-    `release.replaced`: another process came first.
+    It becomes champion; with another `kind`, a CANARY, or one AWAITING approval. `release.number` is ignored. Raises
+    ReleaseError when the champion is no longer the one it was judged against, `release.replaced`: another process came
+    first; and when a person holds the champion.
     """
     try:
         with engine.begin() as connection:
             last = _last_event(connection, release.model)
-            _check_unchanged(release, _champion_of(last))
-            taken = select(_RELEASES.c.number).where(_RELEASES.c.model == release.model)
+            _check_unchanged(release, _champion_of(connection, release.model))
+            _check_not_held(connection, release.model)
+            taken = select(RELEASES.c.number).where(RELEASES.c.model == release.model)
             number = max(connection.execute(taken).scalars(), default=0) + 1
             numbered = Release(**{**asdict(release), "number": number})
-            connection.execute(insert(_RELEASES).values(**asdict(numbered)))
-            _add_event(connection, release.model, last, number, "released", release.cause, release.reason)
+            connection.execute(insert(RELEASES).values(**asdict(numbered)))
+            instead = release.replaced if kind == RELEASED else None
+            _add_event(connection, release.model, last, number, kind, release.cause, release.reason, instead)
             if run is not None:
-                connection.execute(insert(_RUNS).values(**{**asdict(run), "release": number}))
+                connection.execute(insert(RUNS).values(**{**asdict(run), "release": number}))
             return numbered
     except IntegrityError:
         now = champion(engine, release.model)
@@ -194,7 +166,8 @@ def add_release(engine: Engine, release: Release, run: Run | None = None) -> Rel
         raise
 
 
-def _champion_of(last: Event | None) -> int | None:
+def _champion_of(connection: Connection, model: str) -> int | None:
+    last = _last_event(connection, model, SETTLING)
     return None if last is None or last.kind == WITHDRAWN else last.release
 
 
@@ -207,27 +180,136 @@ def _check_unchanged(release: Release, now: int | None) -> None:
         )
 
 
-def rollback(engine: Engine, model: str, to: int | None, cause: str) -> Release:
+def _check_not_held(connection: Connection, model: str) -> None:
+    held = _last_event(connection, model, (HELD, UNHELD))
+    if held and held.kind == HELD:
+        raise ReleaseError(hold_sentence(model, held))
+
+
+def hold_sentence(model: str, held: Event) -> str:
+    """Say that a person holds the champion, since when, why, and what ends it."""
+    return (
+        f"{model} is held at release {held.release} since {held.at} ({held.reason}); `evergreen unhold {model}` ends it"
+    )
+
+
+def going_back(engine: Engine, model: str, to: int | None) -> Release:
+    """Return the release that a rollback would go to: `to`, or what the champion took the place of.
+
+    After `withdraw` that is what was withdrawn. Raises ReleaseError when there is none, or it is champion already.
+    """
+    with engine.begin() as connection:
+        return _going_back(connection, model, to)
+
+
+def _going_back(connection: Connection, model: str, to: int | None) -> Release:
+    last = _last_event(connection, model, SETTLING)
+    if last is None:
+        raise ReleaseError(f"{model} has no release to roll back; `evergreen run {model}` makes the first")
+    now = _champion_of(connection, model)
+    back = last.release if now is None else _release(connection, model, now).replaced
+    wanted = back if to is None else to
+    if wanted is None:
+        raise ReleaseError(f"release {now} of {model} replaced none, so there is nothing to go back to")
+    if wanted == now:
+        raise ReleaseError(f"release {wanted} of {model} is the champion already")
+    release = _release(connection, model, wanted)
+    kinds = {event.kind for event in _events_of(connection, model) if event.release == wanted}
+    if not kinds & {RELEASED, PROMOTED}:
+        raise ReleaseError(
+            f"release {wanted} of {model} was never champion, so there is no going back to it; "
+            f"`evergreen promote {model} {wanted}` makes it champion"
+        )
+    return release
+
+
+def rollback(engine: Engine, model: str, to: int | None, cause: str, why: str = "") -> Release:
     """Make an earlier release champion again: release `to`, or what the champion replaced. Nothing is rebuilt.
 
-    After `withdraw`, what was withdrawn comes back. Raises ReleaseError when there is no such release, it is champion
-    already, or another process came first.
+    What it takes the place of is barred: see `barred`. Raises ReleaseError as `going_back`, and when another process
+    came first.
     """
     with _first_come(engine, model) as connection:
         last = _last_event(connection, model)
-        if last is None:
-            raise ReleaseError(f"{model} has no release to roll back; `evergreen run {model}` makes the first")
-        now = _champion_of(last)
-        back = last.release if now is None else _release(connection, model, now).replaced
-        wanted = back if to is None else to
-        if wanted is None:
-            raise ReleaseError(f"release {now} of {model} replaced none, so there is nothing to go back to")
-        if wanted == now:
-            raise ReleaseError(f"release {wanted} of {model} is the champion already")
-        release = _release(connection, model, wanted)
+        now = _champion_of(connection, model)
+        release = _going_back(connection, model, to)
         instead = "after it was withdrawn" if now is None else f"instead of release {now}"
-        _add_event(connection, model, last, wanted, "rolled back to", cause, instead)
+        reason = f"{instead}: {why}" if why else instead
+        _add_event(connection, model, last, release.number, BACK, cause, reason, now)
         return release
+
+
+def barred(engine: Engine, model: str, digests: Mapping[str, str]) -> Event | None:
+    """Return the rollback that bars what has these digests of snapshot, spec and code from being released again.
+
+    That is the last one that took such a release's place, unless it was made champion again since.
+    """
+    with engine.begin() as connection:
+        same = {
+            release.number
+            for release in map(_as_release, connection.execute(select(RELEASES).where(RELEASES.c.model == model)))
+            if all(release.digests.get(name) == digests[name] for name in ("snapshot", "spec", "code"))
+        }
+        found = None
+        for event in _events_of(connection, model):
+            if event.kind in (BACK, STOPPED) and (event.instead if event.kind == BACK else event.release) in same:
+                found = event
+            elif event.kind in (RELEASED, PROMOTED, BACK) and event.release in same:
+                found = None
+        return found
+
+
+def promote(engine: Engine, model: str, number: int, cause: str, why: str) -> Release:
+    """Make a release champion that answers a share of the requests, or awaits approval.
+
+    Raises ReleaseError when it is neither, was judged against another champion, or another process came first.
+    """
+    with _first_come(engine, model) as connection:
+        last = _last_event(connection, model)
+        release = _release(connection, model, number)
+        state = _state_of(number, _events_of(connection, model))
+        if state not in (CANARY, AWAITING):
+            raise ReleaseError(
+                f"release {number} of {model} is {state}, so there is nothing to promote; "
+                "a canary can be promoted, and a release that awaits approval"
+            )
+        _check_unchanged(release, _champion_of(connection, model))
+        if cause != "person":
+            _check_not_held(connection, model)
+        _add_event(connection, model, last, number, PROMOTED, cause, why, release.replaced)
+        return release
+
+
+def stop_canary(engine: Engine, model: str, number: int, cause: str, why: str) -> Release:
+    """Let the champion answer all requests again; ReleaseError when the release is no canary now."""
+    with _first_come(engine, model) as connection:
+        last = _last_event(connection, model)
+        state = _state_of(number, _events_of(connection, model))
+        if state != CANARY:
+            raise ReleaseError(f"release {number} of {model} is {state}, not a canary")
+        _add_event(connection, model, last, number, STOPPED, cause, why)
+        return _release(connection, model, number)
+
+
+def hold(engine: Engine, model: str, why: str) -> Release:
+    """Keep the champion whatever the schedule brings, until `unhold`; ReleaseError when there is none or it is held."""
+    with _first_come(engine, model) as connection:
+        _check_not_held(connection, model)
+        now = _champion_of(connection, model)
+        if now is None:
+            raise ReleaseError(f"{model} has no champion to hold; `evergreen run {model}` makes one")
+        _add_event(connection, model, _last_event(connection, model), now, HELD, "person", why)
+        return _release(connection, model, now)
+
+
+def unhold(engine: Engine, model: str, why: str) -> Release:
+    """Let runs release again; ReleaseError when nothing is held."""
+    with _first_come(engine, model) as connection:
+        held = _last_event(connection, model, (HELD, UNHELD))
+        if held is None or held.kind != HELD:
+            raise ReleaseError(f"{model} is not held")
+        _add_event(connection, model, _last_event(connection, model), held.release, UNHELD, "person", why)
+        return _release(connection, model, held.release)
 
 
 def withdraw(engine: Engine, model: str, cause: str) -> Release:
@@ -237,12 +319,31 @@ def withdraw(engine: Engine, model: str, cause: str) -> Release:
     longer has what it takes. Raises ReleaseError when there is no champion, or another process came first.
     """
     with _first_come(engine, model) as connection:
-        last = _last_event(connection, model)
-        now = _champion_of(last)
+        now = _champion_of(connection, model)
         if now is None:
             raise ReleaseError(f"{model} has no champion to withdraw")
+        last = _last_event(connection, model)
         _add_event(connection, model, last, now, WITHDRAWN, cause, "the next model is judged as a first one")
         return _release(connection, model, now)
+
+
+def states(events: Sequence[Event]) -> dict[int, str]:
+    """Return what has become of every release, from all events of its model in order."""
+    return {number: _state_of(number, events) for number in sorted({event.release for event in events})}
+
+
+def _state_of(number: int, events: Sequence[Event]) -> str:
+    state = "unknown"
+    for event in events:
+        if event.kind in (HELD, UNHELD):
+            continue
+        if event.release == number:
+            state = "champion" if event.kind in (RELEASED, PROMOTED, BACK) else event.kind
+        elif event.kind in SETTLING and state == "champion":
+            state = "rolled back" if event.kind == BACK else "replaced"
+        elif event.kind in (*SETTLING, CANARY) and state in (CANARY, AWAITING):
+            state = "replaced"
+    return state
 
 
 @contextmanager
@@ -256,58 +357,115 @@ def _first_come(engine: Engine, model: str) -> Iterator[Connection]:
         ) from error
 
 
+def tell(engine: Engine, model: str, server: Server) -> None:
+    """Say how a server is now; what it said before is forgotten."""
+    values = {name: value for name, value in asdict(server).items() if name != "server"}
+    named = (SERVERS.c.model == model) & (SERVERS.c.server == server.server)
+    with engine.begin() as connection:
+        if not connection.execute(update(SERVERS).where(named).values(**values)).rowcount:
+            connection.execute(insert(SERVERS).values(model=model, **asdict(server)))
+
+
+def leave(engine: Engine, model: str, server: str) -> None:
+    """Forget a server that has ended."""
+    with engine.begin() as connection:
+        connection.execute(delete(SERVERS).where((SERVERS.c.model == model) & (SERVERS.c.server == server)))
+
+
+def servers(engine: Engine, model: str) -> list[Server]:
+    """Return the servers of a model that were heard of lately."""
+    with engine.begin() as connection:
+        rows = connection.execute(select(SERVERS).where(SERVERS.c.model == model).order_by(SERVERS.c.server)).all()
+    found = [Server(**{name: value for name, value in row._mapping.items() if name != "model"}) for row in rows]
+    return [server for server in found if server.alive]
+
+
+def add_served(engine: Engine, model: str, server: str, release: int, kind: str, reason: str) -> None:
+    """Record that a server serves a release, or refused it."""
+    event = Served(server, release, kind, reason, _now())
+    with engine.begin() as connection:
+        connection.execute(insert(SERVED).values(model=model, **asdict(event)))
+
+
+def served(engine: Engine, model: str) -> list[Served]:
+    """Return what servers of a model said they serve or refused, oldest first."""
+    with engine.begin() as connection:
+        rows = connection.execute(select(SERVED).where(SERVED.c.model == model).order_by(SERVED.c.id)).all()
+    return [
+        Served(**{name: value for name, value in row._mapping.items() if name not in ("id", "model")}) for row in rows
+    ]
+
+
 def history(engine: Engine, model: str) -> tuple[list[Release], list[Event]]:
     """Return all releases of a model and all their changes of state, oldest first."""
     with engine.begin() as connection:
         releases = connection.execute(
-            select(_RELEASES).where(_RELEASES.c.model == model).order_by(_RELEASES.c.number)
+            select(RELEASES).where(RELEASES.c.model == model).order_by(RELEASES.c.number)
         ).all()
-        events = connection.execute(select(_EVENTS).where(_EVENTS.c.model == model).order_by(_EVENTS.c.sequence)).all()
+        events = connection.execute(select(EVENTS).where(EVENTS.c.model == model).order_by(EVENTS.c.sequence)).all()
     return [_as_release(row) for row in releases], [_as_event(row) for row in events]
 
 
 def models(engine: Engine) -> list[str]:
     """Return the models the ledger knows, by a release or a run, sorted."""
     with engine.begin() as connection:
-        found = {*connection.execute(select(_RELEASES.c.model)).scalars()}
-        return sorted(found | {*connection.execute(select(_RUNS.c.model)).scalars()})
+        found = {*connection.execute(select(RELEASES.c.model)).scalars()}
+        return sorted(found | {*connection.execute(select(RUNS.c.model)).scalars()})
 
 
 def add_run(engine: Engine, run: Run) -> None:
     """Record how a run ended."""
     with engine.begin() as connection:
-        connection.execute(insert(_RUNS).values(**asdict(run)))
+        connection.execute(insert(RUNS).values(**asdict(run)))
 
 
 def last_run(engine: Engine, model: str, outcomes: Sequence[str] | None = None) -> Run | None:
     """Return the newest run of a model, or the newest with one of the outcomes."""
-    query = select(_RUNS).where(_RUNS.c.model == model).order_by(_RUNS.c.id.desc()).limit(1)
+    query = select(RUNS).where(RUNS.c.model == model).order_by(RUNS.c.id.desc()).limit(1)
     if outcomes is not None:
-        query = query.where(_RUNS.c.outcome.in_(outcomes))
+        query = query.where(RUNS.c.outcome.in_(outcomes))
     with engine.begin() as connection:
         row = connection.execute(query).one_or_none()
     return Run(**{name: value for name, value in row._mapping.items() if name != "id"}) if row else None
 
 
-def _last_event(connection: Connection, model: str) -> Event | None:
-    query = select(_EVENTS).where(_EVENTS.c.model == model).order_by(_EVENTS.c.sequence.desc()).limit(1)
+def _last_event(connection: Connection, model: str, kinds: Sequence[str] | None = None) -> Event | None:
+    query = select(EVENTS).where(EVENTS.c.model == model).order_by(EVENTS.c.sequence.desc()).limit(1)
+    if kinds is not None:
+        query = query.where(EVENTS.c.kind.in_(kinds))
     row = connection.execute(query).one_or_none()
     return _as_event(row) if row else None
 
 
+def _events_of(connection: Connection, model: str) -> list[Event]:
+    query = select(EVENTS).where(EVENTS.c.model == model).order_by(EVENTS.c.sequence)
+    return [_as_event(row) for row in connection.execute(query)]
+
+
 def _add_event(
-    connection: Connection, model: str, last: Event | None, release: int, kind: str, cause: str, reason: str
+    connection: Connection,
+    model: str,
+    last: Event | None,
+    release: int,
+    kind: str,
+    cause: str,
+    reason: str,
+    instead: int | None = None,
 ) -> None:
     sequence = last.sequence + 1 if last else 1
-    values = Event(sequence, release, kind, cause, reason, datetime.now(UTC).isoformat(timespec="seconds"))
-    connection.execute(insert(_EVENTS).values(model=model, **asdict(values)))
+    values = Event(sequence, release, kind, cause, reason, _now(), instead)
+    connection.execute(insert(EVENTS).values(model=model, **asdict(values)))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _release(connection: Connection, model: str, number: int) -> Release:
-    query = select(_RELEASES).where(_RELEASES.c.model == model, _RELEASES.c.number == number)
+    query = select(RELEASES).where(RELEASES.c.model == model, RELEASES.c.number == number)
     row = connection.execute(query).one_or_none()
     if row is None:
-        known = connection.execute(select(_RELEASES.c.number).where(_RELEASES.c.model == model)).scalars()
+        known = connection.execute(select(RELEASES.c.number).where(RELEASES.c.model == model)).scalars()
         raise ReleaseError(
             f"{model} has no release {number}; there are: {', '.join(map(str, sorted(known))) or 'none'}"
         )

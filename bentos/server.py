@@ -1,31 +1,40 @@
-"""Serve the champion of a model: own the socket, keep workers on it, and move to the next champion by itself.
+"""Serve the champion of a model: own the socket, keep workers on it, and follow the ledger without losing a request.
 
 Workers are started from the released package, in processes of their own. Only when those of a new release have said
-that they answer as they were trained are the old ones told to drain; the socket is never closed, so no request is lost.
+that they answer as they were trained are the old ones told to drain; the socket is never closed. A canary's worker
+listens on a socket of its own, and the champion's workers hand it a share of what they are asked.
 """
 
+import json
 import select
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
+from typing import Any
 
 from sqlalchemy import Engine
 
-from bentos import logs, releases, workers
+from bentos import canary, logs, releases, workers
+from bentos.canary import Tally
+from bentos.metrics import SECONDS
 from bentos.package import Bento, load_bento
-from bentos.releases import Release
+from bentos.releases import Release, Wish
 from bentos.workers import Worker
 from pipeline.errors import ReleaseError, ServerError
+from pipeline.files import read_json, write_json
 
 TICK_SECONDS = 0.2
 FOLLOW_SECONDS = 0.5
-"""How often the ledger is asked for the champion."""
+"""How often the ledger is asked what is wished."""
+TELL_SECONDS = 15.0
+"""How often the ledger is told that this server is there."""
 START_SECONDS = 120.0
 """How long a worker may take to say that it is ready."""
 SILENCE_SECONDS = 15.0
@@ -48,6 +57,22 @@ class Options:
     cors: tuple[str, ...] = ()
 
 
+@dataclass
+class Baking:
+    """A canary that is served: its worker, and since when, with what the champion had answered before."""
+
+    release: Release
+    bento: Bento
+    listener: socket
+    path: str
+    worker: Worker | None = None
+    since: float | None = None
+    before: Tally = field(default_factory=Tally)
+    told: float = 0.0
+    over: bool = False
+    """Whether the ledger was told how it ended."""
+
+
 def champion_bento(ledger: Engine, model: str, home: Path) -> tuple[Release, Bento]:
     """Return the champion of a model and its Bento, checked against the digest in the ledger.
 
@@ -56,7 +81,11 @@ def champion_bento(ledger: Engine, model: str, home: Path) -> tuple[Release, Ben
     release = releases.champion(ledger, model)
     if release is None:
         raise ReleaseError(f"{model} has no release to serve; `evergreen run {model}` makes the first")
-    return release, load_bento(release.bento, home, expected=release.digests["bento"])
+    return release, _bento(release, home)
+
+
+def _bento(release: Release, home: Path) -> Bento:
+    return load_bento(release.bento, home, expected=release.digests["bento"])
 
 
 def serve(ledger: Engine, model: str, home: Path, folder: Path, options: Options) -> None:
@@ -68,7 +97,7 @@ def serve(ledger: Engine, model: str, home: Path, folder: Path, options: Options
     release, bento = champion_bento(ledger, model, home)
     with workers.listen(options.host, options.port) as listener, _stopped() as stopped:
         shutil.rmtree(folder / "metrics", ignore_errors=True)
-        server = Server(folder, options, listener, lambda served: _champion(ledger, model, home, served))
+        server = Server(Book(ledger, model, f"{options.host}:{options.port}"), home, folder, options, listener)
         server.go_to(release, bento)
         try:
             while not stopped():
@@ -76,14 +105,6 @@ def serve(ledger: Engine, model: str, home: Path, folder: Path, options: Options
                 select.select([worker.line for worker in server.workers], [], [], TICK_SECONDS)
         finally:
             server.stop()
-
-
-def _champion(ledger: Engine, model: str, home: Path, served: int | None) -> tuple[Release, Bento] | None:
-    """Return the champion where it is another than the release served, and None where it is the same or none."""
-    release = releases.champion(ledger, model)
-    if release is None or release.number == served:
-        return None
-    return release, load_bento(release.bento, home, expected=release.digests["bento"])
 
 
 @contextmanager
@@ -98,37 +119,119 @@ def _stopped() -> Iterator[Callable[[], bool]]:
             signal.signal(kind, handler)
 
 
+class Book:
+    """The ledger as one server uses it, in a thread: a database that is away holds up nothing."""
+
+    def __init__(self, ledger: Engine, model: str, server: str) -> None:
+        self.ledger, self.model, self.server = ledger, model, server
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._asking: Future[Wish] | None = None
+        self._asked = 0.0
+        self._told: Future[Any] | None = None
+        self.trouble: str | None = None
+
+    def wish(self) -> Wish | None:
+        """Return what is wished, when there is an answer; asks again when it is time to."""
+        now = time.monotonic()
+        if self._asking is None:
+            if now - self._asked > (FOLLOW_SECONDS if self.trouble is None else MOST_PAUSE / 6):
+                self._asked = now
+                self._asking = self._threads.submit(releases.wished, self.ledger, self.model)
+            return None
+        if not self._asking.done():
+            return None
+        asked, self._asking = self._asking, None
+        error = asked.exception()
+        if error is not None:
+            if self.trouble is None:
+                say("error", f"the ledger cannot be asked: {type(error).__name__}: {error}")
+            self.trouble = type(error).__name__
+            return None
+        self.trouble = None
+        return asked.result()
+
+    def serves(self, release: int, kind: str, reason: str) -> None:
+        """Record that this server serves a release, or refused it."""
+        self._do(releases.add_served, self.ledger, self.model, self.server, release, kind, reason)
+
+    def tell(self, release: int | None, state: str, reason: str) -> None:
+        """Say how this server is."""
+        said = releases.Server(self.server, release, state, reason, int(time.time()))
+        self._do(releases.tell, self.ledger, self.model, said)
+
+    def promote(self, release: int, why: str) -> None:
+        """Make a canary champion."""
+        self._do(releases.promote, self.ledger, self.model, release, "canary", why)
+
+    def stop_canary(self, release: int, why: str) -> None:
+        """Let the champion answer everything again."""
+        self._do(releases.stop_canary, self.ledger, self.model, release, "canary", why)
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return the releases as GET /history tells them, the newest first."""
+        made, events = releases.history(self.ledger, self.model)
+        states = releases.states(events)
+        return [
+            {
+                "release": one.number,
+                "created": one.created,
+                "state": states.get(one.number, "unknown"),
+                "reason": next((event.reason for event in reversed(events) if event.release == one.number), ""),
+                "metrics": one.evaluation["challenger"],
+            }
+            for one in reversed(made)
+        ]
+
+    def later(self, work: Callable[[], None]) -> None:
+        """Do something with the ledger when what was asked before is done."""
+        self._do(work)
+
+    def leave(self) -> None:
+        """Say what is left to be said, and that this server has ended."""
+        self._do(releases.leave, self.ledger, self.model, self.server)
+        if self._told is not None:
+            try:
+                self._told.result(timeout=5.0)
+            except Exception as error:
+                say("warning", f"the ledger was not told that this server ends: {type(error).__name__}")
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _do(self, work: Callable[..., Any], *given: Any) -> None:
+        self._told = self._threads.submit(work, *given)
+        self._told.add_done_callback(_warn)
+
+
+def _warn(done: "Future[Any]") -> None:
+    error = None if done.cancelled() else done.exception()
+    if error is not None:
+        say("warning", f"the ledger did not take what it was told: {type(error).__name__}: {error}")
+
+
 class Server:
     """The workers of a model, and the release they serve; `tick` does what is due, and never waits."""
 
-    def __init__(
-        self,
-        folder: Path,
-        options: Options,
-        listener: socket,
-        follow: Callable[[int | None], tuple[Release, Bento] | None],
-    ) -> None:
-        self.folder, self.options, self.listener, self.follow = folder, options, listener, follow
+    def __init__(self, book: Book, home: Path, folder: Path, options: Options, listener: socket) -> None:
+        self.book, self.home, self.folder, self.options, self.listener = book, home, folder, options, listener
         self.workers: list[Worker] = []
         self.serving: tuple[Release, Bento] | None = None
         self.coming: tuple[Release, Bento] | None = None
-        self.refused: int | None = None
-        """A release that could not be started; it is not tried again until another was champion."""
+        self.baking: Baking | None = None
+        self.refused: dict[int, str] = {}
+        """Releases that could not be started, and why; none is tried again while it stays wished."""
         self._failures = 0
         self._not_before = 0.0
-        self._asking: Future[tuple[Release, Bento] | None] | None = None
-        self._asked = 0.0
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._told = 0.0
 
     def go_to(self, release: Release, bento: Bento) -> None:
         """Start workers of a release; what is served now goes on until they are ready."""
         self.coming = release, bento
-        self._say("info", f"release {release.number} is starting", release=release.number, bento=release.bento)
+        say("info", f"release {release.number} is starting", release=release.number, bento=release.bento)
+        self._tell_history()
         for _ in range(self.options.workers):
-            self._start(release, bento)
+            self.workers.append(self._start(release, bento, self.listener))
 
     def tick(self) -> None:
-        """Hear what workers say, replace the dead and the hung, and go on to the next release."""
+        """Hear what workers say, replace the dead and the hung, follow the ledger, and watch the canary."""
         for worker in self.workers:
             for said in worker.messages():
                 self._hear(worker, said)
@@ -136,26 +239,39 @@ class Server:
             self._look_after(worker)
         self._move()
         self._fill()
-        self._follow()
+        wish = self.book.wish()
+        if wish is not None and self.serving is not None:
+            self._follow(wish)
+        if self.baking is not None:
+            self._watch(self.baking)
+        self._tell()
 
     def stop(self) -> None:
         """Let all workers answer what is in flight, and end them."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self.baking is not None:
+            self._end_baking(self.baking)
         for worker in self.workers:
             worker.process.terminate()
         end = time.monotonic() + DRAIN_SECONDS
         for worker in self.workers:
             worker.stop(max(0.0, end - time.monotonic()))
+        self.book.leave()
         logs.stderr().flush()
 
-    def _hear(self, worker: Worker, said: dict[str, object]) -> None:
+    # Workers.
+
+    def _hear(self, worker: Worker, said: dict[str, Any]) -> None:
+        if "tally" in said:
+            worker.tally, worker.failed = Tally.of(said["tally"]), said["failed"]
         if said["state"] == "ready" and worker.state == "starting":
             worker.state = "ready"
             self._failures = 0
             seconds = round(time.monotonic() - worker.started, 2)
-            self._say("info", "a worker is ready", release=worker.release, worker=worker.process.pid, seconds=seconds)
+            say("info", "a worker is ready", release=worker.release, worker=worker.process.pid, seconds=seconds)
+            if self.baking is not None and self.baking.since is not None and self.baking.worker is not worker:
+                self._share(worker, self.baking)
         elif said["state"] == "stuck" and worker.state == "ready":
-            self._say("error", "a worker hangs in a prediction and is replaced", worker=worker.process.pid)
+            say("error", "a worker hangs in a prediction and is replaced", worker=worker.process.pid)
             self._drain(worker)
 
     def _look_after(self, worker: Worker) -> None:
@@ -163,10 +279,10 @@ class Server:
         if worker.gone:
             self._bury(worker)
         elif worker.state == "starting" and now - worker.started > START_SECONDS:
-            self._say("error", "a worker did not become ready and is killed", worker=worker.process.pid)
+            say("error", "a worker did not become ready and is killed", worker=worker.process.pid)
             worker.kill()
         elif worker.state == "ready" and now - worker.heard > SILENCE_SECONDS:
-            self._say("error", "a worker hangs and is killed", worker=worker.process.pid)
+            say("error", "a worker hangs and is killed", worker=worker.process.pid)
             worker.kill()
         elif worker.state == "draining" and now - worker.started > DRAIN_SECONDS:
             worker.kill()
@@ -177,96 +293,203 @@ class Server:
         for counts in (self.folder / "metrics").glob(f"gauge_live*_{worker.process.pid}.db"):
             counts.unlink(missing_ok=True)
         if worker.state == "draining":
-            if not any(one.state == "draining" for one in self.workers):
-                self._say("info", "the last worker of the release before has gone", release=worker.release)
+            if not any(one.state == "draining" for one in self.workers) and self.serving is not None:
+                release = self.serving[0].number
+                say("info", f"release {release} alone answers: the last worker of another has gone", release=release)
+                self.book.serves(release, "alone", f"the last worker of release {worker.release} has gone")
             return
         code = worker.process.returncode
-        self._say("error", f"a worker died, {worker.state}, with code {code}", worker=worker.process.pid)
-        if worker.state == "ready":
-            return
-        if self.coming is not None and worker.release == self.coming[0].number:
-            self._refuse(f"its worker ended with code {code} before it was ready; the log says why")
-        else:
+        say("error", f"a worker died, {worker.state}, with code {code}", worker=worker.process.pid)
+        if self.baking is not None and worker is self.baking.worker:
+            self._alarm(self.baking, f"its worker ended with code {code}; the log says why")
+        elif worker.state == "starting" and self.coming is not None and worker.release == self.coming[0].number:
+            self._refuse(self.coming[0], f"its worker ended with code {code} before it was ready; the log says why")
+        elif worker.state == "starting":
             self._failures += 1
             self._not_before = time.monotonic() + min(0.25 * 2**self._failures, MOST_PAUSE)
 
-    def _refuse(self, why: str) -> None:
-        """Leave what is served as it is, because the next release cannot be."""
-        assert self.coming is not None
-        release, _ = self.coming
-        if self.serving is None:
-            raise ServerError(f"release {release.number} of {release.model} cannot be served: {why}")
-        self.coming, self.refused = None, release.number
-        self._say("error", f"release {release.number} is refused: {why}", release=release.number)
-        for worker in self.workers:
-            if worker.release == release.number:
-                worker.state = "draining"
-                worker.kill()
-            else:
-                worker.tell(do="degraded", why=f"release {release.number} cannot be served: {why}")
+    def _fill(self) -> None:
+        if self.serving is None or self.coming is not None or time.monotonic() < self._not_before:
+            return
+        release, bento = self.serving
+        for _ in range(self.options.workers - len(self._answering(release.number, "starting", "ready"))):
+            self.workers.append(self._start(release, bento, self.listener))
 
-    def _move(self) -> None:
-        """Let the workers of the next release answer alone, once all of them are ready."""
-        if self.coming is None:
-            return
-        release, _ = self.coming
-        if self._count("ready", release.number) < self.options.workers:
-            return
-        self.serving, self.coming = self.coming, None
-        for worker in self.workers:
-            if worker.release != release.number:
-                self._drain(worker)
-        self._say("info", f"release {release.number} is served", release=release.number, bento=release.bento)
+    def _answering(self, release: int, *states: str) -> list[Worker]:
+        """Return the workers of a release on the socket that all ask, in one of the states."""
+        baker = self.baking.worker if self.baking is not None else None
+        return [one for one in self.workers if one.release == release and one.state in states and one is not baker]
+
+    def _start(self, release: Release, bento: Bento, listener: socket, **more: str) -> Worker:
+        env = {
+            "EVERGREEN_RELEASE": str(release.number),
+            "EVERGREEN_ARTIFACT": release.digests["artifact"],
+            "EVERGREEN_CORS": " ".join(self.options.cors),
+            "EVERGREEN_EDGES": json.dumps(_edges((self.serving or (release, bento))[1])),
+            "EVERGREEN_HISTORY": str(self.folder / "history.json"),
+            "EVERGREEN_TRIAL": "",
+        }
+        options: list[str] = []
+        if listener is self.listener:
+            options += ["--ssl-certfile", str(self.options.certificate)] if self.options.certificate else []
+            options += ["--ssl-keyfile", str(self.options.key)] if self.options.key else []
+        return workers.start(bento, release.number, listener, self.folder, env | more, options)
 
     def _drain(self, worker: Worker) -> None:
         if worker.state != "draining":
             worker.state, worker.started = "draining", time.monotonic()
             worker.tell(do="drain")
 
-    def _fill(self) -> None:
-        if self.serving is None or self.coming is not None or time.monotonic() < self._not_before:
+    # Releases.
+
+    def _follow(self, wish: Wish) -> None:
+        assert self.serving is not None
+        wanted = {one.number for one in (wish.champion, wish.canary) if one is not None}
+        self.refused = {number: why for number, why in self.refused.items() if number in wanted}
+        release = wish.champion
+        if release is not None and self.coming is None and release.number not in self.refused:
+            if release.number != self.serving[0].number:
+                self._try(release, lambda bento: self.go_to(release, bento))
+            elif not self.refused:
+                self._say_degraded(None)
+        if self.baking is not None and (wish.canary is None or wish.canary.number != self.baking.release.number):
+            self._end_baking(self.baking)
+        baked = wish.canary
+        if baked is not None and self.baking is None and self.coming is None and baked.number not in self.refused:
+            self._try(baked, lambda bento: self._bake(baked, bento))
+
+    def _try(self, release: Release, start: Callable[[Bento], None]) -> None:
+        try:
+            bento = _bento(release, self.home)
+        except Exception as error:
+            self._refuse(release, str(error))
+        else:
+            start(bento)
+
+    def _refuse(self, release: Release, why: str) -> None:
+        """Leave what is served as it is, because another release cannot be."""
+        if self.serving is None:
+            raise ServerError(f"release {release.number} of {release.model} cannot be served: {why}")
+        self.refused[release.number] = why
+        self.book.serves(release.number, "refused", why)
+        say("error", f"release {release.number} is refused: {why}", release=release.number)
+        if self.coming is not None and self.coming[0].number == release.number:
+            self.coming = None
+        for worker in self._answering(release.number, "starting", "ready"):
+            worker.state = "draining"
+            worker.kill()
+        self._say_degraded(f"release {release.number} cannot be served: {why}")
+
+    def _say_degraded(self, why: str | None) -> None:
+        for worker in self.workers:
+            if worker.degraded != why:
+                worker.degraded = why
+                worker.tell(do="degraded", why=why)
+                self._told = 0.0
+
+    def _move(self) -> None:
+        """Let the workers of the next release answer alone, once all of them are ready."""
+        if self.coming is None:
             return
-        release, bento = self.serving
-        running = self._count("starting", release.number) + self._count("ready", release.number)
-        for _ in range(self.options.workers - running):
-            self._start(release, bento)
+        release, _ = self.coming
+        if len(self._answering(release.number, "ready")) < self.options.workers:
+            return
+        self.serving, self.coming = self.coming, None
+        for worker in self.workers:
+            if worker.release != release.number:
+                self._drain(worker)
+        self.book.serves(release.number, "serving", release.bento)
+        self._told = 0.0
+        say("info", f"release {release.number} is served", release=release.number, bento=release.bento)
 
-    def _follow(self) -> None:
-        """Ask the ledger for the champion, in a thread: a database that is away holds up nothing."""
+    def _tell_history(self) -> None:
+        self.book.later(lambda: write_json(self.folder / "history.json", self.book.history()))
+
+    def _tell(self) -> None:
         now = time.monotonic()
-        if self._asking is None:
-            if self.serving is not None and self.coming is None and now - self._asked > FOLLOW_SECONDS:
-                self._asked = now
-                self._asking = self._threads.submit(self.follow, self.serving[0].number)
-        elif self._asking.done():
-            asked, self._asking = self._asking, None
-            try:
-                found = asked.result()
-            except Exception as error:
-                self._say("error", f"the next release cannot be told: {type(error).__name__}: {error}")
-                self._asked = now + MOST_PAUSE / 2
-                return
-            if found is None:
-                self.refused = None
-            elif found[0].number != self.refused:
-                self.go_to(*found)
+        if self.serving is not None and now - self._told > TELL_SECONDS:
+            self._told = now
+            state = "degraded" if self.refused else "canary" if self.baking is not None else "serving"
+            self.book.tell(self.serving[0].number, state, "; ".join(self.refused.values()))
 
-    def _start(self, release: Release, bento: Bento) -> None:
-        env = {
-            "EVERGREEN_RELEASE": str(release.number),
-            "EVERGREEN_ARTIFACT": release.digests["artifact"],
-            "EVERGREEN_CORS": " ".join(self.options.cors),
-            "EVERGREEN_TRIAL": "",
-        }
-        options: list[str] = []
-        if self.options.certificate is not None:
-            options += ["--ssl-certfile", str(self.options.certificate)]
-        if self.options.key is not None:
-            options += ["--ssl-keyfile", str(self.options.key)]
-        self.workers.append(workers.start(bento, release.number, self.listener, self.folder, env, options))
+    # The canary.
 
-    def _count(self, state: str, release: int) -> int:
-        return sum(worker.state == state and worker.release == release for worker in self.workers)
+    def _bake(self, release: Release, bento: Bento) -> None:
+        # Names of sockets are short, the folder's may be long; nobody else may enter this one.
+        path = Path(tempfile.mkdtemp(prefix="evergreen-")) / "canary"
+        listener = workers.listen_here(path)
+        self.baking = Baking(release, bento, listener, str(path))
+        # What reaches it came through a worker that has looked at the token.
+        self.baking.worker = self._start(release, bento, listener, EVERGREEN_TOKENS="", EVERGREEN_CORS="")
+        self.workers.append(self.baking.worker)
+        self._tell_history()
+        say("info", f"release {release.number} is starting as a canary", release=release.number, bento=release.bento)
 
-    def _say(self, level: str, message: str, **facts: object) -> None:
-        logs.stderr().write(logs.line(level, "server", message=message, **facts))
+    def _watch(self, baking: Baking) -> None:
+        now = time.monotonic()
+        if baking.over or baking.worker is None or baking.worker.state != "ready" or self.serving is None:
+            return
+        settings = baking.release.canary or {}
+        champions = self._answering(self.serving[0].number, "ready")
+        if baking.since is None:
+            baking.since = now
+            baking.before = _sum(champions)
+            for worker in champions:
+                self._share(worker, baking)
+            share = f"{settings['share']:.0%} of the requests for {settings['minutes']:g} minutes"
+            self.book.serves(baking.release.number, "canary", share)
+            say("info", f"release {baking.release.number} answers {share}", release=baking.release.number)
+            return
+        if now - baking.told < 1.0:
+            return
+        baking.told = now
+        ours, theirs = _sum(champions) - baking.before, baking.worker.tally
+        failed = sum(worker.failed for worker in champions)
+        theirs = theirs + Tally(requests=failed, errors=failed)
+        why = canary.alarm(ours, theirs, settings, SECONDS)
+        if why is not None:
+            self._alarm(baking, why)
+        elif now - baking.since > 60 * settings["minutes"]:
+            baking.over = True
+            quiet = f"quiet for {settings['minutes']:g} minutes, in which it answered {theirs.requests:,} requests"
+            self.book.promote(baking.release.number, quiet)
+            say("info", f"release {baking.release.number} is promoted: {quiet}", release=baking.release.number)
+
+    def _alarm(self, baking: Baking, why: str) -> None:
+        """Let the champion answer everything at once, then tell the ledger."""
+        self._end_baking(baking)
+        self.refused[baking.release.number] = why
+        self.book.stop_canary(baking.release.number, why)
+        self.book.serves(baking.release.number, "alarm", why)
+        say("error", f"the canary, release {baking.release.number}, is stopped: {why}", release=baking.release.number)
+
+    def _end_baking(self, baking: Baking) -> None:
+        self.baking = None
+        self._told = 0.0
+        for worker in self.workers:
+            if worker is not baking.worker:
+                worker.tell(do="share", path=None, share=0.0)
+                worker.failed = 0
+        baking.listener.close()
+        shutil.rmtree(Path(baking.path).parent, ignore_errors=True)
+        if baking.worker is not None and not baking.worker.gone:
+            self._drain(baking.worker)
+
+    def _share(self, worker: Worker, baking: Baking) -> None:
+        worker.tell(do="share", path=baking.path, share=(baking.release.canary or {})["share"])
+
+
+def _sum(found: list[Worker]) -> Tally:
+    return sum((worker.tally for worker in found), start=Tally())
+
+
+def _edges(bento: Bento) -> list[float]:
+    """Return what the predictions of a package are counted by."""
+    manifest: dict[str, Any] = read_json(bento.path / "src" / "artifact" / "manifest.json")
+    edges: list[float] = manifest.get("target_quantiles") or []
+    return edges
+
+
+def say(level: str, message: str, **facts: object) -> None:
+    """Log a line."""
+    logs.stderr().write(logs.line(level, "server", message=message, **facts))

@@ -7,6 +7,7 @@ says:
 - EVERGREEN_TRIAL: a token that opens GET /trial, which tells the file of every loaded module of the project.
 - EVERGREEN_TOKENS: bearer tokens with blanks between them, one of which a request must bear (absent: anybody may ask).
 - EVERGREEN_CORS: origins with blanks between them whose pages may ask (absent: none but the endpoint's own).
+- EVERGREEN_EDGES: a JSON list of numbers, by which predictions are counted for the comparison with another release.
 - EVERGREEN_HISTORY: a file of JSON, the releases that GET /history tells (absent: none is known).
 """
 
@@ -71,7 +72,13 @@ class Endpoint:
         self.most_bytes: int = limits["body_bytes"]
         self.most_at_once: int = limits["at_once"]
         self.seconds: float = limits["seconds"]
-        self.metrics = Metrics(manifest["model"], self.served.release, manifest.get("target_quantiles") or ())
+        edges = os.environ.get("EVERGREEN_EDGES")
+        self.metrics = Metrics(
+            manifest["model"],
+            self.served.release,
+            manifest.get("target_quantiles") or (),
+            json.loads(edges) if edges else None,
+        )
         self.page = page.files()
         self.example = artifact.golden()[0][0]
         self.card = page.card(manifest, self.served.release, self.example)

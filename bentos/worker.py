@@ -1,9 +1,10 @@
 """One process that answers requests on a socket it was given: `python -m bentos.worker` in the folder of a package.
 
 It reports to who started it over a second socket, a JSON object a line: {"state": "ready"} once it answers as it was
-trained, {"state": "alive", "oldest": seconds} every second, {"state": "stuck"} when a prediction never ends; and is
-told there {"do": "drain"}, to answer what comes on its connections until they are gone and end, or {"do": "degraded",
-"why": ...}. When the other end closes, it ends: it never outlives who started it.
+trained; {"state": "alive", ...} every second, with what it counted; {"state": "stuck"} when a prediction never ends.
+There it is told {"do": "drain"}: answer what comes on the connections there are until they are gone, and end;
+{"do": "degraded", "why": ...}: say so at /readyz; {"do": "share", "path": socket, "share": s}: let another worker
+answer a share of the requests. When the other end closes, it ends: it never outlives who started it.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bentos import logs, problems
 from bentos.contract import Contract
+from bentos.forward import FORWARD_SECONDS, Route
 from bentos.problems import Problem
 
 HEADER_SECONDS = 10.0
@@ -144,6 +146,8 @@ class Worker:
                 asyncio.run_coroutine_threadsafe(self._drain(), loop)
             elif told["do"] == "degraded":
                 self.contract.degraded = told["why"]
+            elif told["do"] == "share":
+                asyncio.run_coroutine_threadsafe(self._share(told["path"], told["share"]), loop)
         # The other end is gone. What is in flight is answered; what hangs is left behind.
         loop.call_soon_threadsafe(setattr, self.server, "should_exit", True)
         time.sleep(DRAIN_IDLE_SECONDS)
@@ -157,7 +161,17 @@ class Worker:
             await asyncio.sleep(1.0)
             oldest = max((time.monotonic() - begun for begun in self.contract.since.values()), default=0.0)
             stuck = oldest > STUCK_FACTOR * self.contract.endpoint.seconds + 1.0
-            self._say(state="stuck" if stuck else "alive", oldest=round(oldest, 1))
+            failed = self.contract.canary.failed if self.contract.canary else 0
+            tally = self.contract.endpoint.metrics.tally()
+            self._say(state="stuck" if stuck else "alive", oldest=round(oldest, 1), tally=tally, failed=failed)
+
+    async def _share(self, path: str | None, share: float) -> None:
+        before = self.contract.canary
+        self.contract.canary = Route(path, share) if path else None
+        if before is not None:
+            # What it was asked and has not answered yet.
+            await asyncio.sleep(FORWARD_SECONDS)
+            await before.close()
 
     async def _drain(self) -> None:
         """Take no new connection, answer what comes on the others, asking them to close, and end when they are gone."""

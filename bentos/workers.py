@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from bentos.canary import Tally
 from bentos.package import Bento, bentoml_environment
 from pipeline.errors import ServerError
 
@@ -22,7 +23,7 @@ BACKLOG = 2048
 
 @dataclass
 class Worker:
-    """One process of a package: "starting", "ready" or "draining", and when it was last heard of."""
+    """One process of a package: "starting", "ready" or "draining", when it was last heard of, and what it counted."""
 
     process: "subprocess.Popen[bytes]"
     line: socket.socket
@@ -30,6 +31,9 @@ class Worker:
     state: str = "starting"
     started: float = field(default_factory=time.monotonic)
     heard: float = field(default_factory=time.monotonic)
+    tally: Tally = field(default_factory=Tally)
+    failed: int = 0
+    degraded: str | None = None
     _said: bytes = b""
 
     @property
@@ -88,6 +92,16 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ServerError(f"cannot listen on {host}, port {port}: {error.strerror}; give another one") from error
+    listener.setblocking(False)
+    return listener
+
+
+def listen_here(path: Path) -> socket.socket:
+    """Return a socket that listens for processes of this user alone."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen(BACKLOG)
     listener.setblocking(False)
     return listener
 

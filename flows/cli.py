@@ -198,7 +198,7 @@ def main() -> None:
 
 
 def _ledger() -> Any:
-    from bentos.releases import open_ledger
+    from bentos.ledger import open_ledger
 
     return open_ledger(settings().ledger_url)
 

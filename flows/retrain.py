@@ -17,8 +17,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed, State
 
 from bentos import releases
+from bentos.ledger import open_ledger
 from bentos.package import Bento, load_bento, package, requirements
-from bentos.releases import Release, Run, open_ledger
+from bentos.releases import Release, Run
 from bentos.trial import Trial, try_bento
 from expectations.check import check
 from expectations.validate import Report

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,18 +12,33 @@ import pytest
 import sqlalchemy as sa
 from conftest import CHECKOUT
 
+from bentos.ledger import METADATA, VERSION, open_ledger
 from bentos.releases import (
+    AWAITING,
+    CANARY,
     VERDICTS,
     Release,
     Run,
+    Server,
     add_release,
     add_run,
+    add_served,
+    barred,
     champion,
     history,
+    hold,
     last_run,
+    leave,
     models,
-    open_ledger,
+    promote,
     rollback,
+    served,
+    servers,
+    states,
+    stop_canary,
+    tell,
+    unhold,
+    wished,
     withdraw,
 )
 from pipeline.errors import ReleaseError
@@ -54,7 +70,8 @@ def url(request, tmp_path):
     url = request.getfixturevalue("postgres")
     engine = sa.create_engine(url)
     with engine.begin() as connection:
-        connection.execute(sa.text("DROP TABLE IF EXISTS releases, events, runs"))
+        names = ", ".join(["alembic_version", *METADATA.tables])
+        connection.execute(sa.text(f"DROP TABLE IF EXISTS {names}"))
     engine.dispose()
     return url
 
@@ -147,7 +164,8 @@ def test_of_many_that_release_at_once_exactly_one_becomes_champion(url):
 
 RELEASE = """
 import sys
-from bentos.releases import Release, add_release, open_ledger
+from bentos.ledger import open_ledger
+from bentos.releases import Release, add_release
 from pipeline.errors import ReleaseError
 ledger = open_ledger(sys.argv[1])
 print("open", flush=True)
@@ -297,12 +315,13 @@ def test_a_ledger_keeps_what_it_holds_when_it_is_opened_again(url):
 DIE = """
 import os, signal, sys
 import bentos.releases as releases
+from bentos.ledger import open_ledger
 add_event = releases._add_event
 def die(*arguments):
     add_event(*arguments)
     os.kill(os.getpid(), signal.SIGKILL)
 releases._add_event = die
-ledger = releases.open_ledger(sys.argv[1])
+ledger = open_ledger(sys.argv[1])
 releases.add_release(ledger, releases.Release("houses", 0, "houses:x", {}, {}, {}, {}, "schedule", "", "", replaced=1))
 """
 
@@ -338,3 +357,172 @@ def test_a_rollback_brings_back_what_was_withdrawn(ledger):
 
     assert rollback(ledger, "houses", to=None, cause="person").number == 1
     assert champion(ledger, "houses").number == 1
+
+
+def states_of(ledger, model="houses"):
+    return states(history(ledger, model)[1])
+
+
+def test_a_canary_is_no_champion_until_it_is_promoted(ledger):
+    released(ledger, 1)
+    made = add_release(ledger, a_release(replaced=1, canary={"share": 0.1}), kind=CANARY)
+    wish = wished(ledger, "houses")
+    assert (wish.champion.number, wish.canary.number, wish.canary.canary) == (1, 2, {"share": 0.1})
+    assert states_of(ledger) == {1: "champion", 2: "canary"}
+    promote(ledger, "houses", made.number, "canary", "quiet for 30 minutes")
+    wish = wished(ledger, "houses")
+    assert (wish.champion.number, wish.canary) == (2, None)
+    assert states_of(ledger) == {1: "replaced", 2: "champion"}
+
+
+def test_a_canary_that_is_stopped_leaves_the_champion_and_is_barred(ledger):
+    released(ledger, 1)
+    bad = {"snapshot": "bad", "spec": "p", "code": "c"}
+    add_release(ledger, a_release(replaced=1, digests=bad), kind=CANARY)
+    stop_canary(ledger, "houses", 2, "canary", "3% of its answers were errors")
+    wish = wished(ledger, "houses")
+    assert (wish.champion.number, wish.canary) == (1, None)
+    assert states_of(ledger) == {1: "champion", 2: "canary stopped"}
+    assert barred(ledger, "houses", bad).reason == "3% of its answers were errors"
+    with pytest.raises(ReleaseError, match="release 2 of houses is canary stopped, not a canary"):
+        stop_canary(ledger, "houses", 2, "person", "")
+    with pytest.raises(ReleaseError, match="nothing to promote"):
+        promote(ledger, "houses", 2, "person", "")
+
+
+def test_a_release_that_awaits_approval_is_promoted_by_a_person_with_a_reason(ledger):
+    released(ledger, 1)
+    add_release(ledger, a_release(replaced=1), kind=AWAITING)
+    assert champion(ledger, "houses").number == 1
+    promote(ledger, "houses", 2, "person", "looked at the report")
+    event = history(ledger, "houses")[1][-1]
+    assert (event.kind, event.release, event.cause, event.reason) == ("promoted", 2, "person", "looked at the report")
+    assert champion(ledger, "houses").number == 2
+
+
+def test_what_was_judged_against_another_champion_is_not_promoted(ledger):
+    released(ledger, 1)
+    add_release(ledger, a_release(replaced=1), kind=AWAITING)
+    add_release(ledger, a_release(replaced=1))
+    assert states_of(ledger) == {1: "replaced", 2: "replaced", 3: "champion"}
+    with pytest.raises(ReleaseError, match="release 2 of houses is replaced"):
+        promote(ledger, "houses", 2, "person", "")
+
+
+def test_a_new_release_ends_a_canary(ledger):
+    released(ledger, 1)
+    add_release(ledger, a_release(replaced=1), kind=CANARY)
+    add_release(ledger, a_release(replaced=1), kind=CANARY)
+    assert wished(ledger, "houses").canary.number == 3
+    assert states_of(ledger) == {1: "champion", 2: "replaced", 3: "canary"}
+    add_release(ledger, a_release(replaced=1))
+    assert wished(ledger, "houses").canary is None
+
+
+def test_a_hold_refuses_every_release_until_it_ends_and_says_whose_it_is(ledger):
+    released(ledger, 1)
+    hold(ledger, "houses", "audit until Friday")
+    assert wished(ledger, "houses").held.reason == "audit until Friday"
+    for kind in ("released", CANARY):
+        with pytest.raises(ReleaseError, match=r"houses is held at release 1 since .* \(audit until Friday\)"):
+            add_release(ledger, a_release(replaced=1), kind=kind)
+    with pytest.raises(ReleaseError, match="held"):
+        hold(ledger, "houses", "again")
+    unhold(ledger, "houses", "audit done")
+    assert add_release(ledger, a_release(replaced=1)).number == 2
+    with pytest.raises(ReleaseError, match="not held"):
+        unhold(ledger, "houses", "")
+
+
+def test_a_person_may_roll_back_and_promote_what_is_held(ledger):
+    released(ledger, 2)
+    add_release(ledger, a_release(replaced=2), kind=AWAITING)
+    hold(ledger, "houses", "audit")
+    promote(ledger, "houses", 3, "person", "the audit wants it")
+    assert rollback(ledger, "houses", 1, "person").number == 1
+    with pytest.raises(ReleaseError, match="nothing to promote"):
+        promote(ledger, "houses", 3, "canary", "")
+
+
+def test_what_was_rolled_back_is_barred_by_snapshot_spec_and_code_until_it_is_champion_again(ledger):
+    first, second = ({"snapshot": name, "spec": "p", "code": "c"} for name in ("one", "two"))
+    add_release(ledger, a_release(digests=first | {"artifact": "a"}))
+    add_release(ledger, a_release(digests=second | {"artifact": "b"}, replaced=1))
+    assert barred(ledger, "houses", second) is None
+    rollback(ledger, "houses", None, "person", "complaints from Ames")
+    event = barred(ledger, "houses", second)
+    assert (event.release, event.instead, event.reason) == (1, 2, "instead of release 2: complaints from Ames")
+    assert barred(ledger, "houses", first) is None
+    assert barred(ledger, "houses", second | {"code": "d"}) is None
+    rollback(ledger, "houses", 2, "person")
+    assert barred(ledger, "houses", second) is None
+    assert barred(ledger, "houses", first) is not None
+
+
+def test_there_is_no_rollback_to_what_was_never_champion(ledger):
+    released(ledger, 1)
+    add_release(ledger, a_release(replaced=1), kind=CANARY)
+    with pytest.raises(ReleaseError, match="was never champion"):
+        rollback(ledger, "houses", 2, "person")
+
+
+def test_servers_say_what_they_serve_and_are_forgotten_when_they_end_or_fall_silent(ledger):
+    now = int(time.time())
+    tell(ledger, "houses", Server("a:3000", 1, "serving", "", now))
+    tell(ledger, "houses", Server("b:3000", 1, "serving", "", now - 600))
+    tell(ledger, "houses", Server("a:3000", 2, "degraded", "release 3 cannot be served", now))
+    tell(ledger, "flats", Server("c:3000", 1, "serving", "", now))
+    assert servers(ledger, "houses") == [Server("a:3000", 2, "degraded", "release 3 cannot be served", now)]
+    leave(ledger, "houses", "a:3000")
+    assert servers(ledger, "houses") == []
+    add_served(ledger, "houses", "a:3000", 1, "serving", "")
+    add_served(ledger, "houses", "a:3000", 2, "refused", "its worker died")
+    assert [(one.server, one.release, one.kind) for one in served(ledger, "houses")] == [
+        ("a:3000", 1, "serving"),
+        ("a:3000", 2, "refused"),
+    ]
+
+
+def test_a_ledger_of_the_first_version_keeps_all_it_holds_and_becomes_one_of_this(url):
+    first = sa.create_engine(url)
+    with first.begin() as connection:
+        for statement in FIRST_VERSION:
+            serial = "SERIAL" if first.dialect.name == "postgresql" else "INTEGER"
+            connection.execute(sa.text(statement.replace("id INTEGER PRIMARY", f"id {serial} PRIMARY")))
+    first.dispose()
+    ledger = open_ledger(url)
+    assert champion(ledger, "houses").number == 1
+    assert add_release(ledger, a_release(replaced=1), kind=CANARY).number == 2
+    with ledger.begin() as connection:
+        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar() == VERSION
+        found = sa.inspect(connection)
+        for name, table in METADATA.tables.items():
+            assert [one["name"] for one in found.get_columns(name)] == [one.name for one in table.columns], name
+    ledger.dispose()
+
+
+def test_a_ledger_of_a_later_version_is_refused(url):
+    ledger = open_ledger(url)
+    with ledger.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    ledger.dispose()
+    with pytest.raises(ReleaseError, match="the ledger is of version 9999"):
+        open_ledger(url)
+
+
+FIRST_VERSION = (
+    """CREATE TABLE releases (id INTEGER PRIMARY KEY, model VARCHAR(64) NOT NULL, number INTEGER NOT NULL,
+    bento VARCHAR(200) NOT NULL, digests JSON NOT NULL, verdict JSON NOT NULL, evaluation JSON NOT NULL,
+    trial JSON NOT NULL, answers JSON NOT NULL, cause VARCHAR(64) NOT NULL, reason TEXT NOT NULL,
+    created VARCHAR(40) NOT NULL, replaced INTEGER, UNIQUE (model, number))""",
+    """CREATE TABLE events (id INTEGER PRIMARY KEY, model VARCHAR(64) NOT NULL, sequence INTEGER NOT NULL,
+    release INTEGER NOT NULL, kind VARCHAR(32) NOT NULL, cause VARCHAR(64) NOT NULL, reason TEXT NOT NULL,
+    at VARCHAR(40) NOT NULL, UNIQUE (model, sequence))""",
+    """CREATE TABLE runs (id INTEGER PRIMARY KEY, model VARCHAR(64) NOT NULL, outcome VARCHAR(32) NOT NULL,
+    cause VARCHAR(64) NOT NULL, reasons JSON NOT NULL, digests JSON NOT NULL, release INTEGER,
+    started VARCHAR(40) NOT NULL, seconds JSON NOT NULL)""",
+    """INSERT INTO releases (model, number, bento, digests, verdict, evaluation, trial, answers, cause, reason, created)
+    VALUES ('houses', 1, 'houses:abc', '{}', '{}', '{}', '{}', '{}', 'person', '', 'then')""",
+    """INSERT INTO events (model, sequence, release, kind, cause, reason, at)
+    VALUES ('houses', 1, 1, 'released', 'person', '', 'then')""",
+)

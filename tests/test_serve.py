@@ -12,6 +12,7 @@ from project import Project, copy_of_the_project, points
 from serving import processes_with, served, until
 
 from bentos import releases
+from bentos.ledger import open_ledger
 from bentos.package import package
 from bentos.trial import try_bento
 from pipeline.artifact import load_artifact
@@ -43,7 +44,7 @@ def release(project, number):
 
 
 def ledger(project):
-    return releases.open_ledger(f"sqlite:///{project.home}/ledger.sqlite")
+    return open_ledger(f"sqlite:///{project.home}/ledger.sqlite")
 
 
 @pytest.fixture(scope="module")

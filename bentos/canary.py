@@ -1,0 +1,136 @@
+"""A release that answers a share of the requests first: the two sides compared, and the alarms that send it back."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+TINY = 1e-4
+"""A share that stands for none at all, where a logarithm is taken."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What one side has answered: counts of requests, of answers by time and of predictions by value."""
+
+    requests: int = 0
+    errors: int = 0
+    rows: int = 0
+    nulls: int = 0
+    unseen: int = 0
+    seconds: tuple[int, ...] = ()
+    """Requests by the time to answer, in the buckets of `bentos.metrics.SECONDS`, the last one beyond them."""
+    predictions: tuple[tuple[str, int], ...] = ()
+    """Predictions by label, or by the bucket that a number falls in."""
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> "Tally":
+        """Return what a worker said of itself."""
+        known = {field.name for field in fields(cls)}
+        plain = {name: value for name, value in said.items() if name in known}
+        plain["seconds"] = tuple(said.get("seconds", ()))
+        plain["predictions"] = tuple(sorted(said.get("predictions", {}).items()))
+        return cls(**plain)
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return self._with(other, 1)
+
+    def __sub__(self, other: "Tally") -> "Tally":
+        return self._with(other, -1)
+
+    def _with(self, other: "Tally", sign: int) -> "Tally":
+        width = max(len(self.seconds), len(other.seconds))
+        seconds = [_at(self.seconds, place) + sign * _at(other.seconds, place) for place in range(width)]
+        ours, theirs = dict(self.predictions), dict(other.predictions)
+        predictions = {name: ours.get(name, 0) + sign * theirs.get(name, 0) for name in {*ours, *theirs}}
+        return Tally(
+            self.requests + sign * other.requests,
+            self.errors + sign * other.errors,
+            self.rows + sign * other.rows,
+            self.nulls + sign * other.nulls,
+            self.unseen + sign * other.unseen,
+            tuple(seconds),
+            tuple(sorted(predictions.items())),
+        )
+
+
+def _at(counts: Sequence[int], place: int) -> int:
+    return counts[place] if place < len(counts) else 0
+
+
+def alarm(champion: Tally, canary: Tally, settings: Mapping[str, Any], edges: Sequence[float]) -> str | None:
+    """Return why a canary should answer no more, a sentence with both numbers; None while all is quiet.
+
+    `settings` are those of `pipeline.spec.Canary`. Nothing is judged before both sides have answered its `requests`,
+    but for errors, of which that many times the share allowed is enough at any time. `edges` bound `seconds`.
+    """
+    least = settings["requests"]
+    allowed = settings["errors"]
+    bad, usual_bad = _share(canary.errors, canary.requests), _share(champion.errors, champion.requests)
+    # So many errors are too many, whatever is still to come.
+    if canary.errors > max(3.0, allowed * least) and bad > usual_bad + allowed:
+        return _said("errors", bad, usual_bad)
+    if min(canary.requests, champion.requests) < least:
+        return None
+    for name, ours, theirs in (
+        ("errors", usual_bad, bad),
+        ("nulls", _share(champion.nulls, champion.rows), _share(canary.nulls, canary.rows)),
+        ("unseen", _share(champion.unseen, champion.rows), _share(canary.unseen, canary.rows)),
+    ):
+        if theirs > ours + settings[name]:
+            return _said(name, theirs, ours)
+    slow, usual = quantile(canary.seconds, edges, 0.95), quantile(champion.seconds, edges, 0.95)
+    if slow > settings["latency"] * usual:
+        return (
+            f"latency: 95% of its requests take up to {slow * 1000:g} ms, the champion's {usual * 1000:g} ms; "
+            f"{settings['latency']:g} times that is allowed"
+        )
+    shift, noise = psi(champion.predictions, canary.predictions)
+    if shift > settings["predictions"] + noise:
+        return (
+            f"predictions: their distribution differs from the champion's by {shift:.2f} (population stability index; "
+            f"{settings['predictions']:g} is allowed, and {noise:.2f} for chance)"
+        )
+    return None
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+def _said(name: str, theirs: float, ours: float) -> str:
+    what = {
+        "errors": "of its requests ended in an error",
+        "nulls": "nulls in a row",
+        "unseen": "values in a row that its training never saw",
+    }[name]
+    if name == "errors":
+        return f"errors: {theirs:.1%} {what}, {ours:.1%} of the champion's"
+    return f"{name}: {theirs:.3g} {what}, {ours:.3g} at the champion"
+
+
+def quantile(counts: Sequence[int], edges: Sequence[float], share: float) -> float:
+    """Return the upper edge of the bucket that holds a quantile; beyond the last one, twice that."""
+    wanted, seen = share * sum(counts), 0
+    for place, count in enumerate(counts):
+        seen += count
+        if seen >= wanted and seen:
+            return edges[place] if place < len(edges) else 2 * edges[-1]
+    return 0.0
+
+
+def psi(expected: Sequence[tuple[str, int]], found: Sequence[tuple[str, int]]) -> tuple[float, float]:
+    """Return the population stability index of two counts by bucket, and twice what chance alone makes of it.
+
+    sum((q - p) ln(q / p)); under no change it is about (buckets - 1)(1/n + 1/m) (Yurdakul, 2018).
+    """
+    ours, theirs = dict(expected), dict(found)
+    n, m = sum(ours.values()), sum(theirs.values())
+    if not n or not m:
+        return 0.0, 0.0
+    buckets = {*ours, *theirs}
+    total = 0.0
+    for name in buckets:
+        p, q = max(ours.get(name, 0) / n, TINY), max(theirs.get(name, 0) / m, TINY)
+        total += (q - p) * math.log(q / p)
+    return total, 2 * (len(buckets) - 1) * (1 / n + 1 / m)
