@@ -7,6 +7,8 @@ from typing import Any
 
 TINY = 1e-4
 """A share that stands for none at all, where a logarithm is taken."""
+QUICK_SECONDS = 0.005
+"""What is quicker than this is all the same quick: other work on the machine makes more of a difference."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def alarm(champion: Tally, canary: Tally, settings: Mapping[str, Any], edges: Se
         if theirs > ours + settings[name]:
             return _said(name, theirs, ours)
     slow, usual = quantile(canary.seconds, edges, 0.95), quantile(champion.seconds, edges, 0.95)
-    if slow > settings["latency"] * usual:
+    if slow > settings["latency"] * max(usual, QUICK_SECONDS):
         return (
             f"latency: 95% of its requests take up to {slow * 1000:g} ms, the champion's {usual * 1000:g} ms; "
             f"{settings['latency']:g} times that is allowed"

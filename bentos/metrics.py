@@ -34,7 +34,7 @@ class Metrics:
         self._predicted: list[Any] = []
         # What supervisors compare two releases by: see bentos.canary.Tally.
         self.edges = np.array(tally_edges if tally_edges is not None else edges)
-        self._requests = self._errors = self._rows = self._null_count = self._unseen_count = 0
+        self._requests = self._errors = self._errors_since = self._rows = self._null_count = self._unseen_count = 0
         self._seconds_counts = np.zeros(len(SECONDS) + 1, dtype=np.int64)
         self._prediction_counts: Counts[str] = Counts()
 
@@ -43,8 +43,7 @@ class Metrics:
         self._counts[self.all.requests, (path, str(status))] += 1
         if path == "/predict":
             self._seconds.append(seconds)
-            self._requests += 1
-            self._errors += status >= 500
+            self._errors_since += status >= 500
         if status >= 400:
             self._counts[self.all.errors, (HTTPStatus(status).phrase.lower().replace(" ", "-"),)] += 1
 
@@ -75,6 +74,8 @@ class Metrics:
             observe(self.all.seconds.labels(self.model), seconds)
             places = np.searchsorted(SECONDS, seconds, side="left")
             self._seconds_counts += np.bincount(places, minlength=len(SECONDS) + 1)
+            self._requests += len(seconds)
+            self._errors, self._errors_since = self._errors + self._errors_since, 0
         if self._batch_rows:
             rows, self._batch_rows = self._batch_rows, []
             observe(self.all.batch_rows.labels(self.model), np.array(rows))

@@ -26,7 +26,7 @@ AWAITING, HELD, UNHELD, ARCHIVED = "awaiting approval", "held", "unheld", "archi
 SILENT_SECONDS = 60
 """A server that was not heard of for so long is taken for gone."""
 
-VERDICTS = ("released", "kept", "model-rejected")
+VERDICTS = ("released", "canary", "awaiting-approval", "kept", "model-rejected")
 """Outcomes that end the matter for a snapshot, spec and code: the next run on the same is `unchanged`."""
 
 
@@ -191,6 +191,20 @@ def hold_sentence(model: str, held: Event) -> str:
     return (
         f"{model} is held at release {held.release} since {held.at} ({held.reason}); `evergreen unhold {model}` ends it"
     )
+
+
+def numbered(engine: Engine, model: str, number: int) -> Release:
+    """Return a release; ReleaseError when there is none of that number."""
+    with engine.begin() as connection:
+        return _release(connection, model, number)
+
+
+def awaiting(engine: Engine, model: str) -> list[int]:
+    """Return the releases that await approval and were judged against what is champion now."""
+    with engine.begin() as connection:
+        now = _champion_of(connection, model)
+        found = [number for number, state in states(_events_of(connection, model)).items() if state == AWAITING]
+        return [number for number in found if _release(connection, model, number).replaced == now]
 
 
 def going_back(engine: Engine, model: str, to: int | None) -> Release:

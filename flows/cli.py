@@ -24,6 +24,7 @@ app = typer.Typer(
 
 Model = Annotated[str, typer.Argument(help="A model of this project: a module of pipeline/models.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
+Why = Annotated[str, typer.Option("--why", help="The reason, for the ledger.")]
 Data = Annotated[str | None, typer.Option("--data", help="A CSV or Parquet file, or a glob, to read instead.")]
 
 
@@ -89,7 +90,14 @@ def status(
         ledger = _ledger()
         names = [model] if model else sorted({*model_names(), *releases.models(ledger)})
         found = [
-            screen.status_of(name, releases.champion(ledger, name), releases.last_run(ledger, name)) for name in names
+            screen.status_of(
+                name,
+                releases.wished(ledger, name),
+                releases.last_run(ledger, name),
+                releases.servers(ledger, name),
+                releases.awaiting(ledger, name),
+            )
+            for name in names
         ]
         if as_json:
             _print_json({"models": found})
@@ -105,8 +113,10 @@ def history(model: Model, as_json: AsJson = False) -> None:
 
     with _errors(as_json):
         _known(model)
-        made, events = releases.history(_ledger(), model)
-        found = screen.history_of(model, releases.champion(_ledger(), model), made, events)
+        ledger = _ledger()
+        made, events = releases.history(ledger, model)
+        champion, served = releases.champion(ledger, model), releases.served(ledger, model)
+        found = screen.history_of(model, champion, made, events, served)
         if as_json:
             _print_json(found)
         else:
@@ -117,20 +127,100 @@ def history(model: Model, as_json: AsJson = False) -> None:
 def rollback(
     model: Model,
     to: Annotated[int | None, typer.Option(help="The release to go back to; without, the one replaced last.")] = None,
+    why: Why = "",
     as_json: AsJson = False,
 ) -> None:
-    """Make an earlier release the champion again; nothing is rebuilt, and a server started now serves it."""
+    """Make an earlier release the champion again, once it has answered as it was trained; nothing is rebuilt.
+
+    Servers go back within seconds. What it takes the place of is not released again while snapshot, spec and code stay.
+    """
+    from bentos import back, releases
+
+    with _errors(as_json):
+        _known(model)
+        ledger = _ledger()
+        before = releases.champion(ledger, model)
+        with _stdout_for_results():
+            release = back.roll_back(ledger, model, to, why, settings().folder("bentoml"))
+            served = back.followed(ledger, model, release)
+        if as_json:
+            instead = before.number if before else None
+            said = {"model": model, "release": release.number, "bento": release.bento, "instead_of": instead}
+            _print_json(said | {"served": served})
+        else:
+            typer.echo(f"release {release.number} of {model}, {release.bento}, is the champion again")
+            for server, seconds in served.items():
+                now = "does not serve it yet; see `evergreen status`" if seconds is None else f"serves it, {seconds} s"
+                typer.echo(f"  {server} {now}")
+
+
+@app.command()
+def promote(
+    model: Model,
+    number: Annotated[int, typer.Argument(help="A release that awaits approval, or a canary.")],
+    why: Why = "",
+    as_json: AsJson = False,
+) -> None:
+    """Make a release champion that awaits approval, or answers a share of the requests."""
     from bentos import releases
 
     with _errors(as_json):
         _known(model)
-        before = releases.champion(_ledger(), model)
-        release = releases.rollback(_ledger(), model, to, cause="person")
+        release = releases.promote(_ledger(), model, number, "person", _by(why))
         if as_json:
-            instead = before.number if before else None
-            _print_json({"model": model, "release": release.number, "bento": release.bento, "instead_of": instead})
+            _print_json({"model": model, "release": release.number, "bento": release.bento})
         else:
-            typer.echo(f"release {release.number} of {model}, {release.bento}, is the champion again")
+            typer.echo(f"release {release.number} of {model}, {release.bento}, is the champion")
+
+
+@app.command()
+def hold(model: Model, why: Why = "", as_json: AsJson = False) -> None:
+    """Keep the champion whatever the schedule brings, until `unhold`."""
+    from bentos import releases
+
+    with _errors(as_json):
+        _known(model)
+        release = releases.hold(_ledger(), model, _by(why))
+        if as_json:
+            _print_json({"model": model, "held": release.number})
+        else:
+            typer.echo(f"{model} is held at release {release.number}; `evergreen unhold {model}` ends it")
+
+
+@app.command()
+def unhold(model: Model, why: Why = "", as_json: AsJson = False) -> None:
+    """Let runs release again."""
+    from bentos import releases
+
+    with _errors(as_json):
+        _known(model)
+        release = releases.unhold(_ledger(), model, _by(why))
+        if as_json:
+            _print_json({"model": model, "held": None, "release": release.number})
+        else:
+            typer.echo(f"{model} is held no more; release {release.number} is the champion until a better one")
+
+
+@app.command()
+def explain(
+    model: Model,
+    number: Annotated[int, typer.Argument(help="The number of a release.")],
+    as_json: AsJson = False,
+) -> None:
+    """Tell everything about one release: its rows, code and checks, what it was compared with, what became of it."""
+    from bentos import releases
+    from flows import screen
+
+    with _errors(as_json):
+        _known(model)
+        ledger = _ledger()
+        _, events = releases.history(ledger, model)
+        release = releases.numbered(ledger, model, number)
+        found = screen.explanation_of(release, events, releases.served(ledger, model))
+        if as_json:
+            _print_json(found)
+        else:
+            screen.show_explanation(found)
 
 
 @app.command()
@@ -195,6 +285,17 @@ def main() -> None:
     finally:
         # At its end Python collects every module's garbage once more, for a second; the process ends all the same.
         gc.freeze()
+
+
+def _by(why: str) -> str:
+    """Return a reason with the person who gives it."""
+    import getpass
+
+    try:
+        person = getpass.getuser()
+    except (OSError, KeyError):
+        person = "somebody"
+    return f"{person}: {why}" if why else person
 
 
 def _ledger() -> Any:

@@ -1,13 +1,25 @@
-"""How a run ended: one of seven outcomes, with its reasons and numbers."""
+"""How a run ended: one of nine outcomes, with its reasons and numbers."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Name = Literal["released", "unchanged", "kept", "tried", "model-rejected", "data-rejected", "trial-failed"]
+Name = Literal[
+    "released",
+    "canary",
+    "awaiting-approval",
+    "unchanged",
+    "kept",
+    "tried",
+    "model-rejected",
+    "data-rejected",
+    "trial-failed",
+]
 
 EXIT_CODES: dict[Name, int] = {
     "released": 0,
+    "canary": 0,
+    "awaiting-approval": 0,
     "unchanged": 0,
     "kept": 0,
     "tried": 0,
@@ -20,7 +32,10 @@ EXIT_CODES: dict[Name, int] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. `outcome` "tried" is `--no-release`: everything passed, nothing was released."""
+    """How a run ended. `outcome` "tried" is `--no-release`: everything passed, nothing was released.
+
+    "canary" is a release that answers a share of the requests first, "awaiting-approval" one that a person promotes.
+    """
 
     model: str
     outcome: Name

@@ -6,7 +6,7 @@ Tasks hand each other paths, digests and small results, never frames: a frame be
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -41,6 +41,8 @@ from pipeline.split import Rule
 from pipeline.train import Trained, load_trained, train
 
 Result = TypeVar("Result")
+KINDS = {"released": releases.RELEASED, "canary": releases.CANARY, "awaiting-approval": releases.AWAITING}
+"""By outcome: the event with which a release begins. The run is recorded together with it."""
 
 
 @flow(name="retrain", flow_run_name="{model}")
@@ -73,6 +75,8 @@ def _steps(run: "_Run", data: str | None, force: bool, release: bool) -> Outcome
     run.digests = _digests(model, snapshot)
     if not force and (same := _seen(model, run.digests)):
         return run.unchanged(same)
+    if not force and (bar := releases.barred(_ledger(), model, run.digests)):
+        return run.outcome("unchanged", [f"snapshot, spec and code are barred: {bar.kind} {bar.release}, {bar.reason}"])
 
     report = run.step("validate", validate_rows, model, snapshot)
     run.show(reports.publish_validation, model, report)
@@ -85,7 +89,8 @@ def _steps(run: "_Run", data: str | None, force: bool, release: bool) -> Outcome
         return run.outcome("data-rejected", [str(error)])
     run.show(reports.publish_candidates, model, trained, load_spec(model).metric)
 
-    champion = releases.champion(_ledger(), model)
+    wish = releases.wished(_ledger(), model)
+    champion = wish.champion
     evaluation = run.step("evaluate", evaluate_models, model, snapshot, trained, champion)
     verdict = run.step("gate", judge, evaluation, gate)
     run.show(reports.publish_comparison, model, evaluation)
@@ -93,6 +98,10 @@ def _steps(run: "_Run", data: str | None, force: bool, release: bool) -> Outcome
     run.show(_draw, run, snapshot, trained)
     if not verdict.passed:
         return run.outcome("kept" if champion else "model-rejected", verdict.reasons)
+    if wish.held and release:
+        # No verdict: when the hold ends, the next run takes the matter up again.
+        run.digests = {}
+        return run.outcome("kept", [releases.hold_sentence(model, wish.held)])
 
     artifact = run.step("artifact", make_artifact, model, snapshot, trained, evaluation, verdict, run.digests)
     bento = run.step("package", build_bento, artifact)
@@ -103,16 +112,31 @@ def _steps(run: "_Run", data: str | None, force: bool, release: bool) -> Outcome
     if not release:
         return run.outcome("tried", verdict.reasons)
 
+    name, why = _how(model, champion)
+    reasons = [*why, *verdict.reasons]
     try:
-        made = run.step(
-            "release", make_champion, run.record("released", verdict.reasons), bento, artifact, trial, champion
-        )
+        made = run.step("release", add_release, run.record(name, reasons), bento, artifact, trial, champion)
     except ReleaseError as error:
         # Judged against a champion that is none now: no verdict, so that the next run takes the matter up again.
         run.digests = {}
         return run.outcome("kept", [str(error)])
     run.show(reports.publish_release, made, trial)
-    return run.outcome("released", verdict.reasons)
+    return run.outcome(name, reasons)
+
+
+def _how(model: str, champion: Release | None) -> tuple[Name, list[str]]:
+    """Return how a release begins, and why so where the spec wishes otherwise."""
+    spec = load_spec(model)
+    if spec.approval == "manual":
+        return "awaiting-approval", ["`evergreen promote` makes it champion"]
+    if spec.canary is None:
+        return "released", []
+    if champion is None:
+        return "released", ["there was no champion to be a canary beside"]
+    if not releases.servers(_ledger(), model):
+        return "released", ["no server is up on which it could be a canary"]
+    share = f"it answers {spec.canary.share:.0%} of the requests for {spec.canary.minutes:g} minutes"
+    return "canary", [f"{share}, and then all of them unless an alarm sends it back"]
 
 
 def _unreachable(_task: Any, _run: Any, state: State[Any]) -> bool:
@@ -185,7 +209,8 @@ def try_package(bento: Bento, artifact: Artifact) -> Trial:
 
 
 @task(name="release", task_run_name="release", cache_policy=NO_CACHE)
-def make_champion(run: Run, bento: Bento, artifact: Artifact, trial: Trial, champion: Release | None) -> Release:
+def add_release(run: Run, bento: Bento, artifact: Artifact, trial: Trial, champion: Release | None) -> Release:
+    canary = load_spec(run.model).canary
     release = Release(
         model=run.model,
         number=0,
@@ -199,8 +224,9 @@ def make_champion(run: Run, bento: Bento, artifact: Artifact, trial: Trial, cham
         reason="; ".join(run.reasons),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         replaced=champion.number if champion else None,
+        canary=asdict(canary) if canary and run.outcome == "canary" else None,
     )
-    return releases.add_release(_ledger(), release, run)
+    return releases.add_release(_ledger(), release, run, KINDS[run.outcome])
 
 
 def _ledger() -> Any:
@@ -310,7 +336,7 @@ class _Run:
         """Leave the outcome in the run's folder and in the ledger, where a release has put it already."""
         write_json(self.folder / "outcome.json", outcome.to_dict())
         write_text(self.folder / "report.md", reports.run_report(outcome, self.results))
-        if outcome.outcome != "released":
+        if outcome.outcome not in KINDS:
             releases.add_run(_ledger(), self.record(outcome.outcome, outcome.reasons))
 
 

@@ -13,11 +13,13 @@ from flows.progress import Step
 from pipeline.numbers import number
 
 if TYPE_CHECKING:
-    from bentos.releases import Event, Release, Run
+    from bentos.releases import Event, Release, Run, Served, Server, Wish
     from flows.outcome import Outcome
 
 _STYLES = {
     "released": "bold green",
+    "canary": "bold green",
+    "awaiting-approval": "yellow",
     "unchanged": "green",
     "kept": "yellow",
     "tried": "green",
@@ -82,10 +84,13 @@ def _metrics_table(metrics: Mapping[str, Any]) -> Table:
     return table
 
 
-def status_of(model: str, champion: "Release | None", last: "Run | None") -> dict[str, Any]:
+def status_of(
+    model: str, wish: "Wish", last: "Run | None", servers: Sequence["Server"], awaiting: Sequence[int]
+) -> dict[str, Any]:
     """Return what `status` says of a model, as JSON values."""
     from bentos.releases import answered_by
 
+    champion, canary, held = wish.champion, wish.canary, wish.held
     released = None
     if champion:
         metric = champion.evaluation["metric"]
@@ -102,7 +107,17 @@ def status_of(model: str, champion: "Release | None", last: "Run | None") -> dic
     run = None
     if last:
         run = {"started": last.started, "outcome": last.outcome, "reasons": last.reasons, "cause": last.cause}
-    return {"model": model, "release": released, "last_run": run}
+    return {
+        "model": model,
+        "release": released,
+        "last_run": run,
+        "canary": canary and {"number": canary.number, "since": canary.created, **(canary.canary or {})},
+        "held": held and {"release": held.release, "since": held.at, "reason": held.reason},
+        "awaiting_approval": list(awaiting),
+        "servers": [
+            {"server": one.server, "release": one.release, "state": one.state, "reason": one.reason} for one in servers
+        ],
+    }
 
 
 def show_status(found: Sequence[Mapping[str, Any]]) -> None:
@@ -120,14 +135,40 @@ def show_status(found: Sequence[Mapping[str, Any]]) -> None:
             console.print(f"  answers   {escape(champion['answers'])}", soft_wrap=True)
         else:
             console.print(f"  champion  none; [bold]evergreen run {one['model']}[/] makes one")
+        _show_wishes(console, one)
         if run:
             console.print(f"  last run  {_time(run['started'])} [{_STYLES.get(run['outcome'], '')}]{run['outcome']}[/]")
             if run["outcome"] != "released":
                 _print_reasons(console, run["reasons"])
 
 
+def _show_wishes(console: Console, one: Mapping[str, Any]) -> None:
+    if one["canary"]:
+        canary = one["canary"]
+        share = f"{canary['share']:.0%} of the requests for {canary['minutes']:g} minutes"
+        console.print(f"  [yellow]canary[/]    release {canary['number']}, since {_time(canary['since'])}: {share}")
+    for waiting in one["awaiting_approval"]:
+        console.print(f"  [yellow]awaits[/]    release {waiting}: [bold]evergreen promote {one['model']} {waiting}[/]")
+    if one["held"]:
+        held = one["held"]
+        console.print(
+            f"  [yellow]held[/]      at release {held['release']} since {_time(held['since'])} "
+            f"({escape(held['reason'])}); [bold]evergreen unhold {one['model']}[/] ends it",
+            soft_wrap=True,
+        )
+    for server in one["servers"]:
+        mark = "[red]" if server["state"] == "degraded" else "[green]"
+        why = f": {escape(server['reason'])}" if server["reason"] else ""
+        what = f"release {server['release']}, {mark}{server['state']}[/]{why}"
+        console.print(f"  served    {server['server']} {what}", soft_wrap=True)
+
+
 def history_of(
-    model: str, champion: "Release | None", made: Sequence["Release"], events: Sequence["Event"]
+    model: str,
+    champion: "Release | None",
+    made: Sequence["Release"],
+    events: Sequence["Event"],
+    served: Sequence["Served"] = (),
 ) -> dict[str, Any]:
     """Return what `history` says of a model, as JSON values: its releases, and what became of them, oldest first."""
     releases = [
@@ -149,7 +190,17 @@ def history_of(
         {"at": one.at, "release": one.release, "event": one.kind, "cause": one.cause, "reason": one.reason}
         for one in events
     ]
-    return {"model": model, "champion": champion and champion.number, "releases": releases, "events": changes}
+    return {
+        "model": model,
+        "champion": champion and champion.number,
+        "releases": releases,
+        "events": changes,
+        "served": [_told(one) for one in served],
+    }
+
+
+def _told(one: "Served") -> dict[str, Any]:
+    return {"at": one.at, "server": one.server, "release": one.release, "event": one.kind, "reason": one.reason}
 
 
 def show_history(found: Mapping[str, Any]) -> None:
@@ -159,11 +210,19 @@ def show_history(found: Mapping[str, Any]) -> None:
         console.print(f"{escape(found['model'])} has no release yet; [bold]evergreen run {found['model']}[/] makes one")
         return
     by_number = {one["number"]: one for one in found["releases"]}
-    for event in reversed(found["events"]):
+    lines = [*reversed(found["events"]), *reversed(found["served"])]
+    settling = [one for one in found["events"] if one["event"] in _SETTLING]
+    for event in sorted(lines, key=lambda one: str(one["at"]), reverse=True):
+        if "server" in event:
+            what = f"{event['server']}: {event['event']} release {event['release']}"
+            console.print(f"{_time(event['at'])}  {what}", style="dim", soft_wrap=True)
+            if event["event"] in ("refused", "alarm"):
+                _print_reasons(console, [event["reason"]])
+            continue
         release = by_number[event["release"]]
         value = release["metrics"]["challenger"].get(release["metric"])
         what = f"release {event['release']}" if event["event"] == "released" else f"{event['event']} {event['release']}"
-        now = " [green](champion)[/]" if event is found["events"][-1] and found["champion"] else ""
+        now = " [green](champion)[/]" if event is settling[-1] and found["champion"] else ""
         numbers = f"{release['metric']} {number(value)}, {release['bento']}"
         console.print(f"{_time(event['at'])}  [bold]{what}[/]{now} by {event['cause']}: {numbers}", soft_wrap=True)
         _print_reasons(console, release["reasons"] if event["event"] == "released" else [event["reason"]])
@@ -172,6 +231,68 @@ def show_history(found: Mapping[str, Any]) -> None:
 def _print_reasons(console: Console, reasons: Sequence[str]) -> None:
     for reason in reasons:
         console.print(f"    {escape(reason)}", style="dim", soft_wrap=True)
+
+
+_SETTLING = ("released", "promoted", "rolled back to", "withdrawn")
+
+
+def explanation_of(release: "Release", events: Sequence["Event"], served: Sequence["Served"]) -> dict[str, Any]:
+    """Return everything about one release, as JSON values."""
+    from bentos.releases import answered_by, states
+
+    evaluation = release.evaluation
+    return {
+        "model": release.model,
+        "release": release.number,
+        "state": states(events).get(release.number, "unknown"),
+        "bento": release.bento,
+        "created": release.created,
+        "cause": release.cause,
+        "reason": release.reason,
+        "replaced": release.replaced,
+        "digests": release.digests,
+        "compared_with": {
+            "release": evaluation.get("release"),
+            "rows": evaluation.get("rows"),
+            "metric": evaluation.get("metric"),
+            **{who: evaluation.get(who) for who in ("challenger", "champion", "baseline")},
+        },
+        "checks": release.verdict.get("checks", []),
+        "reasons": release.verdict.get("reasons", []),
+        "trial": release.trial,
+        "answers": answered_by(release),
+        "canary": release.canary,
+        "events": [
+            {"at": one.at, "event": one.kind, "release": one.release, "cause": one.cause, "reason": one.reason}
+            for one in events
+            if release.number in (one.release, one.instead)
+        ],
+        "served": [_told(one) for one in served if one.release == release.number],
+    }
+
+
+def show_explanation(found: Mapping[str, Any]) -> None:
+    """Print everything about one release."""
+    console = Console(highlight=False)
+    console.print(f"[bold]{escape(found['model'])} release {found['release']}[/]: {found['state']}")
+    console.print(f"  package   {found['bento']}, answers {escape(found['answers'])}", soft_wrap=True)
+    console.print(f"  made      {_time(found['created'])} by {found['cause']}", soft_wrap=True)
+    for name, value in found["digests"].items():
+        console.print(f"  {name:<9} {value}", style="dim", soft_wrap=True)
+    compared = found["compared_with"]
+    against = f"release {found['replaced']}" if found["replaced"] else "guessing"
+    console.print(f"  compared  with {against} on {compared['rows']:,} held-out rows", soft_wrap=True)
+    console.print(_metrics_table({who: compared[who] for who in ("challenger", "champion", "baseline")}))
+    for check in found["checks"]:
+        mark = "[green]✓[/]" if check["passed"] else "[red]✗[/]"
+        console.print(f"  {mark} {escape(check['sentence'])}", soft_wrap=True)
+    trial = found["trial"]
+    if trial.get("answers"):
+        console.print(f"  trial     {trial['answers']} answers exactly as trained", soft_wrap=True)
+    for event in [*found["events"], *found["served"]]:
+        who = event.get("server") or f"by {event['cause']}"
+        what = f"{event['event']} {event['release']}" if event["release"] != found["release"] else event["event"]
+        console.print(f"  {_time(event['at'])}  {what} {who}: {escape(event['reason'])}", style="dim", soft_wrap=True)
 
 
 def show_report(report: Mapping[str, Any]) -> None:

@@ -81,4 +81,6 @@ def _(trial: Trial) -> str:
 
 @in_words.register
 def _(release: Release) -> str:
-    return f"release {release.number} is the champion"
+    if release.canary:
+        return f"release {release.number} answers {release.canary['share']:.0%} of the requests first"
+    return f"release {release.number}"

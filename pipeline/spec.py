@@ -5,7 +5,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pipeline.errors import SpecError, did_you_mean
@@ -110,6 +110,35 @@ class Cron:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Canary:
+    """How a release proves itself on real requests before it answers all of them.
+
+    It answers a `share` of the requests for so many `minutes`. It is sent back when, after both sides have answered
+    `requests`, its share of errors, its nulls or its never-seen values a row exceed the champion's by more than
+    `errors`, `nulls` or `unseen`; when 95% of its answers take more than `latency` times as long; or when the
+    population stability index of its predictions against the champion's exceeds `predictions`.
+    """
+
+    share: float = 0.1
+    minutes: float = 30.0
+    requests: int = 100
+    errors: float = 0.01
+    nulls: float = 0.5
+    unseen: float = 0.1
+    latency: float = 3.0
+    predictions: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 0.5:
+            raise SpecError(f"canary: share is {self.share}; give more than 0 and at most 0.5, such as 0.1")
+        if self.requests < 1:
+            raise SpecError(f"canary: requests is {self.requests}; give 1 or more")
+        for name in ("minutes", "errors", "nulls", "unseen", "latency", "predictions"):
+            if not getattr(self, name) > 0:
+                raise SpecError(f"canary: {name} is {getattr(self, name)}; give more than 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """What the endpoint takes: rows and bytes of a request, requests `at_once`, `seconds` to send or to answer one."""
 
@@ -133,6 +162,7 @@ class ModelSpec:
     `features` defaults to every column of the snapshot that is neither key, target, time nor group.
     A feature is required in a request when it was never null in training. `nullable` names features that may be null
     all the same; `required`, instead, names the only ones that may not.
+    With `approval="manual"` a release waits for `evergreen promote`, its trial done.
     `candidates` are unfitted scikit-learn estimators: pipelines and search objects included.
     Raises SpecError, naming the field and the way out, when a part contradicts another.
     """
@@ -155,6 +185,8 @@ class ModelSpec:
     value: Value | None = None
     schedule: Cron | None = None
     limits: Limits = Limits()
+    canary: Canary | None = None
+    approval: Literal["none", "manual"] = "none"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -183,6 +215,8 @@ class ModelSpec:
             raise SpecError(
                 f"{self.name}: holdout has days={self.holdout.days} but there is no time column; give time="
             )
+        if self.approval not in ("none", "manual"):
+            raise SpecError(f"{self.name}: approval is {self.approval!r}; give 'none' or 'manual'")
         if self.folds < 2:
             raise SpecError(f"{self.name}: folds is {self.folds}; cross-validation needs 2 or more")
 

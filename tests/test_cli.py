@@ -11,10 +11,14 @@ from project import MODEL, SUITE, Project, copy_of_the_project
 
 OPTIONS = {
     "run": ["--data", "--force", "--no-release", "--json"],
-    "serve": ["--host", "--port", "--workers"],
+    "serve": ["--host", "--port", "--workers", "--ssl-certfile", "--ssl-keyfile", "--cors-origin"],
     "status": ["--json"],
     "history": ["--json"],
-    "rollback": ["--to", "--json"],
+    "rollback": ["--to", "--why", "--json"],
+    "promote": ["--why", "--json"],
+    "hold": ["--why", "--json"],
+    "unhold": ["--why", "--json"],
+    "explain": ["--json"],
     "validate": ["--data", "--json"],
     "ui": ["--port"],
 }
@@ -153,20 +157,28 @@ def test_status_tells_the_champion_and_how_the_last_run_ended(cold):
     assert points["release"]["bento"] in out
 
 
+NOTHING = {
+    "release": None,
+    "last_run": None,
+    "canary": None,
+    "held": None,
+    "awaiting_approval": [],
+    "servers": [],
+}
+
+
 def test_status_without_a_model_tells_of_all_and_what_never_ran_is_null(cold):
     _, said = cold.json("status")
 
     found = {one["model"]: one for one in said["models"]}
     assert list(found) == ["breast_cancer", "house_prices", "points"]
-    assert found["breast_cancer"] == {"model": "breast_cancer", "release": None, "last_run": None}
+    assert found["breast_cancer"] == {"model": "breast_cancer", **NOTHING}
     assert "evergreen run breast_cancer makes one" in cold.evergreen("status")[1]
 
 
 def test_the_status_of_an_empty_home_names_the_models_and_how_to_begin(new):
     assert new.json("status")[1] == {
-        "models": [
-            {"model": name, "release": None, "last_run": None} for name in ("breast_cancer", "house_prices", "points")
-        ]
+        "models": [{"model": name, **NOTHING} for name in ("breast_cancer", "house_prices", "points")]
     }
     said = " ".join(new.evergreen("status", "points")[1].split())
     assert said == "points champion none; evergreen run points makes one"
@@ -189,7 +201,7 @@ def test_history_tells_each_release_with_its_reasons_numbers_and_digests(cold):
 def test_the_history_of_what_was_never_released_is_empty_and_says_how_to_begin(cold):
     assert cold.json("history", "breast_cancer") == (
         0,
-        {"model": "breast_cancer", "champion": None, "releases": [], "events": []},
+        {"model": "breast_cancer", "champion": None, "releases": [], "events": [], "served": []},
     )
     _, out, _ = cold.evergreen("history", "breast_cancer")
     assert out == "breast_cancer has no release yet; evergreen run breast_cancer makes one\n"

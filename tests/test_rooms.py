@@ -63,7 +63,9 @@ print([str(path) for path in Path.home().rglob("*")] + [str(path) for path in Pa
 
 
 def test_importing_what_needs_no_framework_changes_nothing_outside(run_python, tmp_path):
-    cheap = [name for name, path in MODULES.items() if not {*HOME} & _when_imported(path)]
+    # Alembic runs its own scripts; nobody imports them.
+    own = [(name, path) for name, path in MODULES.items() if "migrations" not in path.parts]
+    cheap = [name for name, path in own if not {*HOME} & _when_imported(path)]
     assert "pipeline.train" in cheap
     assert "bentos.releases" in cheap
     folders = {"HOME": tmp_path / "home", "EVERGREEN_HOME": tmp_path / "home" / "evergreen"}

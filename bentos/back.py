@@ -1,0 +1,46 @@
+"""The way back: an earlier release proves that it still answers before it is champion again; servers follow."""
+
+import time
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from bentos import releases
+from bentos.package import load_bento
+from bentos.releases import Release
+from bentos.trial import try_bento
+from pipeline.artifact import load_artifact
+from pipeline.errors import ReleaseError
+
+FOLLOW_SECONDS = 30.0
+
+
+def roll_back(ledger: Engine, model: str, to: int | None, why: str, home: Path) -> Release:
+    """Make an earlier release champion again, after its package has been started and answered its golden rows.
+
+    `home` is BentoML's. Raises ReleaseError when there is nowhere to go back to or it does not answer as it was
+    trained, PackageError when its package is not what was released; nothing has changed then.
+    """
+    release = releases.going_back(ledger, model, to)
+    bento = load_bento(release.bento, home, expected=release.digests["bento"])
+    trial = try_bento(bento, load_artifact(bento.path / "src" / "artifact", release.digests["artifact"]))
+    if not trial.passed:
+        raise ReleaseError(
+            f"release {release.number} of {model} does not answer as it was trained, so nothing was changed: "
+            f"{trial.problems[0]}"
+        )
+    return releases.rollback(ledger, model, release.number, "person", why)
+
+
+def followed(ledger: Engine, model: str, release: Release) -> dict[str, float | None]:
+    """Wait until the servers of a model serve a release; return the seconds each took, None where it did not."""
+    begun = time.monotonic()
+    waiting = {server.server for server in releases.servers(ledger, model)}
+    took: dict[str, float | None] = dict.fromkeys(sorted(waiting))
+    while waiting and time.monotonic() - begun < FOLLOW_SECONDS:
+        time.sleep(0.2)
+        for server in releases.servers(ledger, model):
+            if server.server in waiting and server.release == release.number and server.state != "degraded":
+                took[server.server] = round(time.monotonic() - begun, 1)
+                waiting.discard(server.server)
+    return took

@@ -1,0 +1,181 @@
+"""A canary answers a share of the requests; an alarm sends it back, and quiet makes it champion."""
+
+import json
+import os
+import signal
+import time
+from dataclasses import asdict
+
+import pytest
+from serving import served, until
+from test_handover import alone, asking
+from test_serve import ROWS, ledger, project, released  # noqa: F401  fixtures
+
+from bentos import releases
+from bentos.canary import Tally, alarm, psi, quantile
+from bentos.metrics import SECONDS
+from pipeline import digest
+from pipeline.spec import Canary
+
+SETTINGS = asdict(Canary(requests=100))
+
+
+def side(requests=1000, errors=0, nulls=0.0, unseen=0.0, bucket=1, predictions=None):
+    seconds = [0] * (len(SECONDS) + 1)
+    seconds[bucket] = requests
+    return Tally(
+        requests=requests,
+        errors=errors,
+        rows=requests,
+        nulls=int(nulls * requests),
+        unseen=int(unseen * requests),
+        seconds=tuple(seconds),
+        predictions=tuple(sorted((predictions or {"0": requests // 2, "1": requests - requests // 2}).items())),
+    )
+
+
+def test_two_sides_that_answer_alike_raise_no_alarm():
+    assert alarm(side(), side(requests=200), SETTINGS, SECONDS) is None
+
+
+@pytest.mark.parametrize(
+    ("canary", "said"),
+    [
+        (side(errors=30), "errors: 3.0% of its requests ended in an error, 0.0% of the champion's"),
+        (side(nulls=0.7), "nulls: 0.7 nulls in a row, 0 at the champion"),
+        (side(unseen=0.2), "unseen: 0.2 values in a row that its training never saw, 0 at the champion"),
+        (side(bucket=5), "latency: 95% of its requests take up to 25 ms, the champion's 1 ms; 3 times that is allowed"),
+        (side(predictions={"0": 100, "1": 900}), "predictions: their distribution differs from the champion's by 0.88"),
+    ],
+)
+def test_each_alarm_says_both_numbers(canary, said):
+    assert alarm(side(), canary, SETTINGS, SECONDS).startswith(said)
+
+
+def test_too_few_answers_are_judged_by_errors_alone():
+    assert alarm(side(), side(requests=99, unseen=0.9, bucket=9), SETTINGS, SECONDS) is None
+    assert alarm(side(requests=5), side(requests=20, errors=4), SETTINGS, SECONDS).startswith("errors: 20.0%")
+    assert alarm(side(requests=5), side(requests=20, errors=3), SETTINGS, SECONDS) is None
+
+
+def test_chance_alone_moves_few_predictions_of_few_requests():
+    ours = {str(bucket): 100 for bucket in range(10)}
+    theirs = {str(bucket): count for bucket, count in enumerate([6, 14, 10, 12, 8, 9, 11, 13, 7, 10])}
+    assert alarm(side(predictions=ours), side(requests=100, predictions=theirs), SETTINGS, SECONDS) is None
+
+
+def test_the_population_stability_index_is_that_of_the_formula():
+    # (0.9 - 0.5) ln(0.9 / 0.5) + (0.1 - 0.5) ln(0.1 / 0.5) = 0.4 * 0.5878 + 0.4 * 1.6094
+    shift, noise = psi([("a", 50), ("b", 50)], [("a", 90), ("b", 10)])
+    assert shift == pytest.approx(0.8789, abs=1e-4)
+    assert noise == pytest.approx(2 * 1 * (1 / 100 + 1 / 100))
+
+
+def test_a_quantile_is_the_upper_edge_of_its_bucket():
+    assert quantile([90, 10, 0], [1.0, 2.0], 0.9) == 1.0
+    assert quantile([90, 10, 0], [1.0, 2.0], 0.91) == 2.0
+    assert quantile([0, 0, 5], [1.0, 2.0], 0.5) == 4.0
+
+
+def test_tallies_add_and_subtract():
+    one = Tally.of({"requests": 3, "seconds": [1, 2], "predictions": {"a": 1}, "other": 5})
+    two = Tally.of({"requests": 1, "seconds": [0, 1, 1], "predictions": {"b": 2}})
+    assert (one + two).seconds == (1, 3, 1)
+    assert dict((one + two).predictions) == {"a": 1, "b": 2}
+    assert (one + two - two).requests == 3
+
+
+@pytest.fixture
+def server(project, tmp_path):  # noqa: F811
+    """Release 1, served."""
+    releases.rollback(ledger(project), "points", 1, "person")
+    with served(project, "points", tmp_path / "log") as server:
+        assert until(lambda: releases.servers(ledger(project), "points"), 10)
+        yield server
+
+
+def release_canary(project, damage="", **settings):  # noqa: F811
+    """Release the second package again as a canary, its service perhaps damaged; return its number."""
+    second = releases.history(ledger(project), "points")[0][1]
+    source = project.home / f"bentoml/bentos/{second.bento.replace(':', '/')}/src"
+    if damage:
+        file = source / "bentos/served.py"
+        file.write_text(file.read_text() + damage)
+    digests = {**second.digests, "bento": digest.of_folder(source), "snapshot": "another"}
+    canary = asdict(Canary(**{"share": 0.3, "minutes": 0.2, "requests": 20, "predictions": 10.0, **settings}))
+    made = releases.Release(**{**asdict(second), "digests": digests, "replaced": 1, "canary": canary})
+    return releases.add_release(ledger(project), made, kind=releases.CANARY).number
+
+
+def kinds(project):  # noqa: F811
+    return [(event.kind, event.release) for event in releases.history(ledger(project), "points")[1]]
+
+
+def test_a_quiet_canary_answers_its_share_and_becomes_champion_by_itself(project, server):  # noqa: F811
+    number = release_canary(project)
+    clients = asking(server, 30, kept=4, reconnecting=2)
+    assert until(lambda: kinds(project)[-1] == ("promoted", number), 60), server.log.read_text()[-3000:]
+    assert until(lambda: alone(project, number), 60)
+    report = json.loads(clients.communicate(timeout=60)[0])
+    assert {status for _, _, status, _ in report} == {"200"}
+    first = next(one[0] for one in report if one[3] == str(number))
+    baking = [one[3] for one in report if first <= one[0] < first + 8]
+    assert baking.count(str(number)) / len(baking) == pytest.approx(0.3, abs=0.05)
+    event = releases.history(ledger(project), "points")[1][-1]
+    assert event.cause == "canary"
+    assert event.reason.startswith("quiet for 0.2 minutes, in which it answered ")
+
+
+BREAKS = """
+_whole, _asked = ServedModel._predict, []
+def _breaking(self, batch):
+    _asked.append(1)
+    if len(_asked) > 30:
+        raise MemoryError
+    return _whole(self, batch)
+ServedModel._predict = _breaking
+ServedModel._refused = lambda self, batch: []
+"""
+
+
+def test_a_canary_that_fails_harms_nobody_and_is_sent_back_within_seconds(project, server):  # noqa: F811
+    clients = asking(server, 25, kept=4, reconnecting=2)
+    number = release_canary(project, BREAKS, minutes=10.0)
+    assert until(lambda: ("canary stopped", number) in kinds(project), 40), server.log.read_text()[-3000:]
+    stopped = time.time()
+    report = json.loads(clients.communicate(timeout=60)[0])
+    assert {status for _, _, status, _ in report} == {"200"}
+    assert str(number) in {one[3] for one in report}
+    assert {one[3] for one in report if one[0] > stopped + 1} == {"1"}
+    event = releases.history(ledger(project), "points")[1][-1]
+    assert event.reason.startswith("errors: ")
+    assert releases.barred(ledger(project), "points", releases.numbered(ledger(project), "points", number).digests)
+    said = json.loads(project.evergreen("status", "points", "--json")[1])["models"][0]
+    assert (said["release"]["number"], said["canary"]) == (1, None)
+
+
+def canary_is_served(project):  # noqa: F811
+    return any(one.kind == "canary" for one in releases.served(ledger(project), "points"))
+
+
+def test_a_canary_whose_worker_is_killed_is_sent_back_and_nobody_notices(project, server):  # noqa: F811
+    (champion,) = server.workers()
+    number = release_canary(project, minutes=10.0)
+    assert until(lambda: canary_is_served(project), 20)
+    (worker,) = {*server.workers()} - {champion}
+    clients = asking(server, 6, kept=4, reconnecting=2)
+    time.sleep(2)
+    os.kill(worker, signal.SIGKILL)
+    assert until(lambda: ("canary stopped", number) in kinds(project), 10)
+    report = json.loads(clients.communicate(timeout=60)[0])
+    assert {status for _, _, status, _ in report} == {"200"}
+    assert releases.history(ledger(project), "points")[1][-1].reason.startswith("its worker ended with code -9")
+
+
+def test_a_person_promotes_a_canary_before_its_time(project, server):  # noqa: F811
+    number = release_canary(project, minutes=10.0)
+    assert until(lambda: canary_is_served(project), 20)
+    code, _, err = project.evergreen("promote", "points", str(number), "--why", "looks good")
+    assert (code, err) == (0, "")
+    assert until(lambda: alone(project, number), 60)
+    assert {server.ask(*ROWS).headers["evergreen-release"] for _ in range(20)} == {str(number)}
