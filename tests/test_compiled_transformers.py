@@ -84,7 +84,7 @@ def program_of(transformer, features):
     """The transformer's own program: it answers with the matrix."""
     builder = Builder(features)
     register = matrix(compile_transformer(transformer, input_table(features, builder), builder), builder)
-    plan = Plan(builder.numbers, builder.texts, tuple(builder.operations), register)
+    plan = Plan(builder.numbers, builder.times, builder.texts, tuple(builder.operations), register)
     return lambda table: Program(plan).registers(*columns_of(table, plan))[register]
 
 
