@@ -14,7 +14,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler, TargetEncoder
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from test_compiled_transformers import NUMBERS, TRAINING, assert_same, program_of
 
 from pipeline.compiled import (
@@ -244,13 +244,3 @@ def test_the_proof_finds_a_part_of_the_calendar_that_is_wrong_on_some_days_only(
     assert prove(steps, Program(plan), table, features, 30.0).passed
     monkeypatch.setitem(date_operations.PARTS, part, wrong)
     assert not prove(steps, Program(plan), table, features, 30.0).passed
-
-
-def test_whole_numbers_that_a_target_encoder_takes_for_labels_are_refused_with_advice():
-    rng = np.random.default_rng(0)
-    frame = to_frame(pa.table({"s": rng.choice(["a", "b", "c"], 900)}), (Feature("s", "text", False),))
-    encoder = TargetEncoder(cv=2).fit(frame, np.arange(900.0) // 2)
-    with pytest.raises(
-        UncompilableError, match=r'TargetEncoder: it took the target\'s 450 .* give it target_type="continuous"'
-    ):
-        program_of(encoder, (Feature("s", "text", False),))

@@ -413,6 +413,16 @@ def test_encoders_of_feature_engine_are_compiled(unseen):
         assert_same(steps, held=(USUAL, EXTREMES))
 
 
+def test_whole_numbers_that_a_target_encoder_takes_for_labels_are_refused_with_advice():
+    rng = np.random.default_rng(0)
+    frame = to_frame(pa.table({"s": rng.choice(["a", "b", "c"], 900)}), (Feature("s", "text", False),))
+    encoder = TargetEncoder(cv=2).fit(frame, np.arange(900.0) // 2)
+    with pytest.raises(
+        UncompilableError, match=r'TargetEncoder: it took the target\'s 450 .* give it target_type="continuous"'
+    ):
+        program_of(encoder, (Feature("s", "text", False),))
+
+
 def test_a_timestamp_that_is_dropped_does_not_stand_in_the_way():
     features = (Feature("when", "timestamp", False), NUMBERS[0])
     table = TRAINING.append_column("when", pa.array([1_700_000_000_000_000] * 12, pa.timestamp("us")))
