@@ -1,19 +1,18 @@
 """What a run shows of its challenger: images of how it answers the held-out rows."""
 
 import io
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluate import score
 from pipeline.predict import Answers, predict, target
 from pipeline.schema import describe, to_frame
 from pipeline.spec import BinaryClassification, Regression
 from pipeline.split import Rule, held_out
 
 if TYPE_CHECKING:
-    import pandas
     import pyarrow
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -24,21 +23,24 @@ Array = NDArray[Any]
 
 MOST_POINTS = 5_000
 """A scatter shows a sample of this many rows, at most."""
-MOST_SHUFFLED = 1_000
-"""Permutation importance is computed on a sample of this many rows, at most; on fewer with very many features."""
-REPEATS = 3
 MOST_FEATURES = 15
 MOST_LABELS = 12
 
 _ACCENT, _INK, _MUTED, _GRID = "#2a6f97", "#343a40", "#868e96", "#e9ecef"
 
 
-def draw(spec: "ModelSpec", table: "pyarrow.Table", rule: Rule, estimator: Any) -> dict[str, bytes]:
+def draw(
+    spec: "ModelSpec",
+    table: "pyarrow.Table",
+    rule: Rule,
+    estimator: Any,
+    importance: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, bytes]:
     """Return PNG images by name: how a fitted estimator answers the rows of a table that a rule holds out.
 
     A regression gives `predicted-against-actual` and `residuals`; a classification `confusion`, and of two labels also
-    `roc` and `calibration`; all give `importance`. An image that would be undefined is left out, such as the ROC of
-    rows that all have one label.
+    `roc` and `calibration`; all give `importance`, of what the artifact's manifest says of it. An image that would be
+    undefined is left out, such as the ROC of rows that all have one label.
     """
     rows = table.filter(held_out(rule, table))
     if rows.num_rows == 0:
@@ -63,7 +65,7 @@ def draw(spec: "ModelSpec", table: "pyarrow.Table", rule: Rule, estimator: Any) 
             truth, probability = y == positive, answers.probabilities[:, answers.labels.index(positive)]
             figures["roc"] = _roc(positive, truth, probability)
             figures["calibration"] = _calibration(positive, truth, probability)
-    figures["importance"] = _importance(spec, estimator, frame, y)
+    figures["importance"] = _importance(spec, importance)
     return {name: _png(figure) for name, figure in figures.items() if figure is not None}
 
 
@@ -152,31 +154,14 @@ def _confusion(spec: "ModelSpec", y: Array, answers: Answers) -> "Figure":
     return figure
 
 
-def _importance(spec: "ModelSpec", estimator: Any, frame: "pandas.DataFrame", y: Array) -> "Figure | None":
-    """Permutation importance (Breiman, Random Forests, 2001, section 10), in units of the spec's metric."""
-    from sklearn.inspection import permutation_importance
-
-    most = max(50, min(MOST_SHUFFLED, 300_000 // (REPEATS * frame.shape[1])))
-    seen = _sample(spec, len(y), most)
-    sign = 1.0 if spec.greater_is_better else -1.0
-
-    def scorer(fitted: Any, X: "pandas.DataFrame", truth: Array) -> float:
-        return sign * score(spec.task, spec.metric, truth, predict(fitted, X))
-
-    try:
-        if not np.isfinite(scorer(estimator, frame.iloc[seen], y[seen])):
-            return None
-    except ValueError:  # the metric needs probabilities and the estimator has none
+def _importance(spec: "ModelSpec", found: Sequence[Mapping[str, Any]]) -> "Figure | None":
+    if not found:
         return None
-    found = permutation_importance(
-        estimator, frame.iloc[seen], y[seen], scoring=scorer, n_repeats=REPEATS, random_state=spec.seed
-    )
-    means = np.nan_to_num(found.importances_mean, posinf=0.0, neginf=0.0)
-    top = np.argsort(-means, kind="stable")[:MOST_FEATURES][::-1]
-    title = f"Permutation importance, {_title(len(seen), len(y))}"
-    figure, axes = _axes(title, height=1.4 + 0.27 * len(top))
-    axes.barh(range(len(top)), means[top], xerr=found.importances_std[top], color=_ACCENT, ecolor=_MUTED, height=0.65)
-    axes.set_yticks(range(len(top)), [_name(frame.columns[position]) for position in top])
+    top = found[:MOST_FEATURES][::-1]
+    figure, axes = _axes("Permutation importance on held-out rows", height=1.4 + 0.27 * len(top))
+    means, deviations = ([one[name] for one in top] for name in ("importance", "deviation"))
+    axes.barh(range(len(top)), means, xerr=deviations, color=_ACCENT, ecolor=_MUTED, height=0.65)
+    axes.set_yticks(range(len(top)), [_name(one["feature"]) for one in top])
     axes.grid(visible=False, axis="y")
     worse = "falls" if spec.greater_is_better else "rises"
     axes.set_xlabel(f"how much {spec.metric} {worse} when the feature is shuffled")

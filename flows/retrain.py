@@ -95,8 +95,8 @@ def _steps(run: "_Run", data: str | None, force: bool, release: bool) -> Outcome
     verdict = run.step("gate", judge, evaluation, gate)
     run.show(reports.publish_comparison, model, evaluation)
     run.show(reports.publish_verdict, model, verdict)
-    run.show(_draw, run, snapshot, trained)
     if not verdict.passed:
+        run.show(_draw, run, snapshot, trained, [])
         return run.outcome("kept" if champion else "model-rejected", verdict.reasons)
     if wish.held and release:
         # No verdict: when the hold ends, the next run takes the matter up again.
@@ -104,6 +104,7 @@ def _steps(run: "_Run", data: str | None, force: bool, release: bool) -> Outcome
         return run.outcome("kept", [releases.hold_sentence(model, wish.held)])
 
     artifact = run.step("artifact", make_artifact, model, snapshot, trained, evaluation, verdict, run.digests)
+    run.show(_draw, run, snapshot, trained, artifact.manifest["importance"])
     bento = run.step("package", build_bento, artifact)
     trial = run.step("trial", try_package, bento, artifact)
     run.show(reports.publish_trial, model, trial)
@@ -259,9 +260,10 @@ def _compared(champion: Release) -> Champion:
     )
 
 
-def _draw(run: "_Run", snapshot: Snapshot, trained: Trained) -> None:
+def _draw(run: "_Run", snapshot: Snapshot, trained: Trained, importance: list[dict[str, Any]]) -> None:
     """Draw the challenger on the held-out rows, for the run's folder and for Prefect."""
-    drawn = plots.draw(load_spec(run.model), read_snapshot(snapshot), trained.rule, trained.estimator())
+    estimator, table = trained.estimator(), read_snapshot(snapshot)
+    drawn = plots.draw(load_spec(run.model), table, trained.rule, estimator, importance)
     for name, png in drawn.items():
         (run.folder / f"{name}.png").write_bytes(png)
     run.results["plots"] = drawn

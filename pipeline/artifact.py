@@ -4,7 +4,7 @@ import os
 import platform
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,9 @@ from pipeline import digest
 from pipeline.compiled import (
     Plan,
     Program,
+    UnanswerableError,
     UncompilableError,
+    columns_of,
     compile_pipeline,
     load_plan,
     prove,
@@ -28,6 +30,7 @@ from pipeline.errors import ArtifactError, TrainingError
 from pipeline.evaluate import Evaluation
 from pipeline.files import read_json, whole_folder, write_json
 from pipeline.gate import Verdict
+from pipeline.importance import importance
 from pipeline.predict import Answers, joined, predict, target
 from pipeline.schema import Feature, Schema, describe, to_frame, to_table
 from pipeline.snapshot import Snapshot, read_snapshot
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 PLAN, ESTIMATOR = "plan", "estimator"
 """What answers requests: the compiled plan, or the estimator itself."""
+SHUFFLES = {PLAN: 5, ESTIMATOR: 2}
+"""Of a feature's values, to see how much it counts; fewer where asking takes longer."""
 GOLDEN_ROWS = 40
 UNSEEN = "a category never seen in training"
 
@@ -92,10 +97,12 @@ def write_artifact(
     schema = describe(spec, table)
     estimator = trained.estimator()
     mask = held_out(trained.rule, table)
-    rows, answers = _golden(spec.name, estimator, table.filter(mask), schema.features)
+    held = table.filter(mask)
+    rows, answers = _golden(spec.name, estimator, held, schema.features)
     y = target(spec.task.kind, table.column(spec.target).filter(~mask))
     scale = float(np.std(y)) if spec.task.kind == "regression" else 1.0
-    plan, answered = _compiled(estimator, table.filter(mask), schema.features, scale)
+    plan, answered = _compiled(estimator, held, schema.features, scale)
+    ask = _asking(estimator, plan, schema.features)
     manifest = {
         "format": FORMAT,
         "model": spec.name,
@@ -114,6 +121,7 @@ def write_artifact(
         "holdout": trained.rule.to_dict(),
         "metric": spec.metric,
         "evaluation": evaluation.to_dict(),
+        "importance": importance(spec, held, schema.features, ask, SHUFFLES[answered["by"]]),
         "verdict": verdict.to_dict(),
         "limits": asdict(spec.limits),
         "answers": answered,
@@ -145,6 +153,25 @@ def _compiled(
         why = f"the plan answers otherwise, {proof.wrong} times: {proof.problems[0]}"
         return None, {"by": ESTIMATOR, "why": why, "proof": proof.to_dict()}
     return plan, {"by": PLAN, "why": None, "proof": proof.to_dict()}
+
+
+def _asking(estimator: Any, plan: Plan | None, features: Sequence[Feature]) -> Callable[["pyarrow.Table"], Answers]:
+    """Return what answers the rows of a table as an endpoint does: the plan, or the estimator where that cannot."""
+
+    def by_estimator(rows: "pyarrow.Table") -> Answers:
+        return predict(estimator, to_frame(rows, features))
+
+    if plan is None:
+        return by_estimator
+    program = Program(plan)
+
+    def ask(rows: "pyarrow.Table") -> Answers:
+        try:
+            return program(*columns_of(rows, plan))
+        except UnanswerableError:
+            return by_estimator(rows)
+
+    return ask
 
 
 def load_artifact(folder: Path, expected: str | None = None) -> Artifact:

@@ -197,6 +197,16 @@ def test_a_pipeline_of_known_steps_is_answered_by_a_plan_proven_on_thousands_of_
     assert disagreements(again, golden, artifact.manifest["scale"]) == []
 
 
+@pytest.mark.parametrize(("model", "by"), [(Ridge(), "plan"), (KNeighborsRegressor(), "estimator")])
+def test_the_manifest_says_how_much_each_feature_counts(model, by, written):
+    manifest = written(tolerant(model)).manifest
+    assert manifest["answers"]["by"] == by
+    # The price is 3 area + 10 rooms, and the area has by far the larger spread.
+    assert manifest["importance"][0]["feature"] == "area"
+    assert manifest["importance"][0]["importance"] > 10
+    assert {line["feature"] for line in manifest["importance"]} == {"area", "rooms", "town"}
+
+
 def test_a_step_the_compiler_does_not_know_leaves_the_estimator_to_answer_and_is_named(written):
     artifact = written(tolerant(KNeighborsRegressor()))
 

@@ -3,10 +3,13 @@
 import pickle
 import warnings
 from dataclasses import replace
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from feature_engine.datetime import DatetimeFeatures, DatetimeSubtraction
+from feature_engine.selection import DropFeatures
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
@@ -53,7 +56,7 @@ from pipeline.compiled import (
     save_plan,
 )
 from pipeline.compiled.plan import Operation
-from pipeline.compiled.proof import EXTREMES, WORDS, compare
+from pipeline.compiled.proof import EXTREMES, MOMENTS, WORDS, compare
 from pipeline.predict import predict
 from pipeline.schema import Feature, to_frame, to_table
 
@@ -160,7 +163,7 @@ def test_a_row_that_the_estimator_refuses_is_unanswerable_for_all_rows_asked_wit
 
 
 def test_rows_and_columns_become_the_same_matrix_as_the_frame_that_estimators_are_given():
-    plan = Plan(("area", "rooms", "new"), ("kind",), (), 0)
+    plan = Plan(("area", "rooms", "new"), (), ("kind",), (), 0)
     first = {"area": 1, "new": True, "kind": "a"}
     rows = [first, {"area": None, "rooms": -2.5, "new": False, "kind": None, "other": 3}]
     table = to_table(rows, FEATURES)
@@ -186,7 +189,7 @@ def test_a_plan_survives_being_written_and_read(final, tmp_path):
     table = sales()[0]
     wanted, got = (Program(one)(*columns_of(table, one)) for one in (plan, again))
     assert got.to_dict() == wanted.to_dict()
-    assert (again.numbers, again.texts, again.labels) == (plan.numbers, plan.texts, plan.labels)
+    assert (again.features, again.labels) == (plan.features, plan.labels)
 
 
 def test_reading_a_plan_unpickles_nothing(tmp_path, monkeypatch):
@@ -218,19 +221,25 @@ print([name for name in ("pandas", "sklearn", "feature_engine", "scipy", "pyarro
 
 # The hunt: tables and pipelines made up at random.
 
-NAMES = ("n0", "n1", "n2", "s0", "s1")
-COLUMNS = tuple(Feature(name, "number" if name[0] == "n" else "text", False) for name in NAMES)
+NAMES = ("n0", "n1", "n2", "s0", "s1", "t0", "t1")
+TYPES = {"n": "number", "s": "text", "t": "timestamp"}
+COLUMNS = tuple(Feature(name, TYPES[name[0]], False) for name in NAMES)
 hurtful = st.sampled_from([*EXTREMES, 3.0, 5.0, None]) | st.floats(allow_nan=False, allow_infinity=False)
 words = st.sampled_from([*WORDS, "a", "b", "c", None])
-rows_of = st.lists(st.fixed_dictionaries({name: hurtful if name[0] == "n" else words for name in NAMES}), max_size=8)
+# Near enough to 1970, and to each other, to be answered by the program.
+FIRST, LAST = datetime(1850, 1, 1), datetime(2110, 1, 1)
+moments = st.sampled_from([*(one for one in MOMENTS if FIRST < one < LAST), None]) | st.datetimes(FIRST, LAST)
+VALUES = {"n": hurtful, "s": words, "t": moments}
+rows_of = st.lists(st.fixed_dictionaries({name: VALUES[name[0]] for name in NAMES}), max_size=8)
 
 
 def table_of(seed, nulls, rows):
-    """A table of small numbers and few words, some of which are null."""
+    """A table of small numbers, few words and timestamps around 1970, some of which are null."""
     rng = np.random.default_rng(seed)
     numbers = {"n0": rng.integers(0, 6, rows), "n1": rng.normal(size=rows), "n2": np.exp(3 * rng.normal(size=rows))}
     words = {name: rng.choice(["a", "b", "c", "d", "rare"], rows, p=[0.4, 0.3, 0.1, 0.1, 0.1]) for name in ("s0", "s1")}
-    columns = {name: values.tolist() for name, values in (numbers | words).items()}
+    times = {name: rng.integers(-(10**15), 10**15, rows).astype("datetime64[us]") for name in ("t0", "t1")}
+    columns = {name: values.tolist() for name, values in (numbers | words | times).items()}
     return [
         {name: None if rng.random() < nulls else values[row] for name, values in columns.items()} for row in range(rows)
     ]
@@ -276,6 +285,20 @@ ENCODERS = [
     OrdinalEncoder(),
     TargetEncoder(cv=2),
 ]
+DATES = [
+    make_pipeline(DatetimeFeatures(["t0"], ["year"], missing_values="ignore"), DropFeatures(["t1"])),
+    DatetimeFeatures(features_to_extract=["day_of_week"]),
+    DatetimeFeatures(features_to_extract=["semester", "weekend"], missing_values="ignore"),
+    make_pipeline(DatetimeFeatures(["t1"], ["week", "month_end"], False, "ignore"), DropFeatures(["t0", "t1"])),
+    DatetimeSubtraction(["t0"], ["t1"], output_unit="h", drop_original=True, missing_values="raise"),
+    make_pipeline(DatetimeSubtraction(["t0", "t1"], ["t1"]), DropFeatures(["t0", "t1"])),
+]
+AFTER_DATES = [
+    FunctionTransformer(),
+    make_pipeline(SimpleImputer(), StandardScaler()),
+    make_pipeline(KBinsDiscretizer(3, encode="ordinal"), TargetEncoder(cv=2)),
+    OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-2),
+]
 REGRESSORS = [
     Ridge(),
     Lasso(0.01),
@@ -305,8 +328,9 @@ def pipelines(draw):
         (make_pipeline(*draw(imputers), *draw(scalers)), draw(st.sampled_from([["n1"], ["n2", "n1"]]))),
         (make_pipeline(*draw(filled), draw(encoder)), draw(st.sampled_from([["s0"], ["s1", "s0"]]))),
         (draw(encoder | st.sampled_from([*IMPUTERS, *SCALERS, "passthrough", "drop"])), ["n0"]),
+        (make_pipeline(draw(st.sampled_from(DATES)), draw(st.sampled_from(AFTER_DATES))), ["t0", "t1"]),
     ]
-    chosen = draw(st.lists(st.sampled_from(range(3)), min_size=1, unique=True))
+    chosen = draw(st.lists(st.sampled_from(range(4)), min_size=1, unique=True))
     columns = make_column_transformer(
         *(parts[place] for place in chosen),
         sparse_threshold=draw(st.sampled_from([0, 0.3, 1])),

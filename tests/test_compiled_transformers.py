@@ -84,7 +84,7 @@ def program_of(transformer, features):
     """The transformer's own program: it answers with the matrix."""
     builder = Builder(features)
     register = matrix(compile_transformer(transformer, input_table(features, builder), builder), builder)
-    plan = Plan(builder.numbers, builder.texts, tuple(builder.operations), register)
+    plan = Plan(builder.numbers, builder.times, builder.texts, tuple(builder.operations), register)
     return lambda table: Program(plan).registers(*columns_of(table, plan))[register]
 
 
@@ -411,6 +411,16 @@ def test_encoders_of_feature_engine_are_compiled(unseen):
         assert assert_same(steps, held=(USUAL, EXTREMES)) == [[], [0, 1, 2, 3, 4, 5, 6]]
     else:
         assert_same(steps, held=(USUAL, EXTREMES))
+
+
+def test_whole_numbers_that_a_target_encoder_takes_for_labels_are_refused_with_advice():
+    rng = np.random.default_rng(0)
+    frame = to_frame(pa.table({"s": rng.choice(["a", "b", "c"], 900)}), (Feature("s", "text", False),))
+    encoder = TargetEncoder(cv=2).fit(frame, np.arange(900.0) // 2)
+    with pytest.raises(
+        UncompilableError, match=r'TargetEncoder: it took the target\'s 450 .* give it target_type="continuous"'
+    ):
+        program_of(encoder, (Feature("s", "text", False),))
 
 
 def test_a_timestamp_that_is_dropped_does_not_stand_in_the_way():

@@ -63,8 +63,14 @@ def fitted(estimator, spec, rows):
     return estimator.fit(frame, np.array(rows.column("y").to_pylist()))
 
 
+IMPORTANCE = [
+    {"feature": "a $ b $", "importance": 3.5, "deviation": 0.25},
+    {"feature": "b", "importance": -0.125, "deviation": 0.0},
+]
+
+
 def drawn(spec, rows, estimator):
-    images = plots.draw(spec, rows, ALL, fitted(estimator, spec, rows))
+    images = plots.draw(spec, rows, ALL, fitted(estimator, spec, rows), IMPORTANCE)
     for png in images.values():
         image = Image.open(io.BytesIO(png))
         image.load()
@@ -109,7 +115,6 @@ def test_a_hundred_labels_still_make_a_small_confusion_matrix():
 def test_a_classifier_without_probabilities_is_drawn_without_what_needs_them():
     rows = table(YES_OR_NO)
     assert drawn(binary(metric="accuracy"), rows, LinearSVC()) == ["confusion", "importance"]
-    assert drawn(binary(metric="roc_auc"), rows, LinearSVC()) == ["confusion"]
 
 
 def test_a_holdout_of_one_label_is_drawn_without_what_needs_two():
@@ -128,8 +133,7 @@ def test_constant_predictions_are_drawn():
 def test_a_single_held_out_row_is_drawn():
     rows = table(LINE)
     estimator = fitted(LinearRegression(), regression(), rows)
-    names = ["predicted-against-actual", "residuals", "importance"]
-    assert list(plots.draw(regression(), rows.slice(7, 1), ALL, estimator)) == names
+    assert list(plots.draw(regression(), rows.slice(7, 1), ALL, estimator)) == ["predicted-against-actual", "residuals"]
 
 
 def test_nothing_held_out_draws_nothing():
@@ -158,19 +162,20 @@ def texts(monkeypatch):
     return found
 
 
-def test_the_feature_that_decides_is_on_top(texts):
+def test_the_most_important_features_are_drawn_the_first_on_top(texts):
     rows = table(LINE)
-    plots.draw(regression(), rows, ALL, fitted(LinearRegression(), regression(), rows))
-    title = "Permutation importance, 60 held-out rows"
-    assert texts["Permutation importance"] == (title, ["b", r"a \$ b \$"])
+    estimator = fitted(LinearRegression(), regression(), rows)
+    plots.draw(regression(), rows, ALL, estimator, IMPORTANCE)
+    assert texts["Permutation importance on held-out rows"][1] == ["b", r"a \$ b \$"]
+    many = [{"feature": f"f{place}", "importance": 99.0 - place, "deviation": 0.0} for place in range(40)]
+    plots.draw(regression(), rows, ALL, estimator, many)
+    assert texts["Permutation importance on held-out rows"][1] == [f"f{place}" for place in reversed(range(15))]
 
 
 def test_a_sample_is_called_a_sample(texts, monkeypatch):
-    monkeypatch.setattr(plots, "MOST_SHUFFLED", 50)
     monkeypatch.setattr(plots, "MOST_POINTS", 40)
     rows = table(LINE)
     plots.draw(regression(), rows, ALL, fitted(LinearRegression(), regression(), rows))
-    assert texts["Permutation importance"][0].endswith(", a sample of 50 of 60 held-out rows")
     assert texts["Residuals against predicted"][0].endswith(", a sample of 40 of 60 held-out rows")
 
 

@@ -12,7 +12,7 @@ Compiling needs scikit-learn; running needs NumPy, and SciPy's special functions
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.compiled import estimator_operations, operations, trees  # noqa: F401  what plans are made of
+from pipeline.compiled import date_operations, estimator_operations, operations, trees  # noqa: F401  what plans are made of
 from pipeline.compiled.columns import columns_of
 from pipeline.compiled.plan import Builder, Plan, Program, UnanswerableError, load_plan, save_plan
 from pipeline.compiled.proof import Proof, prove
@@ -41,6 +41,7 @@ def compile_pipeline(estimator: Any, features: Sequence[Feature]) -> Plan:
     outputs = compile_estimator(estimator, input_table(features, builder), builder)
     return Plan(
         numbers=builder.numbers,
+        times=builder.times,
         texts=builder.texts,
         operations=tuple(builder.operations),
         predictions=outputs.predictions,

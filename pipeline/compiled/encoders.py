@@ -13,6 +13,9 @@ from pipeline.compiled.plan import Array, Builder
 from pipeline.compiled.table import Column, Number, Table, Text, Time, UncompilableError, checked, matrix
 from pipeline.compiled.transformers import compiles, hot, look_up, named, sure_of
 
+MOST_LABELS = 100
+"""More whole numbers than this are no labels, but a target to regress on."""
+
 Answer = tuple[float, ...] | None
 """The numbers that an encoder puts in the place of a value; None where it refuses the value."""
 
@@ -52,6 +55,11 @@ def ordinal_encoder(encoder: Any, table: Table, builder: Builder) -> Table:
 def target_encoder(encoder: Any, table: Table, builder: Builder) -> Table:
     """The mean of the target per category, or the share of each label."""
     width = len(encoder.classes_) if encoder.target_type_ == "multiclass" else 1
+    if encoder.target_type == "auto" and width > MOST_LABELS and np.asarray(encoder.classes_).dtype.kind in "iuf":
+        raise UncompilableError(
+            f"it took the target's {width} whole numbers for labels, and makes a column of each; "
+            'give it target_type="continuous"'
+        )
     answers = _asked(encoder, table, [width] * len(table.columns))
     return named(encoder, table, encoded(checked(table, builder), answers, builder))
 

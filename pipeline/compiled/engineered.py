@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.compiled.date_operations import PARTS
 from pipeline.compiled.encoders import Answers, encoded
 from pipeline.compiled.plan import Builder, Sure
-from pipeline.compiled.table import Number, Table, Text, UncompilableError, matrix, settled
+from pipeline.compiled.table import Number, Table, Text, Time, UncompilableError, checked, matrix, settled
 from pipeline.compiled.transformers import checked_for_nulls, compiles, filled
 
 
@@ -174,6 +175,59 @@ def cyclical_features(transformer: Any, table: Table, builder: Builder) -> Table
         new |= {f"{name}_sin": Number(sine, index), f"{name}_cos": Number(cosine, index)}
     table = _with(table, new)
     return _without(table, names) if transformer.drop_original else table
+
+
+# Timestamps.
+
+
+@compiles("feature_engine", "DatetimeFeatures")
+def datetime_features(transformer: Any, table: Table, builder: Builder) -> Table:
+    """Parts of timestamps, such as the month, as new columns."""
+    if transformer.variables == "index":
+        raise UncompilableError("it takes the index of the frame, which a request does not have")
+    names, parts = list(transformer.variables_), list(transformer.features_to_extract_)
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise UncompilableError(f"its feature {unknown[0]!r} is not compiled")
+    table = _frame(transformer, table)
+    register = _moments(transformer, table, names, builder)
+    # What is refused where missing, or has a number for it, is never NaN.
+    least = [Sure.NOT_INFINITE if PARTS[part][1] != PARTS[part][1] else Sure.FINITE for part in parts]
+    sure = [max(known, one) for known in builder.sure[register] for one in least]
+    register = builder.emit("calendar", register, parts=parts, sure=sure)
+    table = _with(table, _new(register, list(map(str, transformer._get_new_features_name()))))
+    return _without(table, names) if transformer.drop_original else table
+
+
+@compiles("feature_engine", "DatetimeSubtraction")
+def datetime_subtraction(transformer: Any, table: Table, builder: Builder) -> Table:
+    """Some timestamps minus others, in days or another unit, as new columns."""
+    variables, reference = list(transformer.variables_), list(transformer.reference_)
+    unit = np.timedelta64(1, transformer.output_unit).astype("timedelta64[ns]").astype(np.int64)
+    if unit < 1:
+        raise UncompilableError(f"its output_unit {transformer.output_unit!r} is less than a nanosecond")
+    table = _frame(transformer, table)
+    register = builder.emit(
+        "elapsed",
+        _moments(transformer, table, [*variables, *reference], builder),
+        left=list(range(len(variables))) * len(reference),
+        right=[len(variables) + place for place in range(len(reference)) for _ in variables],
+        nanoseconds=int(unit),
+        sure=[Sure.NOT_INFINITE] * (len(variables) * len(reference)),
+    )
+    table = _with(table, _new(register, list(map(str, transformer._get_new_features_name()))))
+    return _without(table, [*variables, *reference]) if transformer.drop_original else table
+
+
+def _moments(transformer: Any, table: Table, names: Sequence[Any], builder: Builder) -> int:
+    """Return a register of some timestamps in microseconds, which makes rows unanswerable where nulls are refused."""
+    columns = _some(table, names).columns
+    times = tuple(Number(0, column.index) for column in columns if isinstance(column, Time))
+    if len(times) < len(columns):
+        raise UncompilableError("it reads texts as timestamps")
+    moments = Table(times)
+    return matrix(
+        checked(moments, builder, missing=False) if transformer.missing_values == "raise" else moments, builder
+    )
 
 
 def _shaped(transformer: Any, table: Table, builder: Builder, *operations: tuple[str, dict[str, Any]]) -> Table:

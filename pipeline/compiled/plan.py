@@ -1,9 +1,9 @@
 """A plan: the steps of a fitted pipeline as data, and the short program that runs them.
 
-A plan is a list of operations on registers. Register 0 is the matrix of all number and boolean features, shape (rows,
-columns), float64, NaN where missing; registers 1 to t are the text features, each a sequence of texts and None; every
-operation adds one register, a float64 matrix of shape (rows, k). Plans are JSON and arrays, never code: what an
-operation does is looked up in OPERATIONS by its kind.
+A plan is a list of operations on registers. Register 0 is the matrix of all number and boolean features, and after them
+of all timestamps as microseconds since 1970, shape (rows, columns), float64, NaN where missing; registers 1 to t are
+the text features, each a sequence of texts and None; every operation adds one register, a float64 matrix of shape
+(rows, k). Plans are JSON and arrays, never code: what an operation does is looked up in OPERATIONS by its kind.
 """
 
 import json
@@ -70,11 +70,17 @@ class Plan:
     """
 
     numbers: tuple[str, ...]
+    times: tuple[str, ...]
     texts: tuple[str, ...]
     operations: tuple[Operation, ...]
     predictions: int
     probabilities: int | None = None
     labels: tuple[Label, ...] = ()
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """All features that the plan takes."""
+        return (*self.numbers, *self.times, *self.texts)
 
 
 class Builder:
@@ -85,10 +91,11 @@ class Builder:
 
     def __init__(self, features: Sequence[Feature]) -> None:
         self.numbers = tuple(feature.name for feature in features if feature.type in ("number", "boolean"))
+        self.times = tuple(feature.name for feature in features if feature.type == "timestamp")
         self.texts = tuple(feature.name for feature in features if feature.type == "text")
         self.operations: list[Operation] = []
         # A request cannot hold an infinity.
-        self.sure: dict[int, tuple[Sure, ...]] = {0: (Sure.NOT_INFINITE,) * len(self.numbers)}
+        self.sure: dict[int, tuple[Sure, ...]] = {0: (Sure.NOT_INFINITE,) * len(self.numbers + self.times)}
 
     def emit(
         self, kind: str, *inputs: int, width: int | None = None, sure: Sequence[Sure] | None = None, **parameters: Any
@@ -123,7 +130,7 @@ class Program:
         ]
 
     def __call__(self, numbers: Array, texts: Sequence[Sequence[str | None]]) -> Answers:
-        """Return the answers to rows: the matrix of the numbers, and one sequence per text feature.
+        """Return the answers to rows: the matrix of numbers and timestamps, and one sequence per text feature.
 
         Raises UnanswerableError, for all rows, where the estimator would refuse one or the answer is not finite.
         """
@@ -171,6 +178,7 @@ def save_plan(plan: Plan, folder: Path) -> None:
     ]
     facts = {
         "numbers": plan.numbers,
+        "times": plan.times,
         "texts": plan.texts,
         "operations": operations,
         "predictions": plan.predictions,
@@ -200,6 +208,7 @@ def load_plan(folder: Path) -> Plan:
     )
     return Plan(
         numbers=tuple(facts["numbers"]),
+        times=tuple(facts["times"]),
         texts=tuple(facts["texts"]),
         operations=operations,
         predictions=facts["predictions"],

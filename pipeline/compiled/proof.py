@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,19 @@ EXTREMES = (0.0, -0.0, *SIGNED, *(-value for value in SIGNED), *FLOAT32, *WHOLE)
 """Numbers that a request may hold and that hurt."""
 WORDS = (UNSEEN, "", " ", "NA", "N/A", "nan", "NaN", "None", "null", "0", "\u00e9\U0001f600", "x" * 1000)
 """Words that are no category, or that some take for a missing one."""
+EPOCH, TICK = datetime(1970, 1, 1), timedelta(microseconds=1)
+EXACT = 2**53
+"""So many microseconds before and after 1970 float64 holds each one."""
+DATES = (
+    "1970-01-01 1969-12-31 1900-02-28 1900-03-01 2000-02-29 2023-02-28 2024-02-29 2024-03-31 2024-06-30 2024-12-30 "
+    "2020-12-31 2021-01-03 2021-01-04 2100-03-01 1685-01-01 2254-12-31"
+)
+"""Ends of months, leap or not, and days whose week belongs to the year before or after."""
+MOMENTS = (
+    *(datetime.fromisoformat(f"{day}{time}") for day in DATES.split() for time in ("", "T23:59:59.999999")),
+    *(EPOCH + count * TICK for count in (-EXACT, 1 - EXACT, -1, 1, EXACT - 1, EXACT)),
+    *(datetime.min, datetime.max),
+)
 
 Row = dict[str, Any]
 
@@ -93,6 +107,7 @@ def hostile(
 ) -> Iterator[tuple[str, Row]]:
     """Yield what is special about a row, and the row: real ones with some values replaced by ones made to hurt."""
     numbers = [feature.name for feature in features if feature.type == "number"]
+    times = [feature.name for feature in features if feature.type == "timestamp"]
     nullable = [feature.name for feature in features if not feature.required]
     values = {feature.name: sorted({row[feature.name] for row in held} - {None}) for feature in features}
 
@@ -112,6 +127,9 @@ def hostile(
         yield f"null: {', '.join(chosen)}", some() | dict.fromkeys(chosen)
     for _ in range(200):
         yield "extremes", some() | {name: float(rng.choice(EXTREMES)) for name in numbers}
+    for _ in range(SHUFFLED if times else 0):
+        moments = [EPOCH + count * TICK for count in rng.integers(1 - EXACT, EXACT, len(times)).tolist()]
+        yield "any moments", some() | dict(zip(times, moments, strict=True))
     # Thresholds of trees and edges of bins are among a plan's numbers; values next to them tell < from <=.
     edges = _numbers_of(program)
     for _ in range(SHUFFLED):
@@ -129,7 +147,7 @@ def _hurtful(feature: Feature, known: Sequence[Any]) -> list[Any]:
     if feature.type == "boolean":
         return [True, False]
     if feature.type == "timestamp":
-        return []
+        return [*MOMENTS, *(known[place] for place in (0, -1) if known)]
     if not known:
         return list(EXTREMES)
     low, high = float(known[0]), float(known[-1])
@@ -169,9 +187,7 @@ def _edge(edges: Array, known: Sequence[Any], rng: np.random.Generator) -> float
 
 def _answer(program: Program, row: Row) -> Answers | None:
     try:
-        return program(
-            *columns_of({name: (row.get(name),) for name in (*program.plan.numbers, *program.plan.texts)}, program.plan)
-        )
+        return program(*columns_of({name: (row.get(name),) for name in program.plan.features}, program.plan))
     except UnanswerableError:
         return None
 

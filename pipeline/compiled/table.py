@@ -64,9 +64,9 @@ class Text:
 
 @dataclass(frozen=True)
 class Time:
-    """A timestamp feature, which steps can only drop so far."""
+    """A timestamp feature: column `index` of register 0, in microseconds; steps that take numbers refuse it."""
 
-    name: str
+    index: int
 
 
 Column = Number | Text | Time
@@ -96,7 +96,7 @@ def input_table(features: Sequence[Feature], builder: Builder) -> Table:
         if feature.type == "text":
             columns.append(Text(1 + builder.texts.index(feature.name)))
         elif feature.type == "timestamp":
-            columns.append(Time(feature.name))
+            columns.append(Time(len(builder.numbers) + builder.times.index(feature.name)))
         else:
             columns.append(Number(0, builder.numbers.index(feature.name)))
     return Table(tuple(columns), tuple(feature.name for feature in features))
