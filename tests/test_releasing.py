@@ -1,0 +1,94 @@
+"""What a person decides about releases: hold, approve, go back; each is said, kept, and undone by a command."""
+
+import json
+
+from project import points, shuffled
+from test_retrain import after_release, project, released  # noqa: F401  fixtures
+
+
+def events(project):  # noqa: F811
+    return [(one["event"], one["release"], one["reason"]) for one in project.json("history", "points")[1]["events"]]
+
+
+def test_what_is_held_stays_champion_and_the_next_run_after_the_hold_takes_the_matter_up(after_release):  # noqa: F811
+    project = after_release  # noqa: F811
+    assert project.json("hold", "points", "--why", "audit")[1] == {"model": "points", "held": 1}
+    project.data(points(rows=300, seed=5))
+    code, said = project.json("run", "points")
+    assert (code, said["outcome"]) == (0, "kept")
+    assert "points is held at release 1 since" in said["reasons"][0]
+    assert "audit" in said["reasons"][0]
+    (status,) = project.json("status", "points")[1]["models"]
+    assert status["held"]["release"] == 1
+    assert "held      at release 1" in project.evergreen("status", "points")[1]
+    assert project.json("unhold", "points")[0] == 0
+    assert project.json("run", "points")[1]["outcome"] == "released"
+
+
+def test_a_release_that_needs_approval_waits_for_it_with_its_trial_done(after_release):  # noqa: F811
+    project = after_release  # noqa: F811
+    model = project.folder / "pipeline/models/points.py"
+    model.write_text(model.read_text().replace('    metric="rmse",', '    metric="rmse",\n    approval="manual",'))
+    project.data(points(rows=300, seed=5))
+    code, said = project.json("run", "points")
+    assert (code, said["outcome"], said["release"]) == (0, "awaiting-approval", 2)
+    assert project.json("run", "points")[1]["outcome"] == "unchanged"
+    (status,) = project.json("status", "points")[1]["models"]
+    assert (status["release"]["number"], status["awaiting_approval"]) == (1, [2])
+    explained = project.json("explain", "points", "2")[1]
+    assert (explained["state"], explained["replaced"], explained["trial"]["passed"]) == ("awaiting approval", 1, True)
+    assert project.json("promote", "points", "2", "--why", "read the report")[1]["release"] == 2
+    kind, number, reason = events(project)[-1]
+    assert (kind, number) == ("promoted", 2)
+    assert reason.endswith(": read the report")
+    assert project.json("status", "points")[1]["models"][0]["release"]["number"] == 2
+
+
+def test_a_rollback_tries_the_earlier_package_first_and_changes_nothing_where_that_fails(after_release):  # noqa: F811
+    project = after_release  # noqa: F811
+    project.data(points(rows=300, seed=5))
+    assert project.json("run", "points")[1]["release"] == 2
+    first = project.json("explain", "points", "1")[1]
+    source = project.home / f"bentoml/bentos/{first['bento'].replace(':', '/')}/src"
+    file = source / "bentos/wire.py"
+    whole = file.read_bytes()
+    file.write_bytes(whole + b"\nraise SystemExit\n")
+    code, out, err = project.evergreen("rollback", "points")
+    assert (code, out) == (1, "")
+    assert "is not what was released" in err
+    assert project.json("status", "points")[1]["models"][0]["release"]["number"] == 2
+
+    file.write_bytes(whole)
+    assert project.json("rollback", "points", "--why", "complaints")[1]["release"] == 1
+    assert events(project)[-1] == ("rolled back to", 1, "instead of release 2: complaints")
+
+
+def test_what_was_rolled_back_is_not_released_again_unless_a_person_forces_it(after_release):  # noqa: F811
+    project = after_release  # noqa: F811
+    better = points(rows=300, seed=5)
+    project.data(better)
+    assert project.json("run", "points")[1]["release"] == 2
+    project.json("rollback", "points", "--why", "complaints")
+    # Another run in between: what is barred is no longer what the last run saw.
+    project.data(shuffled(points()))
+    assert project.json("run", "points")[1]["outcome"] == "kept"
+    project.data(better)
+    code, said = project.json("run", "points")
+    assert (code, said["outcome"]) == (0, "unchanged")
+    assert "barred: rolled back to 1, instead of release 2: complaints" in said["reasons"][0]
+    assert project.json("run", "points", "--force")[1]["outcome"] == "released"
+
+
+def test_everything_about_a_release_is_told(after_release):  # noqa: F811
+    said = after_release.json("explain", "points", "1")[1]
+    assert (said["release"], said["state"], said["cause"]) == (1, "champion", "person")
+    assert said["compared_with"]["rows"] > 0
+    assert all(check["passed"] for check in said["checks"])
+    assert {"snapshot", "spec", "code", "artifact", "bento"} == set(said["digests"])
+    out = after_release.evergreen("explain", "points", "1")[1]
+    assert "points release 1: champion" in out
+    assert said["digests"]["artifact"] in out
+    code, said = after_release.json("explain", "points", "7")
+    assert code == 1
+    assert said["error"]["message"] == "points has no release 7; there are: 1"
+    assert json.loads(after_release.evergreen("promote", "points", "1", "--json")[1])["error"]["type"] == "ReleaseError"
