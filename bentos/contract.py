@@ -242,7 +242,7 @@ class Contract:
         return Reply(page.DOCS.encode(), b"text/html; charset=utf-8", headers=page.DOCS_HEADERS)
 
     async def _openapi(self, _: Exchange) -> Reply:
-        return _json(self.endpoint.openapi())
+        return _json(self.endpoint.openapi)
 
     async def _trial(self, _: Exchange) -> Reply:
         modules = {
