@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bentos import logs, page, problems, wire
 from bentos.batch import Batch, nulls_and_unseen
+from bentos.metrics import GONE
 from bentos.problems import Problem
 from bentos.served import QUICK_BYTES, trace
 from bentos.together import Together
@@ -123,7 +124,7 @@ class Contract:
             if reply is not None:
                 await self._send(exchange, reply)
         except ConnectionError:
-            exchange.status = 499
+            exchange.status = GONE
         except Exception as error:
             logger.error("request %s: %s broke\n%s", exchange.id.decode(), scope["method"], trace(error))
             if exchange.status == 0:
