@@ -194,6 +194,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._listen, args=(loop,), name="line", daemon=True).start()
         report = loop.create_task(self._report())
+        # uvicorn has its own handler while it serves, and then raises the signal again: too soon for the last lines.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         await self.server.serve(sockets=[listener])
         report.cancel()
         self.contract.flush()
