@@ -224,12 +224,13 @@ class Server:
             worker.tell(do="drain")
 
     def _fill(self) -> None:
-        if self.serving is None or self.coming is not None or time.monotonic() < self._not_before:
+        if time.monotonic() < self._not_before:
             return
-        release, bento = self.serving
-        running = self._count("starting", release.number) + self._count("ready", release.number)
-        for _ in range(self.options.workers - running):
-            self._start(release, bento)
+        # A worker of the next release may die ready, before the others are: without another it would never be served.
+        for release, bento in filter(None, (self.serving, self.coming)):
+            running = self._count("starting", release.number) + self._count("ready", release.number)
+            for _ in range(self.options.workers - running):
+                self._start(release, bento)
 
     def _follow(self) -> None:
         """Ask the ledger for the champion, in a thread: a database that is away holds up nothing."""
