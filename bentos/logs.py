@@ -92,4 +92,5 @@ def to_stderr() -> Lines:
     root = logging.getLogger()
     root.handlers[:] = [JsonHandler(lines)]
     root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
     return lines
