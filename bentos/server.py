@@ -73,7 +73,9 @@ def serve(ledger: Engine, model: str, home: Path, folder: Path, options: Options
         try:
             while not stopped():
                 server.tick()
-                select.select([worker.line for worker in server.workers], [], [], TICK_SECONDS)
+                # Of one that was killed the line is closed; the next tick buries it.
+                lines = [worker.line for worker in server.workers if not worker.gone]
+                select.select(lines, [], [], TICK_SECONDS)
         finally:
             server.stop()
 

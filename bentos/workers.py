@@ -41,7 +41,8 @@ class Worker:
 
     def messages(self) -> Iterator[dict[str, Any]]:
         """Yield what it said since it was last listened to; does not wait."""
-        with suppress(BlockingIOError, ConnectionError):
+        # Nothing more to read, or the line is closed: this one was killed.
+        with suppress(OSError):
             while part := self.line.recv(65_536):
                 self._said += part
         *lines, self._said = self._said.split(b"\n")
