@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bentos import logs, page, problems, wire
 from bentos.batch import Batch, nulls_and_unseen
 from bentos.forward import Route
+from bentos.metrics import GONE
 from bentos.problems import Problem
 from bentos.served import QUICK_BYTES, trace
 from bentos.together import Together
@@ -129,7 +130,7 @@ class Contract:
             if reply is not None:
                 await self._send(exchange, reply)
         except ConnectionError:
-            exchange.status = 499
+            exchange.status = GONE
         except Exception as error:
             logger.error("request %s: %s broke\n%s", exchange.id.decode(), scope["method"], trace(error))
             if exchange.status == 0:
@@ -253,7 +254,7 @@ class Contract:
         return Reply(page.DOCS.encode(), b"text/html; charset=utf-8", headers=page.DOCS_HEADERS)
 
     async def _openapi(self, _: Exchange) -> Reply:
-        return _json(self.endpoint.openapi())
+        return _json(self.endpoint.openapi)
 
     async def _trial(self, _: Exchange) -> Reply:
         modules = {

@@ -6,7 +6,7 @@ import os
 import threading
 from datetime import UTC, datetime
 from functools import cache
-from queue import Full, Queue
+from queue import Queue
 
 MOST_WAITING = 10_000
 """Lines that wait for a reader; the ones that come then are dropped, and their number is said later."""
@@ -18,15 +18,23 @@ class Lines:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.dropped = 0
-        self._waiting: Queue[str] = Queue(MOST_WAITING)
+        self._waiting: Queue[str] = Queue()
+        self._lines = 0
+        self._lock = threading.Lock()
         threading.Thread(target=self._write_on, name="log", daemon=True).start()
 
     def write(self, lines: str) -> None:
         """Append whole lines, soon."""
-        try:
-            self._waiting.put_nowait(lines)
-        except Full:
-            self.dropped += lines.count("\n")
+        count = lines.count("\n")
+        with self._lock:
+            # Lines come many at a time: it is they that are counted, not how often they come.
+            fits = self._lines + count <= MOST_WAITING
+            if fits:
+                self._lines += count
+            else:
+                self.dropped += count
+        if fits:
+            self._waiting.put(lines)
 
     def flush(self, seconds: float = 1.0) -> None:
         """Wait until everything is written, but not for long."""
@@ -37,15 +45,20 @@ class Lines:
     def _write_on(self) -> None:
         while True:
             text = self._waiting.get()
-            if self.dropped:
+            count = text.count("\n")
+            with self._lock:
                 dropped, self.dropped = self.dropped, 0
+            if dropped:
                 text += line("warning", "log", message=f"{dropped} lines were dropped: nobody read fast enough")
             data = text.encode(errors="backslashreplace")
             try:
                 while data:
                     data = data[os.write(self.descriptor, data) :]
             except OSError:
-                self.dropped += text.count("\n")
+                with self._lock:
+                    self.dropped += dropped + count
+            with self._lock:
+                self._lines -= count
             self._waiting.task_done()
 
 
@@ -79,4 +92,5 @@ def to_stderr() -> Lines:
     root = logging.getLogger()
     root.handlers[:] = [JsonHandler(lines)]
     root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
     return lines

@@ -18,6 +18,9 @@ from pipeline.predict import Answers
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
+GONE = 499
+"""What counts and logs say of a request whose client went before it was answered; there is no such status in HTTP."""
+
 
 class Metrics:
     """The counts of one worker; `flush` hands on what was noted."""
@@ -45,7 +48,8 @@ class Metrics:
             self._seconds.append(seconds)
             self._errors_since += status >= 500
         if status >= 400:
-            self._counts[self.all.errors, (HTTPStatus(status).phrase.lower().replace(" ", "-"),)] += 1
+            kind = "client-gone" if status == GONE else HTTPStatus(status).phrase.lower().replace(" ", "-")
+            self._counts[self.all.errors, (kind,)] += 1
 
     def asked(self, nulls: Mapping[str, int], unseen: Mapping[str, int]) -> None:
         """Note what the features of a batch held."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bentos import problems, wire
 from pipeline.metrics import METRICS
 
 
@@ -72,55 +71,6 @@ def files() -> dict[str, Content]:
         etag = f'"{hashlib.sha256(plain).hexdigest()[:32]}"'
         found[file.name] = Content(plain, gzip.compress(plain, mtime=0), etag)
     return found
-
-
-def openapi(theirs: dict[str, Any], card: Mapping[str, Any], others: list[str], example: Any) -> dict[str, Any]:
-    """Return BentoML's OpenAPI description, `theirs`, with what it cannot know of /predict and /model.
-
-    `others` are the columns that are accepted and not used, `example` is a row.
-    """
-    refusal = {"description": "A problem", "content": {problems.MEDIA_TYPE: {"schema": {"type": "object"}}}}
-    refusals = {str(status): refusal for status in (400, 413, 415, 500)}
-    record = {
-        "type": "object",
-        "additionalProperties": False,
-        "required": [one["name"] for one in card["features"] if one["required"]],
-        "properties": {**{one["name"]: _property(one) for one in card["features"]}, **{name: {} for name in others}},
-    }
-    request = {
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["records"],
-        "properties": {"records": {"type": "array", "minItems": 1, "items": record}},
-    }
-    answer = theirs["paths"]["/predict"]["post"]
-    csv = {wire.CSV: {"schema": {"type": "string"}}}
-    sent = {wire.JSON: {"schema": request, "example": {"records": [example]}}, **csv}
-    answer["requestBody"] = {"required": True, "content": sent}
-    answer["responses"] = {"200": _described("Predictions, one per row, in order", csv), **refusals}
-    theirs["paths"]["/model"] = {
-        "get": {
-            "tags": answer["tags"],
-            "description": "The model card.",
-            "operationId": "model",
-            "responses": {"200": _described("The card", {})},
-        }
-    }
-    about = f"Predicts {card['target']} ({card['task']})."
-    return {**theirs, "info": {"title": card["model"], "version": theirs["info"]["version"], "description": about}}
-
-
-def _described(what: str, also: Mapping[str, Any]) -> dict[str, Any]:
-    return {"description": what, "content": {wire.JSON: {"schema": {"type": "object"}}, **also}}
-
-
-def _property(feature: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {"type": "string" if feature["type"] in ("text", "timestamp") else feature["type"]}
-    if feature["type"] == "timestamp":
-        found["description"] = "ISO 8601; UTC where it names no zone"
-    if "categories" in feature:
-        found["description"] = "In training: " + ", ".join(feature["categories"])
-    return found if feature["required"] else {**found, "nullable": True}
 
 
 def card(manifest: Mapping[str, Any], release: int | None, example: Any) -> dict[str, Any]:

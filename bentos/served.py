@@ -97,12 +97,15 @@ class ServedModel:
 
     def ask_together(self, batches: Sequence[Batch]) -> list[Answers | Problem | Exception]:
         """Return the answers to each of several batches, predicted at once; one that is refused spoils no other."""
-        if len(batches) > 1:
-            with suppress(Exception):
-                answers = self._predict(joined(batches))
-                if not wire.unanswered(answers):
-                    return _parted(answers, [batch.size for batch in batches])
-        return [self._ask_alone(batch) for batch in batches]
+        if len(batches) == 1:
+            return [self._ask_alone(batches[0])]
+        with suppress(Exception):
+            answers = self._predict(joined(batches))
+            if not wire.unanswered(answers):
+                return _parted(answers, [batch.size for batch in batches])
+        # A bad one is found by halving: predicting each alone would make all the others wait for it.
+        middle = len(batches) // 2
+        return [*self.ask_together(batches[:middle]), *self.ask_together(batches[middle:])]
 
     def _ask_alone(self, batch: Batch) -> Answers | Problem | Exception:
         try:

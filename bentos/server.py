@@ -102,7 +102,9 @@ def serve(ledger: Engine, model: str, home: Path, folder: Path, options: Options
         try:
             while not stopped():
                 server.tick()
-                select.select([worker.line for worker in server.workers], [], [], TICK_SECONDS)
+                # Of one that was killed the line is closed; the next tick buries it.
+                lines = [worker.line for worker in server.workers if not worker.gone]
+                select.select(lines, [], [], TICK_SECONDS)
         finally:
             server.stop()
 
@@ -309,11 +311,12 @@ class Server:
             self._not_before = time.monotonic() + min(0.25 * 2**self._failures, MOST_PAUSE)
 
     def _fill(self) -> None:
-        if self.serving is None or self.coming is not None or time.monotonic() < self._not_before:
+        if time.monotonic() < self._not_before:
             return
-        release, bento = self.serving
-        for _ in range(self.options.workers - len(self._answering(release.number, "starting", "ready"))):
-            self.workers.append(self._start(release, bento, self.listener))
+        # A worker of the next release may die ready, before the others are: without another it would never be served.
+        for release, bento in filter(None, (self.serving, self.coming)):
+            for _ in range(self.options.workers - len(self._answering(release.number, "starting", "ready"))):
+                self.workers.append(self._start(release, bento, self.listener))
 
     def _answering(self, release: int, *states: str) -> list[Worker]:
         """Return the workers of a release on the socket that all ask, in one of the states."""

@@ -13,7 +13,6 @@ says:
 
 import json
 import os
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import bentoml
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from bentos import page, wire
+from bentos import openapi, page, wire
 from bentos.contract import Contract
 from bentos.metrics import Metrics
 from bentos.problems import Problem
@@ -80,8 +79,9 @@ class Endpoint:
             json.loads(edges) if edges else None,
         )
         self.page = page.files()
-        self.example = artifact.golden()[0][0]
-        self.card = page.card(manifest, self.served.release, self.example)
+        self.card = page.card(manifest, self.served.release, artifact.golden()[0][0])
+        others = [*artifact.schema.key, *artifact.schema.ignored]
+        self.openapi = openapi.describe(self.card, others, bool(self.tokens))
 
     @bentoml.api
     def predict(self, records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -94,16 +94,6 @@ class Endpoint:
             raise bentoml.exceptions.InvalidArgument(answers.detail)
         answered: dict[str, Any] = json.loads(self.served.write(wire.JSON, answers, batch))
         return answered
-
-    def openapi(self) -> dict[str, Any]:
-        """Return the description of the whole contract."""
-        return self._openapi
-
-    @cached_property
-    def _openapi(self) -> dict[str, Any]:
-        schema = self.served.schema
-        theirs = self.bento_service.openapi_spec.asdict()  # type: ignore[attr-defined]  # BentoML sets it
-        return page.openapi(theirs, self.card, [*schema.key, *schema.ignored], self.example)
 
     def history(self) -> list[dict[str, Any]]:
         """Return the releases of the model, the newest first, as far as the server told."""

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -29,6 +30,11 @@ from bentos.problems import Problem
 HEADER_SECONDS = 10.0
 """How long a client may take to send the head of a request, from connecting or from its first byte on."""
 HEADER_BYTES = 65_536
+"""How long a head may be, and what is around the parts of a body and after it."""
+REST_SECONDS = 30.0
+"""How long what is left of a body may go on to arrive once its request was answered."""
+MOST_PIPELINED = 1000
+"""How many requests a client may send before it has the answer to the first."""
 KEEP_ALIVE_SECONDS = 75
 """How long a connection may idle; longer than the proxies before it wait, so that it is they who close it."""
 DRAIN_SECONDS = 30.0
@@ -40,12 +46,14 @@ STUCK_FACTOR = 3.0
 
 
 class Protocol(HttpToolsProtocol):
-    """HTTP/1.1 as uvicorn speaks it, with an end to heads that are too slow or too long, and problems for garbage."""
+    """HTTP/1.1 as uvicorn speaks it, with an end to what is too slow or too much, and problems for garbage."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self.head: asyncio.TimerHandle | None = None
+        self.rest: asyncio.TimerHandle | None = None
         self.head_bytes = 0
+        """How many bytes came since the last that belong to a body, or to a whole head."""
         self.idle_since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -57,19 +65,25 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         self._have_head()
+        self._have_rest()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read, but no more than HEADER_BYTES of a head."""
-        if self.head is not None:
-            self.head_bytes += len(data)
-            # What comes with it of a body is not much: it would have ended the head.
-            if self.head_bytes > HEADER_BYTES:
-                super().data_received(data)
-                if self.head is not None and not self.transport.is_closing():
-                    self._refuse(Problem(431, f"The head of the request is longer than {HEADER_BYTES} bytes."))
-                return
-        super().data_received(data)
+        """Read, but neither more than HEADER_BYTES besides bodies nor more than MOST_PIPELINED requests."""
+        self._unset_keepalive_if_required()
+        self.head_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._stay(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("")
+        if self.transport.is_closing():
+            return
+        if self.head_bytes > HEADER_BYTES:
+            self._refuse(_TOO_LONG)
+        elif len(self.pipeline) > MOST_PIPELINED:
+            self.transport.close()
 
     def on_message_begin(self) -> None:
         """Begin to wait for the head of another request."""
@@ -78,14 +92,29 @@ class Protocol(HttpToolsProtocol):
             self._await_head()
 
     def on_headers_complete(self) -> None:
-        """Wait no more."""
+        """Wait no more; a request to change to another protocol waits for `_stay`."""
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+            self.head_bytes = 0
         self._have_head()
-        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        self.head_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Note that a request is whole."""
+        if not self.parser.should_upgrade():
+            self._have_rest()
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Note since when the connection idles."""
+        """Note since when the connection idles; let go what is left of a body, but not for ever."""
         self.idle_since = time.monotonic()
         super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body and not self.transport.is_closing():
+            self.rest = self.loop.call_later(REST_SECONDS, self.transport.close)
 
     def idles(self) -> bool:
         """Tell whether no request is under way."""
@@ -93,7 +122,21 @@ class Protocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
         """Refuse what is no HTTP."""
-        self._refuse(Problem(400, "The request is not HTTP/1.1."))
+        long = self.head is not None and self.head_bytes > HEADER_BYTES
+        self._refuse(_TOO_LONG if long else Problem(400, "The request is not HTTP/1.1."))
+
+    def _stay(self, rest: bytes) -> None:
+        """Read a request to change to another protocol as if it were none, as HTTP allows.
+
+        The parser takes all that follows such a head for the other protocol, the body of the request, too.
+        """
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        if method == b"CONNECT":
+            self._refuse(Problem(405, "CONNECT is for proxies, and this is none."))
+            return
+        fields = b"".join(b"%s: %s\r\n" % field for field in self.headers if field[0] != b"upgrade")
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"%s %s HTTP/%s\r\n%s\r\n%s" % (method, self.url, version, fields, rest))
 
     def _await_head(self) -> None:
         self.head_bytes = 0
@@ -104,11 +147,19 @@ class Protocol(HttpToolsProtocol):
             self.head.cancel()
             self.head = None
 
+    def _have_rest(self) -> None:
+        if self.rest is not None:
+            self.rest.cancel()
+            self.rest = None
+
     def _too_slow(self) -> None:
         self.head = None
-        if self.transport.is_closing() or not self.idles():
+        if self.transport.is_closing():
             return
-        if not self.head_bytes:
+        if not self.idles():
+            # Nothing can be said before the answer to the request before.
+            self.head = self.loop.call_later(HEADER_SECONDS, self._too_slow)
+        elif not self.head_bytes:
             # Browsers connect in advance, and would take an answer for that to their next request.
             self.transport.close()
         else:
@@ -116,11 +167,20 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self, problem: Problem) -> None:
         self._have_head()
-        body = problem.body()
-        phrase = json.loads(body)["title"].encode()
-        head = b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        self.transport.write(head % (problem.status, phrase, problems.MEDIA_TYPE.encode(), len(body)) + body)
+        if self.pipeline or not (self.idles() or self.cycle.more_body):
+            # What was asked before is answered, and nothing after it: the refusal would be taken for that answer.
+            self.cycle.keep_alive = False
+            self.flow.pause_reading()
+            return
+        if self.rest is None:
+            body = problem.body()
+            phrase = json.loads(body)["title"].encode()
+            head = b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+            self.transport.write(head % (problem.status, phrase, problems.MEDIA_TYPE.encode(), len(body)) + body)
         self.transport.close()
+
+
+_TOO_LONG = Problem(431, f"The head of the request is longer than {HEADER_BYTES} bytes.")
 
 
 class Worker:
@@ -136,6 +196,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._listen, args=(loop,), name="line", daemon=True).start()
         report = loop.create_task(self._report())
+        # uvicorn has its own handler while it serves, and then raises the signal again: too soon for the last lines.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         await self.server.serve(sockets=[listener])
         report.cancel()
         self.contract.flush()

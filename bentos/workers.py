@@ -19,6 +19,8 @@ from bentos.package import Bento, bentoml_environment
 from pipeline.errors import ServerError
 
 BACKLOG = 2048
+UNREAD_SECONDS = 60
+"""A client that takes nothing of its answer for so long is cut off."""
 
 
 @dataclass
@@ -43,7 +45,8 @@ class Worker:
 
     def messages(self) -> Iterator[dict[str, Any]]:
         """Yield what it said since it was last listened to; does not wait."""
-        with suppress(BlockingIOError, ConnectionError):
+        # Nothing more to read, or the line is closed: this one was killed.
+        with suppress(OSError):
             while part := self.line.recv(65_536):
                 self._said += part
         *lines, self._said = self._said.split(b"\n")
@@ -93,6 +96,9 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise ServerError(f"cannot listen on {host}, port {port}: {error.strerror}; give another one") from error
     listener.setblocking(False)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # Connections have it from their listener. Nothing else ends one whose answer waits in a buffer.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_SECONDS * 1000)
     return listener
 
 

@@ -1,6 +1,7 @@
 """A served release, as `evergreen serve` starts it, and what is left of processes afterwards."""
 
 import signal
+import ssl
 import subprocess
 import time
 from contextlib import contextmanager
@@ -42,12 +43,12 @@ class Served:
 
 
 @contextmanager
-def served(project, model, log, *options, end=signal.SIGTERM):
+def served(project, model, log, *options, end=signal.SIGTERM, certificate=None):
     """`evergreen serve` of a project's model on a free port, ready; ended by a signal."""
     port = free_port()
     process = project.start("serve", model, "--port", str(port), *options, str(log), code=LOGGED)
     try:
-        with client_of(port) as client:
+        with client_of(port, certificate) as client:
             assert wait_until(lambda: ready(client), process, 60), log.read_text()
             yield Served(process, port, client, log)
     finally:
@@ -58,8 +59,12 @@ def served(project, model, log, *options, end=signal.SIGTERM):
             process.kill()
 
 
-def client_of(port):
-    return httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False)
+def client_of(port, certificate=None):
+    """A client of this machine; with a certificate it speaks HTTPS and trusts nothing else."""
+    if certificate is None:
+        return httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False)
+    trusted = ssl.create_default_context(cafile=certificate)
+    return httpx.Client(base_url=f"https://127.0.0.1:{port}", timeout=60, trust_env=False, verify=trusted)
 
 
 def ready(client):
