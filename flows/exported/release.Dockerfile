@@ -8,9 +8,8 @@ ENV EVERGREEN_ARTIFACT=<<artifact>>
 ENV BENTOML_PORT=<<port>>
 EXPOSE <<port>>
 
-# Everything that is written at run time is below /tmp, so that the rest can be mounted read-only.
+# Everything that is written at run time, counts for /metrics too, is below /tmp: the rest can be mounted read-only.
 ENV BENTOML_HOME=/tmp/bentoml
-ENV PROMETHEUS_MULTIPROC_DIR=/tmp/bentoml/metrics
 ENV BENTOML_DO_NOT_TRACK=true
 ENV PYTHONDONTWRITEBYTECODE=1
 VOLUME ["/tmp"]
