@@ -165,12 +165,11 @@ def export(
         from bentos.package import load_bento
         from flows import export as away
         from pipeline.settings import CHECKOUT
-        from pipeline.spec import load_spec
 
         release = away.released(_ledger(), model, int(where[0]) if len(where) == 2 else None)
         bento = load_bento(release.bento, settings().folder("bentoml"), expected=release.digests["bento"])
         folder = Path(where[-1])
-        away.export(release, bento, load_spec(model).schedule, CHECKOUT, folder, port, force)
+        away.export(release, bento, CHECKOUT, folder, port, force)
         if as_json:
             _print_json({"model": model, "release": release.number, "bento": release.bento, "folder": str(folder)})
         else:

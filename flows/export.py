@@ -3,7 +3,6 @@
 The files in `exported/` are what is written there, with names, port, digests and sizes put in for each `<<name>>`.
 """
 
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -20,7 +19,6 @@ from pipeline import digest
 from pipeline.artifact import load_artifact
 from pipeline.errors import ReleaseError
 from pipeline.files import read_json, whole_folder, write_json
-from pipeline.spec import Cron
 
 TEMPLATES = Path(__file__).parent / "exported"
 OUR_PART = "release.Dockerfile"
@@ -47,9 +45,7 @@ def released(ledger: Engine, model: str, number: int | None) -> Release:
     return release
 
 
-def export(
-    release: Release, bento: Bento, schedule: Cron | None, checkout: Path, folder: Path, port: int, force: bool
-) -> None:
+def export(release: Release, bento: Bento, checkout: Path, folder: Path, port: int, force: bool) -> None:
     """Write the package of a release, the project and what deploys both into `folder`, whole or not at all.
 
     A folder that is not empty is refused with ReleaseError; with `force`, what an export wrote there is replaced, and
@@ -72,7 +68,6 @@ def export(
         "artifact": artifact.digest,
         "tag": f"{release.number}-{artifact.digest[:16]}",
         "python": artifact.manifest["python"].rpartition(".")[0],
-        "schedules": json.dumps([{"cron": schedule.expression, "timezone": schedule.timezone}] if schedule else []),
         "port": port,
         "cpu": cpu,
         "memory": memory,

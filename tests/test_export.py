@@ -77,7 +77,6 @@ def test_an_export_holds_the_package_and_the_project_as_they_are(project, export
     for room in ("pipeline", "expectations", "bentos", "flows"):
         assert digest.of_folder(exported / "project" / room) == digest.of_folder(project.folder / room)
     assert facts(exported)["project"] == digest.of_folder(exported / "project")[:16]
-    assert os.access(exported / "project" / "worker.sh", os.X_OK)
     assert not [name for name in files(exported / "project") if ".evergreen" in name or "points.csv" in name]
 
 
@@ -115,12 +114,31 @@ def test_the_same_image_is_named_everywhere(exported):
     assert f'release = "{tag}"' in (exported / "terraform" / "release.auto.tfvars").read_text()
 
 
-def test_the_worker_is_told_the_schedule_of_the_spec(exported):
-    (said,) = documents(exported, "project/prefect.yaml")
+def test_the_worker_tells_the_prefect_server_the_schedule_of_the_spec(project, exported, tmp_path):
+    url = project.env["PREFECT_API_URL"]
+    process = subprocess.Popen(
+        [sys.executable, "worker.py", "points"],
+        cwd=exported / "project",
+        env=os.environ | {"PREFECT_API_URL": url, "EVERGREEN_HOME": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        with httpx.Client(base_url=url, trust_env=False) as client:
+            assert wait_until(lambda: deployed(client) is not None, process, 60)
+            said = deployed(client)
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert said["parameters"] == {"model": "points", "cause": "schedule"}
+    (schedule,) = said["schedules"]
+    assert schedule["active"]
+    assert (schedule["schedule"]["cron"], schedule["schedule"]["timezone"]) == ("0 3 * * 1", "America/Chicago")
 
-    (deployment,) = said["deployments"]
-    assert deployment["parameters"] == {"model": "points", "cause": "schedule"}
-    assert deployment["schedules"] == [{"cron": "0 3 * * 1", "timezone": "America/Chicago"}]
+
+def deployed(client):
+    answer = client.get("/deployments/name/retrain/points")
+    return answer.json() if answer.status_code == 200 else None
 
 
 @pytest.mark.parametrize("version", ["1.30", "1.34"])
@@ -156,6 +174,12 @@ def test_a_pod_may_do_nothing_but_write_below_tmp_and_ends_after_its_requests(ex
     # 10 seconds until no proxy sends anything, 30 for what is in flight.
     assert container["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "10"]
     assert pod["terminationGracePeriodSeconds"] > 10 + 30
+
+
+@pytest.mark.skipif(shutil.which("terraform") is None, reason="Terraform is not installed")
+def test_terraform_files_are_written_as_terraform_writes_them(exported):
+    checked = subprocess.run(["terraform", "fmt", "-check", "-recursive"], cwd=exported / "terraform", check=False)
+    assert checked.returncode == 0
 
 
 def test_a_folder_that_is_not_empty_is_refused_and_left_as_it_was(project, tmp_path):
