@@ -48,16 +48,19 @@ def released(ledger: Engine, model: str, number: int | None) -> Release:
 def export(release: Release, bento: Bento, checkout: Path, folder: Path, port: int, force: bool) -> None:
     """Write the package of a release, the project and what deploys both into `folder`, whole or not at all.
 
-    A folder that is not empty is refused with ReleaseError; with `force`, what an export wrote there is replaced, and
-    what it did not write (a repository, a state) stays. Raises ArtifactError when the package holds another artifact
+    A folder that is not empty is refused with ReleaseError; with `force`, an export there is replaced, and what it did
+    not write (a repository, a state) stays. Raises ArtifactError when the package holds another artifact
     than was released.
     """
     artifact = load_artifact(bento.path / "src" / "artifact", expected=release.digests["artifact"])
     folder = folder.resolve()
     if folder.exists() and not folder.is_dir():
         raise ReleaseError(f"{folder} is a file; name a folder")
-    if folder.exists() and any(folder.iterdir()) and not force:
-        raise ReleaseError(f"{folder} is not empty; name another folder, or replace an export with --force")
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / FACTS).exists():
+            raise ReleaseError(f"{folder} is not empty and no export; name another folder")
+        if not force:
+            raise ReleaseError(f"{folder} holds an export; name another folder, or replace it with --force")
     cpu, memory = size(sum(file.stat().st_size for file in artifact.folder.iterdir()))
     facts = {
         "model": release.model,
@@ -84,7 +87,7 @@ def export(release: Release, bento: Bento, checkout: Path, folder: Path, port: i
         ours.write_text(f"{theirs.rstrip()}\n\n{ours.read_text(encoding='utf-8')}", encoding="utf-8")
         files = [FACTS, *(path.relative_to(part).as_posix() for path in part.rglob("*") if path.is_file())]
         write_json(part / FACTS, {**facts, "digests": release.digests, "files": sorted(files)})
-        if folder.exists():
+        if (folder / FACTS).exists():
             _keep(folder, part)
 
 
@@ -125,7 +128,7 @@ def _copy_project(checkout: Path, place: Path) -> None:
 
 def _keep(folder: Path, part: Path) -> None:
     """Copy from an earlier export what no export wrote."""
-    written = set(read_json(folder / FACTS)["files"]) if (folder / FACTS).exists() else set()
+    written = set(read_json(folder / FACTS)["files"])
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         place = part / name

@@ -182,14 +182,14 @@ def test_terraform_files_are_written_as_terraform_writes_them(exported):
     assert checked.returncode == 0
 
 
-def test_a_folder_that_is_not_empty_is_refused_and_left_as_it_was(project, tmp_path):
+def test_a_folder_that_is_not_empty_is_refused_and_left_as_it_was(project, exported, tmp_path):
     (tmp_path / "mine").write_text("mine")
 
-    assert refused(project, tmp_path) == (
-        f"{tmp_path} is not empty; name another folder, or replace an export with --force"
-    )
-    assert files(tmp_path) == {"mine"}
+    for options in ([], ["--force"]):
+        assert refused(project, tmp_path, *options) == f"{tmp_path} is not empty and no export; name another folder"
     assert refused(project, tmp_path / "mine") == f"{tmp_path / 'mine'} is a file; name a folder"
+    assert refused(project, exported) == f"{exported} holds an export; name another folder, or replace it with --force"
+    assert files(tmp_path) == {"mine"}
 
 
 def test_force_replaces_an_export_and_keeps_what_no_export_wrote(project, exported, tmp_path):
