@@ -26,6 +26,8 @@ resource "aws_ecs_task_definition" "prefect" {
     portMappings           = [{ name = "prefect", containerPort = 4200, protocol = "tcp" }]
     environment = [
       { name = "PREFECT_HOME", value = "/tmp/prefect" },
+      # Beside its own code, where it would write the pages otherwise, nothing can be written.
+      { name = "PREFECT_SERVER_UI_STATIC_DIRECTORY", value = "/tmp/prefect/pages" },
       { name = "PREFECT_SERVER_DATABASE_DRIVER", value = "postgresql+asyncpg" },
       { name = "PREFECT_SERVER_DATABASE_HOST", value = aws_db_instance.this.address },
       { name = "PREFECT_SERVER_DATABASE_PORT", value = "5432" },
