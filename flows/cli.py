@@ -238,6 +238,35 @@ def withdraw(model: Model, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def export(
+    model: Model,
+    where: Annotated[
+        list[str], typer.Argument(metavar="[N] DIR", help="The release (without, the champion), and a new folder.")
+    ],
+    port: Annotated[int, typer.Option(min=1024, max=65535, help="The port of the container.")] = 3000,
+    force: Annotated[bool, typer.Option("--force", help="Replace an export that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a folder with all that a container of a release needs: images, Kubernetes, AWS, a workflow."""
+    with _errors(as_json):
+        _known(model)
+        if len(where) > 2 or (len(where) == 2 and not where[0].isdecimal()):
+            raise typer.BadParameter(f"{' '.join(where)!r} is no `N DIR`; give a release's number and a folder")
+        from bentos.package import load_bento
+        from flows import export as away
+        from pipeline.settings import CHECKOUT
+
+        release = away.released(_ledger(), model, int(where[0]) if len(where) == 2 else None)
+        bento = load_bento(release.bento, settings().folder("bentoml"), expected=release.digests["bento"])
+        folder = Path(where[-1])
+        away.export(release, bento, CHECKOUT, folder, port, force)
+        if as_json:
+            _print_json({"model": model, "release": release.number, "bento": release.bento, "folder": str(folder)})
+        else:
+            typer.echo(f"release {release.number} of {model} is in {folder}; {folder / 'README.md'} says how to run it")
+
+
+@app.command()
 def validate(model: Model, data: Data = None, as_json: AsJson = False) -> None:
     """Check data against a model's suite, and train nothing."""
     from flows import screen

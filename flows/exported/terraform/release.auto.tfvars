@@ -1,0 +1,6 @@
+name    = "<<name>>"
+release = "<<tag>>"
+project = "<<project>>"
+port    = <<port>>
+cpu     = <<cpu>>
+memory  = <<memory>>
