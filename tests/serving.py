@@ -86,6 +86,6 @@ def processes_with(text, *selected):
 def until(condition, seconds=30):
     """Whether a condition comes to hold."""
     end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
+    while not (found := condition()) and time.monotonic() < end:
         time.sleep(0.1)
-    return condition()
+    return found
