@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import digest
-from pipeline.artifact import Artifact
+from pipeline.artifact import Artifact, load_artifact
 from pipeline.code import code_digest, imported_packages, local_modules, pins
-from pipeline.errors import PackageError
+from pipeline.errors import ArtifactError, PackageError
 from pipeline.files import whole_folder, write_text
 from pipeline.processes import packaged_environment
 
@@ -133,8 +133,10 @@ def _labels(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 def _check(source: Path, context: Path, artifact: Artifact) -> None:
     """Raise PackageError unless a Bento's source folder holds exactly the artifact and the code it was built from."""
-    if (found := digest.of_folder(source / "artifact")) != artifact.digest:
-        raise PackageError(f"the Bento of {artifact.manifest['model']} holds another artifact: {found}")
+    try:
+        load_artifact(source / "artifact", artifact.digest)
+    except ArtifactError as error:
+        raise PackageError(f"the Bento of {artifact.manifest['model']} holds another artifact: {error}") from error
     for room in ("pipeline", "bentos"):
         if digest.of_folder(source / room) != digest.of_folder(context / room):
             raise PackageError(f"the Bento of {artifact.manifest['model']} does not hold {room}/ as it was")

@@ -1,7 +1,8 @@
 """Ask a packaged model in a process of its own, with the code it was packaged with.
 
 The champion is judged as it is served: were it unpickled here, functions that changed since would answer in its name.
-Run as a script in a package's source folder (`python -m pipeline.answer ROWS.parquet OUT.json`) it is that process.
+Run as a script in a package's source folder (`python -m pipeline.answer ROWS.parquet OUT.json DIGEST`) it is that
+process.
 """
 
 import json
@@ -34,7 +35,7 @@ def ask(source: Path, expected: str, rows: "pyarrow.Table") -> Answers:
         question, answer = Path(folder) / "rows.parquet", Path(folder) / "answers.json"
         pyarrow.parquet.write_table(rows, question)
         done = subprocess.run(
-            [sys.executable, "-m", "pipeline.answer", str(question), str(answer)],
+            [sys.executable, "-m", "pipeline.answer", str(question), str(answer), expected],
             cwd=source,
             env=packaged_environment(),
             stdin=subprocess.DEVNULL,
@@ -50,13 +51,13 @@ def ask(source: Path, expected: str, rows: "pyarrow.Table") -> Answers:
         return Answers.from_dict(json.loads(answer.read_text()))
 
 
-def _answer(question: Path, answer: Path) -> None:
+def _answer(question: Path, answer: Path, expected: str) -> None:
     import pyarrow.parquet
 
-    artifact = load_artifact(Path("artifact"))
+    artifact = load_artifact(Path("artifact"), expected)
     frame = to_frame(pyarrow.parquet.read_table(question), artifact.schema.features)
     answer.write_text(json.dumps(predict(artifact.estimator(), frame).to_dict()))
 
 
 if __name__ == "__main__":
-    _answer(Path(sys.argv[1]), Path(sys.argv[2]))
+    _answer(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

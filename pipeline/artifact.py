@@ -1,4 +1,4 @@
-"""The artifact: a folder with the fitted estimator, a manifest of facts and golden rows; whole or not at all."""
+"""The artifact: a sealed folder with the fitted estimator, its plan, golden rows and facts; whole or not at all."""
 
 import os
 import platform
@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from pipeline import digest
 from pipeline.compiled import (
     Plan,
     Program,
@@ -30,6 +29,7 @@ from pipeline.files import read_json, whole_folder, write_json
 from pipeline.gate import Verdict
 from pipeline.predict import Answers, joined, predict, target
 from pipeline.schema import Feature, Schema, describe, to_frame, to_table
+from pipeline.seal import open_sealed, seal
 from pipeline.snapshot import Snapshot, read_snapshot
 from pipeline.split import held_out
 from pipeline.train import Trained, load_estimator
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from pipeline.spec import ModelSpec
 
-FORMAT = 1
+FORMAT = 2
 PLAN, ESTIMATOR = "plan", "estimator"
 """What answers requests: the compiled plan, or the estimator itself."""
 GOLDEN_ROWS = 40
@@ -48,7 +48,7 @@ UNSEEN = "a category never seen in training"
 
 @dataclass(frozen=True)
 class Artifact:
-    """An artifact on disk: its folder, the digest of all its files, and its manifest."""
+    """An artifact on disk: its folder, its digest, which covers all its files, and its manifest."""
 
     folder: Path
     digest: str
@@ -61,7 +61,7 @@ class Artifact:
 
     def estimator(self) -> Any:
         """Load the fitted estimator; ArtifactError when its file is not the one that was packaged."""
-        return load_estimator(self.folder / "model.joblib", self.manifest["digests"]["model"])
+        return load_estimator(self.folder / "model.joblib", self.manifest["files"]["model.joblib"])
 
     def program(self) -> Program | None:
         """Return the compiled plan that answers as the estimator does; None where only the estimator answers."""
@@ -123,7 +123,7 @@ def write_artifact(
             save_plan(plan, part)
         _link(trained.folder / "model.joblib", part / "model.joblib")
         write_json(part / "golden.json", {"rows": rows, "answers": answers.to_dict()})
-        write_json(part / "manifest.json", manifest)
+        seal(part, manifest)
     return load_artifact(folder)
 
 
@@ -148,19 +148,14 @@ def _compiled(
 
 
 def load_artifact(folder: Path, expected: str | None = None) -> Artifact:
-    """Return the artifact in a folder; ArtifactError when it is incomplete or its digest is not the expected one."""
-    found = digest.of_folder(folder)
-    if expected is not None and found != expected:
-        raise ArtifactError(f"{folder} is not the artifact that was written: its digest is {found}, not {expected}")
-    try:
-        manifest = read_json(folder / "manifest.json")
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{folder} is no artifact: its manifest cannot be read ({error})") from error
+    """Return the artifact in a folder, after every file in it was found to be as it was written.
+
+    Nothing of it is unpickled or loaded before. Raises ArtifactError, naming the file, as `open_sealed` does, and
+    for an artifact of another format.
+    """
+    found, manifest = open_sealed(folder, expected)
     if manifest.get("format") != FORMAT:
         raise ArtifactError(f"{folder} has format {manifest.get('format')}, and this version reads format {FORMAT}")
-    for name in ("model.joblib", "golden.json"):
-        if not (folder / name).is_file():
-            raise ArtifactError(f"{folder} is not whole: it has no {name}; run again to write it anew")
     return Artifact(folder, found, manifest)
 
 
