@@ -27,6 +27,7 @@ from pipeline.errors import ArtifactError, TrainingError
 from pipeline.evaluate import Evaluation
 from pipeline.files import read_json, whole_folder, write_json
 from pipeline.gate import Verdict
+from pipeline.pickled import lacks, needs
 from pipeline.predict import Answers, joined, predict, target
 from pipeline.schema import Feature, Schema, describe, to_frame, to_table
 from pipeline.seal import open_sealed, seal
@@ -60,7 +61,16 @@ class Artifact:
         return Schema.from_dict(self.manifest["schema"])
 
     def estimator(self) -> Any:
-        """Load the fitted estimator; ArtifactError when its file is not the one that was packaged."""
+        """Load the fitted estimator.
+
+        Raises ArtifactError when its file is not the one that was packaged, or was pickled by other versions than are
+        here; what a plan answers is data, and needs no estimator.
+        """
+        if lacking := lacks(self.manifest["pickle"]):
+            raise ArtifactError(
+                f"{self.manifest['model']} was trained {'; '.join(lacking)}; its pickle is not loaded: install what it "
+                "was trained with, or train it anew"
+            )
         return load_estimator(self.folder / "model.joblib", self.manifest["files"]["model.joblib"])
 
     def program(self) -> Program | None:
@@ -71,6 +81,11 @@ class Artifact:
         """Return the golden rows as a caller would send them, and what the trained pipeline answers to them."""
         golden = read_json(self.folder / "golden.json")
         return golden["rows"], Answers.from_dict(golden["answers"])
+
+    def golden_table(self) -> "pyarrow.Table":
+        """Return the golden rows as a table of the features."""
+        features = self.schema.features
+        return to_table([_parsed(row, features) for row in self.golden()[0]], features)
 
 
 def write_artifact(
@@ -104,6 +119,7 @@ def write_artifact(
         "created": trained.created,
         "python": platform.python_version(),
         "requirements": list(requirements),
+        "pickle": needs(estimator),
         "digests": {**digests, "model": trained.model_digest},
         "schema": schema.to_dict(),
         "labels": list(answers.labels),
