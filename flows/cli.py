@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.errors import EvergreenError, SpecError
+from pipeline.errors import ArtifactError, EvergreenError, ReleaseError, SpecError
 from pipeline.settings import settings
 
 app = typer.Typer(
@@ -145,6 +145,42 @@ def withdraw(model: Model, as_json: AsJson = False) -> None:
             _print_json({"model": model, "withdrawn": release.number, "bento": release.bento})
         else:
             typer.echo(f"release {release.number} of {model} is withdrawn: there is no champion now")
+
+
+@app.command()
+def reproduce(
+    model: Model,
+    number: Annotated[int, typer.Argument(metavar="RELEASE", min=1, help="The release to train again.")],
+    as_json: AsJson = False,
+) -> None:
+    """Train a release again from its snapshot, spec and code, and compare its answers to the golden rows.
+
+    Exits 0 when they are equal, 6 when they differ.
+    """
+    with _errors(as_json):
+        _known(model)
+        from bentos import releases
+        from bentos.package import load_bento
+        from flows import screen
+        from pipeline.reproduce import reproduce as again
+
+        made = {one.number: one for one in releases.history(_ledger(), model)[0]}
+        if (release := made.get(number)) is None:
+            there = ", ".join(map(str, made)) or "none"
+            raise ReleaseError(f"{model} has no release {number}; there are: {there}")
+        bento = load_bento(release.bento, settings().folder("bentoml"), expected=release.digests["bento"])
+        snapshot = settings().folder("snapshots") / f"{release.digests['snapshot']}.parquet"
+        if not snapshot.exists():
+            raise ArtifactError(
+                f"snapshot {snapshot.name} of release {number} of {model} is gone from {snapshot.parent}; restore it "
+                "from a copy: without its rows nothing can be trained again"
+            )
+        found = again(bento.path / "src", release.digests["artifact"], snapshot)
+        if as_json:
+            _print_json({"model": model, "release": number, **found.to_dict()})
+        else:
+            screen.show_reproduction(model, number, found.to_dict())
+        raise typer.Exit(0 if found.equal else 6)
 
 
 @app.command()

@@ -174,6 +174,18 @@ def _print_reasons(console: Console, reasons: Sequence[str]) -> None:
         console.print(f"    {escape(reason)}", style="dim", soft_wrap=True)
 
 
+def show_reproduction(model: str, release: int, found: Mapping[str, Any]) -> None:
+    """Print whether a release that was trained again answers as it did, by how much it differs, and what changed."""
+    console = Console(highlight=False)
+    verdict = "[bold green]equal[/] on all" if found["equal"] else f"[bold red]differs[/] on {len(found['reasons'])} of"
+    by = "" if found["largest"] is None else f", by at most {found['largest']:.3g}"
+    what = f"release {release} of {escape(model)}, trained again"
+    console.print(f"{what}: {verdict} {found['rows']} golden rows{by}", soft_wrap=True)
+    _print_reasons(console, found["reasons"][:5])
+    for change in found["changes"]:
+        console.print(f"  [yellow]changed[/] {escape(change)}", soft_wrap=True)
+
+
 def show_report(report: Mapping[str, Any]) -> None:
     """Print what validation found: refusals, then warnings, then the count of what held."""
     console = Console(highlight=False)
