@@ -65,12 +65,14 @@ def serve(
     """Serve the champion of a model over HTTP, and each next champion without losing a request. Ctrl-C ends it."""
     with _errors(as_json=False):
         from bentos import server
+        from flows import retention
 
         _known(model)
         options = server.Options(host, port, workers, certificate, key, tuple(cors or ()))
-        server.serve(
-            _ledger(), model, settings().folder("bentoml"), settings().folder("serving", f"{model}-{port}"), options
-        )
+        with retention.serving(settings().folder(), f"{model}-{port}"):
+            server.serve(
+                _ledger(), model, settings().folder("bentoml"), settings().folder("serving", f"{model}-{port}"), options
+            )
 
 
 @app.command()
@@ -181,6 +183,32 @@ def reproduce(
         else:
             screen.show_reproduction(model, number, found.to_dict())
         raise typer.Exit(0 if found.equal else 6)
+
+
+@app.command("gc")
+def collect(
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="How many of the newest releases to keep; without, as the spec says.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove snapshots, artifacts, packages and reports that no release needs which may be served again."""
+    with _errors(as_json):
+        from bentos import releases
+        from flows import retention, screen
+        from pipeline.spec import ModelSpec, load_spec, model_names
+
+        ledger, known = _ledger(), model_names()
+        said = {
+            model: keep or (load_spec(model).keep if model in known else ModelSpec.keep)
+            for model in sorted({*known, *releases.models(ledger)})
+        }
+        found = retention.collect(settings(), ledger, said, dry_run).to_dict()
+        if as_json:
+            _print_json({"dry_run": dry_run, **found})
+        else:
+            screen.show_collected(dry_run, found)
 
 
 @app.command()

@@ -186,6 +186,21 @@ def show_reproduction(model: str, release: int, found: Mapping[str, Any]) -> Non
         console.print(f"  [yellow]changed[/] {escape(change)}", soft_wrap=True)
 
 
+def show_collected(dry_run: bool, found: Mapping[str, Any]) -> None:
+    """Print how much of what was removed, or would be, and which releases are kept and why."""
+    console = Console(highlight=False)
+    for kind, removed in found["removed"].items():
+        if removed["count"]:
+            console.print(f"{kind:<10}{removed['count']:>6}  {removed['mb']:>10,.1f} MB")
+    console.print(f"[bold]{'would free' if dry_run else 'freed'} {found['mb']:,.1f} MB[/]")
+    for model, kept in found["kept"].items():
+        if kept:
+            said = ", ".join(f"{number} ({why})" for number, why in kept.items())
+            console.print(f"kept of {escape(model)}: release {said}", soft_wrap=True)
+    for note in found["notes"]:
+        console.print(f"  [yellow]note[/] {escape(note)}", soft_wrap=True)
+
+
 def show_report(report: Mapping[str, Any]) -> None:
     """Print what validation found: refusals, then warnings, then the count of what held."""
     console = Console(highlight=False)

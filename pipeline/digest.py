@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SHORT = 12
 """How many digits people are shown."""
+NAMELESS = "nameless"
+"""In the metadata of a dataclass' field: another value of it is the same content."""
 
 
 def of_table(table: "pyarrow.Table") -> str:
@@ -115,7 +117,7 @@ def _walk(value: Any, above: tuple[int, ...]) -> Iterable[str]:
 
 def _state(value: Any) -> Any:
     if is_dataclass(value):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
+        return {one.name: getattr(value, one.name) for one in fields(value) if NAMELESS not in one.metadata}
     if hasattr(value, "get_params"):
         return dict(sorted(value.get_params(deep=False).items()))
     if value is np.random.mtrand._rand:
@@ -127,6 +129,11 @@ def _state(value: Any) -> Any:
         return (value.__module__, reduced) if isinstance(reduced, str) else list(reduced[1:3])
     except Exception as error:
         raise SpecError(f"{type(value).__qualname__} in a spec has no content to name it by: {error}") from error
+
+
+def of_run(digests: Mapping[str, str]) -> str:
+    """Return what the folders of a run are named by: its snapshot, its spec and its code, in short."""
+    return of_value({name: digests[name] for name in ("snapshot", "spec", "code")})[:SHORT]
 
 
 def of_file(path: Path) -> str:

@@ -61,6 +61,14 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def discard(path: Path, aside: Path) -> None:
+    """Remove a file or a folder; it is first moved into the folder `aside`, so that nobody sees it half removed."""
+    part = _part(aside / path.name)
+    shutil.rmtree(part, ignore_errors=True)
+    path.rename(part)
+    shutil.rmtree(part) if part.is_dir() else part.unlink()
+
+
 def sweep(folder: Path) -> None:
     """Remove what processes that died in the middle of writing left below a folder."""
     # Not Path.rglob: it raises when a folder disappears under it, as those of the living do.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from pipeline.digest import NAMELESS
 from pipeline.errors import SpecError, did_you_mean
 from pipeline.metrics import METRICS, Kind, metrics_of
 from pipeline.sources import Source
@@ -133,6 +134,7 @@ class ModelSpec:
     `features` defaults to every column of the snapshot that is neither key, target, time nor group.
     A feature is required in a request when it was never null in training. `nullable` names features that may be null
     all the same; `required`, instead, names the only ones that may not.
+    `keep` is how many of its newest releases are kept, however old; the champion and what it replaced always are.
     `candidates` are unfitted scikit-learn estimators: pipelines and search objects included.
     Raises SpecError, naming the field and the way out, when a part contradicts another.
     """
@@ -156,6 +158,7 @@ class ModelSpec:
     schedule: Cron | None = None
     limits: Limits = Limits()
     seed: int = 0
+    keep: int = field(default=5, metadata={NAMELESS: True})
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", self.name):
@@ -183,6 +186,8 @@ class ModelSpec:
             raise SpecError(
                 f"{self.name}: holdout has days={self.holdout.days} but there is no time column; give time="
             )
+        if self.keep < 1:
+            raise SpecError(f"{self.name}: keep is {self.keep}; the newest release is always kept, so give 1 or more")
         if self.folds < 2:
             raise SpecError(f"{self.name}: folds is {self.folds}; cross-validation needs 2 or more")
 

@@ -46,7 +46,9 @@ def packages(tmp_path_factory):
 def test_a_release_trained_again_from_its_package_answers_the_very_same(packages, model):
     bento, digest, snapshot = packages[model]
     found = reproduce(bento.path / "src", digest, snapshot)
-    assert (found.equal, found.largest, found.reasons, found.changes) == (True, 0.0, (), ())
+    assert (found.equal, found.reasons, found.changes) == (True, (), ())
+    # A row predicted in other company may differ in the last bit.
+    assert 0 <= found.largest < 1e-12
     assert found.rows > 20
 
 
