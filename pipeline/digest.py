@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 SHORT = 12
 """How many digits people are shown."""
-NAMELESS = "nameless"
-"""In the metadata of a dataclass' field: another value of it is the same content."""
 
 
 def of_table(table: "pyarrow.Table") -> str:
@@ -117,7 +115,7 @@ def _walk(value: Any, above: tuple[int, ...]) -> Iterable[str]:
 
 def _state(value: Any) -> Any:
     if is_dataclass(value):
-        return {one.name: getattr(value, one.name) for one in fields(value) if NAMELESS not in one.metadata}
+        return {field.name: getattr(value, field.name) for field in fields(value)}
     if hasattr(value, "get_params"):
         return dict(sorted(value.get_params(deep=False).items()))
     if value is np.random.mtrand._rand:

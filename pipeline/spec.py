@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pipeline.digest import NAMELESS
 from pipeline.errors import SpecError, did_you_mean
 from pipeline.metrics import METRICS, Kind, metrics_of
 from pipeline.sources import Source
@@ -158,7 +157,7 @@ class ModelSpec:
     schedule: Cron | None = None
     limits: Limits = Limits()
     seed: int = 0
-    keep: int = field(default=5, metadata={NAMELESS: True})
+    keep: int = 5
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", self.name):
