@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import digest
-from pipeline.artifact import Artifact
+from pipeline.artifact import Artifact, load_artifact
 from pipeline.code import code_digest, imported_packages, local_modules, pins
-from pipeline.errors import PackageError
-from pipeline.files import whole_folder, write_text
+from pipeline.errors import ArtifactError, PackageError
+from pipeline.files import NO_SPACE, no_space, space_for, whole_folder, write_text
 from pipeline.processes import packaged_environment
 
 LEFT_OUT = ("releases.py", "ledger.py", "migrations", "web", "__pycache__")
@@ -56,7 +56,7 @@ def package(artifact: Artifact, checkout: Path, home: Path) -> Bento:
         return load_bento(f"{model}:{version}", home)
     place.parent.mkdir(parents=True, exist_ok=True)
     # Named so that `sweep` removes it when this process is killed; outside of `bentos`, where BentoML would trip on it.
-    with tempfile.TemporaryDirectory(prefix=f".part-{os.getpid()}-", dir=home) as scratch:
+    with space_for(place), tempfile.TemporaryDirectory(prefix=f".part-{os.getpid()}-", dir=home) as scratch:
         context = Path(scratch) / "context"
         _copy_code(checkout, context)
         if code_digest(model, context) != artifact.manifest["digests"]["code"]:
@@ -114,7 +114,10 @@ def _build(model: str, version: str, artifact: Artifact, context: Path, store: P
     )
     built = store / "bentos" / model / version
     if done.returncode != 0 or not built.exists():
-        raise PackageError(f"BentoML could not build {model}:{version}: {(done.stderr or done.stdout).strip()[-2000:]}")
+        said = (done.stderr or done.stdout).strip()
+        if NO_SPACE in said:
+            raise no_space(built)
+        raise PackageError(f"BentoML could not build {model}:{version}: {said[-2000:]}")
     return built
 
 
@@ -133,8 +136,10 @@ def _labels(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 def _check(source: Path, context: Path, artifact: Artifact) -> None:
     """Raise PackageError unless a Bento's source folder holds exactly the artifact and the code it was built from."""
-    if (found := digest.of_folder(source / "artifact")) != artifact.digest:
-        raise PackageError(f"the Bento of {artifact.manifest['model']} holds another artifact: {found}")
+    try:
+        load_artifact(source / "artifact", artifact.digest)
+    except ArtifactError as error:
+        raise PackageError(f"the Bento of {artifact.manifest['model']} holds another artifact: {error}") from error
     for room in ("pipeline", "bentos"):
         if digest.of_folder(source / room) != digest.of_folder(context / room):
             raise PackageError(f"the Bento of {artifact.manifest['model']} does not hold {room}/ as it was")

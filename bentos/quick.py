@@ -97,7 +97,12 @@ class QuickReader:
 
     def csv(self, body: bytes) -> Batch | None:
         """Return the rows of a large CSV without quotes."""
-        if len(body) < LARGE_CSV or b'"' in body or b"\0" in body or body.count(b"\r") != body.count(b"\r\n"):
+        if (
+            len(body) < LARGE_CSV
+            or b'"' in body
+            or b"\0" in body
+            or (b"\r" in body and body.count(b"\r") != body.count(b"\r\n"))
+        ):
             return None
         try:
             header = body[: body.index(b"\n")].decode("utf-8-sig").rstrip("\r").split(",")

@@ -76,6 +76,9 @@ class ServedModel:
         try:
             answers = self._predict(batch)
             bad = wire.unanswered(answers)
+        except ArtifactError:
+            # The estimator cannot be loaded: that says nothing of the rows.
+            raise
         except Exception as error:
             bad = self._refused(batch)
             if not bad:

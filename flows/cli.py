@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.errors import EvergreenError, SpecError
+from pipeline.errors import ArtifactError, EvergreenError, ReleaseError, SpecError
 from pipeline.settings import settings
 
 app = typer.Typer(
@@ -66,12 +66,14 @@ def serve(
     """Serve the champion of a model over HTTP, and each next champion without losing a request. Ctrl-C ends it."""
     with _errors(as_json=False):
         from bentos import server
+        from flows import retention
 
         _known(model)
         options = server.Options(host, port, workers, certificate, key, tuple(cors or ()))
-        server.serve(
-            _ledger(), model, settings().folder("bentoml"), settings().folder("serving", f"{model}-{port}"), options
-        )
+        with retention.serving(settings().folder(), f"{model}-{port}"):
+            server.serve(
+                _ledger(), model, settings().folder("bentoml"), settings().folder("serving", f"{model}-{port}"), options
+            )
 
 
 @app.command()
@@ -264,6 +266,67 @@ def export(
             _print_json({"model": model, "release": release.number, "bento": release.bento, "folder": str(folder)})
         else:
             typer.echo(f"release {release.number} of {model} is in {folder}; {folder / 'README.md'} says how to run it")
+
+
+def reproduce(
+    model: Model,
+    number: Annotated[int, typer.Argument(metavar="RELEASE", min=1, help="The release to train again.")],
+    as_json: AsJson = False,
+) -> None:
+    """Train a release again from its snapshot, spec and code, and compare its answers to the golden rows.
+
+    Exits 0 when they are equal, 6 when they differ.
+    """
+    with _errors(as_json):
+        _known(model)
+        from bentos import releases
+        from bentos.package import load_bento
+        from flows import screen
+        from pipeline.reproduce import reproduce as again
+
+        made = {one.number: one for one in releases.history(_ledger(), model)[0]}
+        if (release := made.get(number)) is None:
+            there = ", ".join(map(str, made)) or "none"
+            raise ReleaseError(f"{model} has no release {number}; there are: {there}")
+        bento = load_bento(release.bento, settings().folder("bentoml"), expected=release.digests["bento"])
+        snapshot = settings().folder("snapshots") / f"{release.digests['snapshot']}.parquet"
+        if not snapshot.exists():
+            raise ArtifactError(
+                f"snapshot {snapshot.name} of release {number} of {model} is gone from {snapshot.parent}; restore it "
+                "from a copy: without its rows nothing can be trained again"
+            )
+        found = again(bento.path / "src", release.digests["artifact"], snapshot)
+        if as_json:
+            _print_json({"model": model, "release": number, **found.to_dict()})
+        else:
+            screen.show_reproduction(model, number, found.to_dict())
+        raise typer.Exit(0 if found.equal else 6)
+
+
+@app.command("gc")
+def collect(
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="How many of the newest releases to keep; without, as the spec says.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove snapshots, artifacts, packages and reports that no release needs which may be served again."""
+    with _errors(as_json):
+        from bentos import releases
+        from flows import retention, screen
+        from pipeline.spec import ModelSpec, load_spec, model_names
+
+        ledger, known = _ledger(), model_names()
+        said = {
+            model: keep or (load_spec(model).keep if model in known else ModelSpec.keep)
+            for model in sorted({*known, *releases.models(ledger)})
+        }
+        found = retention.collect(settings(), ledger, said, dry_run).to_dict()
+        if as_json:
+            _print_json({"dry_run": dry_run, **found})
+        else:
+            screen.show_collected(dry_run, found)
 
 
 @app.command()

@@ -23,7 +23,7 @@ from bentos.releases import Release, Run
 from bentos.trial import Trial, try_bento
 from expectations.check import check
 from expectations.validate import Report
-from flows import plots, reports
+from flows import plots, reports, retention
 from flows.outcome import Name, Outcome
 from flows.progress import timed
 from pipeline import digest, sources
@@ -122,6 +122,7 @@ def _steps(run: "_Run", data: str | None, force: bool, release: bool) -> Outcome
         run.digests = {}
         return run.outcome("kept", [str(error)])
     run.show(reports.publish_release, made, trial)
+    run.show(_collect, run)
     return run.outcome(name, reasons)
 
 
@@ -166,7 +167,7 @@ def validate_rows(model: str, snapshot: Snapshot) -> Report:
 
 @task(name="train", task_run_name="train", cache_policy=NO_CACHE)
 def train_candidates(model: str, snapshot: Snapshot, digests: dict[str, str], force: bool) -> Trained:
-    folder = settings().folder("trained", model) / digest.of_value(digests)[: digest.SHORT]
+    folder = settings().folder("trained", model) / digest.of_run(digests)
     if not force:
         try:
             trained = load_trained(folder)
@@ -194,7 +195,7 @@ def judge(evaluation: Evaluation, gate: Any) -> Verdict:
 def make_artifact(
     model: str, snapshot: Snapshot, trained: Trained, evaluation: Evaluation, verdict: Verdict, digests: dict[str, str]
 ) -> Artifact:
-    folder = settings().folder("artifacts", model) / digest.of_value(digests)[: digest.SHORT]
+    folder = settings().folder("artifacts", model) / digest.of_run(digests)
     needs = requirements(model, CHECKOUT)
     return write_artifact(load_spec(model), snapshot, trained, evaluation, verdict, digests, needs, folder)
 
@@ -258,6 +259,11 @@ def _compared(champion: Release) -> Champion:
         required=tuple(feature.name for feature in packed.schema.features if feature.required),
         rule=Rule.from_dict(packed.manifest["holdout"]),
     )
+
+
+def _collect(run: "_Run") -> None:
+    """Remove what no release of the model needs any more, as its spec says."""
+    retention.collect(settings(), _ledger(), {run.model: load_spec(run.model).keep}, running=run.model)
 
 
 def _draw(run: "_Run", snapshot: Snapshot, trained: Trained, importance: list[dict[str, Any]]) -> None:

@@ -295,6 +295,33 @@ def show_explanation(found: Mapping[str, Any]) -> None:
         console.print(f"  {_time(event['at'])}  {what} {who}: {escape(event['reason'])}", style="dim", soft_wrap=True)
 
 
+def show_reproduction(model: str, release: int, found: Mapping[str, Any]) -> None:
+    """Print whether a release that was trained again answers as it did, by how much it differs, and what changed."""
+    console = Console(highlight=False)
+    verdict = "[bold green]equal[/] on all" if found["equal"] else f"[bold red]differs[/] on {len(found['reasons'])} of"
+    by = "" if found["largest"] is None else f", by at most {found['largest']:.3g}"
+    what = f"release {release} of {escape(model)}, trained again"
+    console.print(f"{what}: {verdict} {found['rows']} golden rows{by}", soft_wrap=True)
+    _print_reasons(console, found["reasons"][:5])
+    for change in found["changes"]:
+        console.print(f"  [yellow]changed[/] {escape(change)}", soft_wrap=True)
+
+
+def show_collected(dry_run: bool, found: Mapping[str, Any]) -> None:
+    """Print how much of what was removed, or would be, and which releases are kept and why."""
+    console = Console(highlight=False)
+    for kind, removed in found["removed"].items():
+        if removed["count"]:
+            console.print(f"{kind:<10}{removed['count']:>6}  {removed['mb']:>10,.1f} MB")
+    console.print(f"[bold]{'would free' if dry_run else 'freed'} {found['mb']:,.1f} MB[/]")
+    for model, kept in found["kept"].items():
+        if kept:
+            said = ", ".join(f"{number} ({why})" for number, why in kept.items())
+            console.print(f"kept of {escape(model)}: release {said}", soft_wrap=True)
+    for note in found["notes"]:
+        console.print(f"  [yellow]note[/] {escape(note)}", soft_wrap=True)
+
+
 def show_report(report: Mapping[str, Any]) -> None:
     """Print what validation found: refusals, then warnings, then the count of what held."""
     console = Console(highlight=False)

@@ -92,6 +92,12 @@ def announced(settings: Settings, port: int) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
+def reachable(settings: Settings) -> str | None:
+    """Return the API address of the Prefect server that runs on this home report to, where one is up now."""
+    url = prefect_environment(settings).get("PREFECT_API_URL")
+    return (url if _answers(url) else None) if url else _running(settings)
+
+
 def _running(settings: Settings) -> str | None:
     path = settings.folder("prefect") / "server.json"
     try:

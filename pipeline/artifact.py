@@ -1,4 +1,4 @@
-"""The artifact: a folder with the fitted estimator, a manifest of facts and golden rows; whole or not at all."""
+"""The artifact: a sealed folder with the fitted estimator, its plan, golden rows and facts; whole or not at all."""
 
 import os
 import platform
@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from pipeline import digest
 from pipeline.compiled import (
     Plan,
     Program,
@@ -31,8 +30,10 @@ from pipeline.evaluate import Evaluation
 from pipeline.files import read_json, whole_folder, write_json
 from pipeline.gate import Verdict
 from pipeline.importance import importance
+from pipeline.pickled import lacks, needs
 from pipeline.predict import Answers, joined, predict, target
 from pipeline.schema import Feature, Schema, describe, to_frame, to_table
+from pipeline.seal import open_sealed, seal
 from pipeline.snapshot import Snapshot, read_snapshot
 from pipeline.split import held_out
 from pipeline.train import Trained, load_estimator
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
     from pipeline.spec import ModelSpec
 
-FORMAT = 1
+FORMAT = 2
 PLAN, ESTIMATOR = "plan", "estimator"
 """What answers requests: the compiled plan, or the estimator itself."""
 SHUFFLES = {PLAN: 5, ESTIMATOR: 2}
@@ -53,7 +54,7 @@ UNSEEN = "a category never seen in training"
 
 @dataclass(frozen=True)
 class Artifact:
-    """An artifact on disk: its folder, the digest of all its files, and its manifest."""
+    """An artifact on disk: its folder, its digest, which covers all its files, and its manifest."""
 
     folder: Path
     digest: str
@@ -65,8 +66,17 @@ class Artifact:
         return Schema.from_dict(self.manifest["schema"])
 
     def estimator(self) -> Any:
-        """Load the fitted estimator; ArtifactError when its file is not the one that was packaged."""
-        return load_estimator(self.folder / "model.joblib", self.manifest["digests"]["model"])
+        """Load the fitted estimator.
+
+        Raises ArtifactError when its file is not the one that was packaged, or was pickled by other versions than are
+        here; what a plan answers is data, and needs no estimator.
+        """
+        if lacking := lacks(self.manifest["pickle"]):
+            raise ArtifactError(
+                f"{self.manifest['model']} was trained {'; '.join(lacking)}; its pickle is not loaded: install what it "
+                "was trained with, or train it anew"
+            )
+        return load_estimator(self.folder / "model.joblib", self.manifest["files"]["model.joblib"])
 
     def program(self) -> Program | None:
         """Return the compiled plan that answers as the estimator does; None where only the estimator answers."""
@@ -76,6 +86,11 @@ class Artifact:
         """Return the golden rows as a caller would send them, and what the trained pipeline answers to them."""
         golden = read_json(self.folder / "golden.json")
         return golden["rows"], Answers.from_dict(golden["answers"])
+
+    def golden_table(self) -> "pyarrow.Table":
+        """Return the golden rows as a table of the features."""
+        features = self.schema.features
+        return to_table([_parsed(row, features) for row in self.golden()[0]], features)
 
 
 def write_artifact(
@@ -111,6 +126,7 @@ def write_artifact(
         "created": trained.created,
         "python": platform.python_version(),
         "requirements": list(requirements),
+        "pickle": needs(estimator),
         "digests": {**digests, "model": trained.model_digest},
         "schema": schema.to_dict(),
         "labels": list(answers.labels),
@@ -131,7 +147,7 @@ def write_artifact(
             save_plan(plan, part)
         _link(trained.folder / "model.joblib", part / "model.joblib")
         write_json(part / "golden.json", {"rows": rows, "answers": answers.to_dict()})
-        write_json(part / "manifest.json", manifest)
+        seal(part, manifest)
     return load_artifact(folder)
 
 
@@ -175,19 +191,14 @@ def _asking(estimator: Any, plan: Plan | None, features: Sequence[Feature]) -> C
 
 
 def load_artifact(folder: Path, expected: str | None = None) -> Artifact:
-    """Return the artifact in a folder; ArtifactError when it is incomplete or its digest is not the expected one."""
-    found = digest.of_folder(folder)
-    if expected is not None and found != expected:
-        raise ArtifactError(f"{folder} is not the artifact that was written: its digest is {found}, not {expected}")
-    try:
-        manifest = read_json(folder / "manifest.json")
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{folder} is no artifact: its manifest cannot be read ({error})") from error
+    """Return the artifact in a folder, after every file in it was found to be as it was written.
+
+    Nothing of it is unpickled or loaded before. Raises ArtifactError, naming the file, as `open_sealed` does, and
+    for an artifact of another format.
+    """
+    found, manifest = open_sealed(folder, expected)
     if manifest.get("format") != FORMAT:
         raise ArtifactError(f"{folder} has format {manifest.get('format')}, and this version reads format {FORMAT}")
-    for name in ("model.joblib", "golden.json"):
-        if not (folder / name).is_file():
-            raise ArtifactError(f"{folder} is not whole: it has no {name}; run again to write it anew")
     return Artifact(folder, found, manifest)
 
 

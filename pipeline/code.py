@@ -56,7 +56,12 @@ def local_modules(modules: Iterable[str], checkout: Path) -> dict[str, Path]:
 
 def imported_packages(files: Iterable[Path]) -> set[str]:
     """Return the installed distributions that provide what the files import, wherever in a file the import stands."""
-    names = {name.partition(".")[0] for file in files for name in _imports(file, "")}
+    return packages_of(name for file in files for name in _imports(file, ""))
+
+
+def packages_of(modules: Iterable[str]) -> set[str]:
+    """Return the installed distributions that provide the named modules, the standard library and our own left out."""
+    names = {name.partition(".")[0] for name in modules}
     # An editable install lists the project's own packages, which no requirement can name.
     return {
         provider

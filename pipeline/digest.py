@@ -129,6 +129,11 @@ def _state(value: Any) -> Any:
         raise SpecError(f"{type(value).__qualname__} in a spec has no content to name it by: {error}") from error
 
 
+def of_run(digests: Mapping[str, str]) -> str:
+    """Return what the folders of a run are named by: its snapshot, its spec and its code, in short."""
+    return of_value({name: digests[name] for name in ("snapshot", "spec", "code")})[:SHORT]
+
+
 def of_file(path: Path) -> str:
     """Return the digest of a file's bytes."""
     with path.open("rb") as file:

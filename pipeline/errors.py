@@ -32,6 +32,10 @@ class ArtifactError(EvergreenError):
     """A snapshot, an artifact or a package on disk is incomplete or is not what its digest says."""
 
 
+class StorageError(EvergreenError):
+    """There is no space left to write something; nothing of it is left behind."""
+
+
 class PackageError(EvergreenError):
     """A Bento could not be built, or holds something else than what was asked for."""
 

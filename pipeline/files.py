@@ -1,5 +1,6 @@
 """Files that appear whole or not at all: written beside their place, flushed to disk, then renamed."""
 
+import errno
 import json
 import os
 import shutil
@@ -8,6 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import StorageError
+
+NO_SPACE = os.strerror(errno.ENOSPC)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PART = ".part-"
 
 
@@ -16,10 +21,11 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; it becomes `path` when the block ends without an error."""
     part = _part(path)
     try:
-        yield part
-        _flush(part)
-        part.rename(path)
-        _flush(path.parent)
+        with space_for(path):
+            yield part
+            _flush(part)
+            part.rename(path)
+            _flush(path.parent)
     finally:
         part.unlink(missing_ok=True)
 
@@ -30,19 +36,39 @@ def whole_folder(path: Path) -> Iterator[Path]:
     part = _part(path)
     # In a container, a process that was killed and the one that goes on may have the same id.
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
     try:
-        yield part
-        for file in part.rglob("*"):
-            _flush(file)
-        _flush(part)
-        if path.exists():
-            path.rename(_part(path, "-old"))
-        part.rename(path)
-        _flush(path.parent)
+        with space_for(path):
+            part.mkdir()
+            yield part
+            for file in part.rglob("*"):
+                _flush(file)
+            _flush(part)
+            if path.exists():
+                path.rename(_part(path, "-old"))
+            part.rename(path)
+            _flush(path.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(_part(path, "-old"), ignore_errors=True)
+
+
+@contextmanager
+def space_for(path: Path) -> Iterator[None]:
+    """Say, as a StorageError, that there is no space left to write `path` when that is why writing fails."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL or NO_SPACE in str(error):
+            raise no_space(path) from error
+        raise
+
+
+def no_space(path: Path) -> StorageError:
+    """Return the error that there is no space left to write `path`."""
+    return StorageError(
+        f"no space left to write {path}; nothing of it was written and no champion has changed: free some, for example "
+        "with `evergreen gc`, then run again"
+    )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -59,6 +85,14 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def discard(path: Path, aside: Path) -> None:
+    """Remove a file or a folder; it is first moved into the folder `aside`, so that nobody sees it half removed."""
+    part = _part(aside / path.name)
+    shutil.rmtree(part, ignore_errors=True)
+    path.rename(part)
+    shutil.rmtree(part) if part.is_dir() else part.unlink()
 
 
 def sweep(folder: Path) -> None:

@@ -163,6 +163,7 @@ class ModelSpec:
     A feature is required in a request when it was never null in training. `nullable` names features that may be null
     all the same; `required`, instead, names the only ones that may not.
     With `approval="manual"` a release waits for `evergreen promote`, its trial done.
+    `keep` is how many of its newest releases are kept, however old; the champion and what it replaced always are.
     `candidates` are unfitted scikit-learn estimators: pipelines and search objects included.
     Raises SpecError, naming the field and the way out, when a part contradicts another.
     """
@@ -188,6 +189,7 @@ class ModelSpec:
     canary: Canary | None = None
     approval: Literal["none", "manual"] = "none"
     seed: int = 0
+    keep: int = 5
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", self.name):
@@ -217,6 +219,8 @@ class ModelSpec:
             )
         if self.approval not in ("none", "manual"):
             raise SpecError(f"{self.name}: approval is {self.approval!r}; give 'none' or 'manual'")
+        if self.keep < 1:
+            raise SpecError(f"{self.name}: keep is {self.keep}; the newest release is always kept, so give 1 or more")
         if self.folds < 2:
             raise SpecError(f"{self.name}: folds is {self.folds}; cross-validation needs 2 or more")
 

@@ -1,5 +1,6 @@
 """Candidates in, one fitted challenger out: chosen by cross-validation on training rows alone."""
 
+import hashlib
 import io
 import os
 import random
@@ -131,12 +132,16 @@ def load_trained(folder: Path) -> Trained:
 def load_estimator(path: Path, expected: str) -> Any:
     """Unpickle an estimator, after its file's digest was found to be the expected one; else ArtifactError."""
     try:
-        found = digest.of_file(path)
+        file = path.open("rb")
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
-    if found != expected:
-        raise ArtifactError(f"{path} is not the file that was written: its digest is {found}, not {expected}")
-    return joblib.load(path)
+    # One open file for both: another that is put in its place meanwhile is not the one that is loaded.
+    with file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != expected:
+            raise ArtifactError(f"{path} is not the file that was written: its digest is {found}, not {expected}")
+        file.seek(0)
+        return joblib.load(file)
 
 
 def _folds(spec: "ModelSpec", training: "pyarrow.Table", y: Array) -> list[tuple[Array, Array]]:

@@ -85,6 +85,7 @@ class Project:
 
     folder: Path
     env: dict = field(default_factory=dict)
+    python: str = sys.executable
 
     @property
     def home(self):
@@ -100,7 +101,7 @@ class Project:
         """Start the command, or other code, in the project."""
         dropped = ("EVERGREEN_", "PYTHONPATH")
         return subprocess.Popen(
-            [sys.executable, "-c", code, *arguments],
+            [self.python, "-c", code, *arguments],
             cwd=self.folder,
             env={name: value for name, value in os.environ.items() if not name.startswith(dropped)} | self.env,
             stdout=subprocess.PIPE,

@@ -1,11 +1,16 @@
+import hashlib
+import hmac
 import json
+import pickle
 import shutil
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from packed import resealed
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.impute import SimpleImputer
@@ -153,34 +158,153 @@ def test_an_artifact_is_loaded_by_its_digest_wherever_it_lies(written, tmp_path)
     assert load_artifact(tmp_path / "copy", artifact.digest).manifest == artifact.manifest
 
 
-@pytest.mark.parametrize("name", ["model.joblib", "golden.json", "manifest.json"])
-def test_an_artifact_with_one_changed_byte_is_refused(name, written):
-    artifact = written(tolerant(Ridge()))
-    path = artifact.folder / name
+FILES = ["model.joblib", "golden.json", "plan.json", "plan.npz"]
+KEY = "EVERGREEN_SIGNING_KEY"
+
+
+def flip(path, at=10):
+    """Change one bit of a file, in a copy of its own: a file may be another folder's as well."""
     content = path.read_bytes()
     path.unlink()
-    path.write_bytes(content[:10] + bytes([content[10] ^ 1]) + content[11:])
-    with pytest.raises(ArtifactError, match="is not the artifact that was written: its digest is"):
-        load_artifact(artifact.folder, artifact.digest)
+    path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+
+
+class Bomb:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_the_manifest_names_every_file_by_its_digest_and_its_own_names_the_artifact(written):
+    artifact = written(tolerant(Ridge()))
+    others = {path.name: path.read_bytes() for path in artifact.folder.iterdir() if path.name != "manifest.json"}
+    assert sorted(others) == sorted(FILES)
+    assert artifact.manifest["files"] == {name: hashlib.sha256(found).hexdigest() for name, found in others.items()}
+    assert artifact.digest == hashlib.sha256((artifact.folder / "manifest.json").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("expected", [True, False], ids=["in the ledger", "in no ledger"])
+@pytest.mark.parametrize("name", FILES)
+def test_an_artifact_with_one_changed_byte_is_refused_and_the_file_named(name, expected, written):
+    artifact = written(tolerant(Ridge()))
+    flip(artifact.folder / name)
+    with pytest.raises(ArtifactError, match=rf"artifact/{name} is not the file that was written: its digest is"):
+        load_artifact(artifact.folder, artifact.digest if expected else None)
     if name == "model.joblib":
         with pytest.raises(ArtifactError, match="is not the file that was written"):
             artifact.estimator()
 
 
-@pytest.mark.parametrize("name", ["model.joblib", "golden.json", "manifest.json"])
+def test_an_edited_manifest_is_refused_by_the_ledgers_digest(written):
+    artifact = written(tolerant(Ridge()))
+    resealed(artifact.folder, verdict={"passed": True, "reasons": ["trust me"]})
+    with pytest.raises(ArtifactError, match=r"is not the artifact that was written: the digest of manifest.json is"):
+        load_artifact(artifact.folder, artifact.digest)
+
+
+def test_a_swapped_file_is_refused_before_anything_in_it_runs_even_when_the_manifest_was_edited_to_fit(
+    written, tmp_path
+):
+    artifact = written(tolerant(Ridge()))
+    bomb = artifact.folder / "model.joblib"
+    bomb.unlink()
+    bomb.write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
+    with pytest.raises(ArtifactError, match=r"model.joblib is not the file that was written"):
+        load_artifact(artifact.folder).estimator()
+
+    fits = resealed(artifact.folder)
+
+    with pytest.raises(ArtifactError, match=r"manifest.json is"):
+        load_artifact(artifact.folder, artifact.digest).estimator()
+    assert not (tmp_path / "ran").exists()
+    # The bomb is a real one.
+    load_artifact(artifact.folder, fits).estimator()
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", [*FILES, "manifest.json"])
 def test_an_artifact_that_lacks_a_file_is_refused(name, written):
     artifact = written(tolerant(Ridge()))
     (artifact.folder / name).unlink()
-    with pytest.raises(ArtifactError, match=r"is no artifact|is not whole: it has no"):
+    with pytest.raises(ArtifactError, match=rf"is no artifact: {name} cannot be read|is not whole: it has no {name}"):
+        load_artifact(artifact.folder)
+
+
+def test_an_artifact_with_a_file_too_many_is_refused(written):
+    artifact = written(tolerant(Ridge()))
+    (artifact.folder / "deep").mkdir()
+    (artifact.folder / "deep" / "model.so").write_bytes(b"")
+    with pytest.raises(ArtifactError, match=r"has deep/model.so, which is not in manifest.json"):
+        load_artifact(artifact.folder, artifact.digest)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2, "files": 3}', "\udcff"])
+def test_a_manifest_that_is_none_is_refused(text, written):
+    artifact = written(tolerant(Ridge()))
+    (artifact.folder / "manifest.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ArtifactError, match=r"is no artifact: manifest.json is not what evergreen writes"):
         load_artifact(artifact.folder)
 
 
 def test_an_artifact_of_another_format_is_refused(written):
     artifact = written(tolerant(Ridge()))
-    path = artifact.folder / "manifest.json"
-    path.write_text(json.dumps(artifact.manifest | {"format": 99}))
-    with pytest.raises(ArtifactError, match="has format 99, and this version reads format 1"):
+    resealed(artifact.folder, format=99)
+    with pytest.raises(ArtifactError, match="has format 99, and this version reads format 2"):
         load_artifact(artifact.folder)
+
+
+def test_with_a_key_what_was_signed_with_it_is_loaded_and_nothing_else(written, monkeypatch):
+    unsigned = written(tolerant(Ridge()), folder="unsigned")
+    monkeypatch.setenv(KEY, "ours")
+    signed = written(tolerant(Ridge()), folder="signed")
+    content = (signed.folder / "manifest.json").read_bytes()
+    assert (signed.folder / "manifest.sig").read_text() == hmac.new(b"ours", content, "sha256").hexdigest() + "\n"
+
+    assert load_artifact(signed.folder).digest == signed.digest
+    with pytest.raises(ArtifactError, match=r"unsigned is not signed: manifest.sig cannot be read"):
+        load_artifact(unsigned.folder, unsigned.digest)
+    resealed(signed.folder, model="other")
+    with pytest.raises(ArtifactError, match=r"signed: manifest.sig was not made of this manifest.json with this EVER"):
+        load_artifact(signed.folder)
+
+
+@pytest.mark.parametrize("said", [b"", b"\xff\n", b"0" * 64, b"0" * 1000])
+def test_another_key_or_signature_is_refused(said, written, monkeypatch):
+    monkeypatch.setenv(KEY, "ours")
+    signed = written(tolerant(Ridge()))
+    monkeypatch.setenv(KEY, "theirs")
+    with pytest.raises(ArtifactError, match=r"manifest.sig was not made"):
+        load_artifact(signed.folder)
+    monkeypatch.setenv(KEY, "ours")
+    (signed.folder / "manifest.sig").write_bytes(said)
+    with pytest.raises(ArtifactError, match=r"manifest.sig was not made"):
+        load_artifact(signed.folder)
+
+
+def test_without_a_key_signatures_are_not_looked_at_and_a_signature_is_in_no_digest(written, monkeypatch):
+    monkeypatch.setenv(KEY, "ours")
+    signed = written(tolerant(Ridge()))
+    monkeypatch.delenv(KEY)
+    (signed.folder / "manifest.sig").write_bytes(b"anything")
+    assert load_artifact(signed.folder).digest == signed.digest
+
+
+def test_the_same_training_written_twice_has_one_digest_with_a_key_and_without(tmp_path, monkeypatch):
+    spec = a_spec(candidates={"c": tolerant(Ridge())}, folds=2)
+    snapshot = a_snapshot(BOTH, tmp_path)
+    trained = train(spec, snapshot, tmp_path / "trained", workers=1)
+    evaluation = evaluate(spec, BOTH, trained.rule, trained.estimator(), None)
+    verdict = decide(evaluation, spec.gate)
+    found = set()
+    for name, key in (("one", ""), ("two", ""), ("three", "ours")):
+        monkeypatch.setenv(KEY, key)
+        made = write_artifact(spec, snapshot, trained, evaluation, verdict, DIGESTS, [], tmp_path / name)
+        found.add(made.digest)
+    assert len(found) == 1
 
 
 def test_a_pipeline_of_known_steps_is_answered_by_a_plan_proven_on_thousands_of_rows(written):

@@ -8,13 +8,12 @@ import subprocess
 import sys
 
 import pytest
-from packed import artifacts_of, copied
+from packed import artifacts_of, copied, resealed
 from project import copy_of_the_project
 from serving import processes_with, until
 
 from bentos.package import package
 from bentos.trial import try_bento
-from pipeline import digest
 from pipeline.artifact import load_artifact
 
 LABELLED = '''
@@ -135,6 +134,7 @@ def test_answers_may_differ_by_rounding_and_not_by_a_billionth(bento, factor, pa
     largest = max(range(len(predictions)), key=lambda row: abs(predictions[row]))
     predictions[largest] *= factor
     golden.write_text(json.dumps(said))
+    resealed(golden.parent)
 
     trial = try_bento(bento, load_artifact(bento.path / "src/artifact"))
 
@@ -150,9 +150,7 @@ def test_a_service_that_cannot_start_is_reported_with_the_end_of_its_log_and_not
     monkeypatch.setattr("bentos.trial.START_SECONDS", 600)
     inside = bento.path / "src/artifact"
     (inside / "model.joblib").write_bytes(b"no pickle")
-    manifest = json.loads((inside / "manifest.json").read_text())
-    manifest["digests"]["model"] = digest.of_file(inside / "model.joblib")
-    (inside / "manifest.json").write_text(json.dumps(manifest))
+    resealed(inside)
 
     trial = try_bento(bento, load_artifact(inside))
 

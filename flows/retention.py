@@ -1,0 +1,276 @@
+"""What is kept of what runs leave behind, and the removal of the rest.
+
+A release is kept while it may be served again: see `what_is_needed`. Kept with it are its package, its artifact, its
+snapshot and the report of its run. What is removed is first moved aside, so that nothing is ever seen half removed.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from sqlalchemy import Engine
+
+from bentos import releases
+from bentos.releases import Event, Release
+from flows.server import reachable
+from pipeline import digest
+from pipeline.files import discard, read_json, sweep, write_text
+from pipeline.settings import Settings
+from pipeline.spec import model_names
+
+KINDS = ("snapshots", "trained", "artifacts", "bentos", "runs", "serving")
+SETTLING = ("released", "promoted", "rolled back to", "withdrawn")
+"""The kinds of events after which a release is champion, or there is none."""
+OVER = (*SETTLING, "canary stopped", "archived")
+"""The kinds of events after which a release waits for nothing more; after others, such as "canary", it is in use."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing that a run left: its files or folders, and the bytes that their removal frees."""
+
+    kind: str
+    model: str | None
+    paths: tuple[Path, ...]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What was removed, which releases are kept and why, and what could not be looked at."""
+
+    removed: tuple[Item, ...]
+    kept: Mapping[str, Mapping[int, str]]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON values, with counts and MB per kind."""
+        by_kind = {kind: [item for item in self.removed if item.kind == kind] for kind in KINDS}
+        removed = {kind: {"count": len(items), "mb": _mb(items)} for kind, items in by_kind.items()}
+        kept = {model: {str(number): why for number, why in found.items()} for model, found in self.kept.items()}
+        return {"removed": removed, "mb": _mb(self.removed), "kept": kept, "notes": list(self.notes)}
+
+
+def what_is_needed(made: Sequence[Release], events: Sequence[Event], keep: int) -> dict[int, str]:
+    """Return the numbers of the releases of a model that must stay, and why; newest first.
+
+    Needed are the champion, also a withdrawn one, which a rollback brings back; what it replaced and what was champion
+    before it; a release that is a canary or awaits approval; and the newest `keep`. `made` and `events` are all there
+    are of the model, oldest first.
+    """
+    needed: dict[int, str] = {}
+    settled = [event for event in events if event.kind in SETTLING]
+    by_number = {release.number: release for release in made}
+    if settled:
+        champion = settled[-1].release
+        needed[champion] = "champion" if settled[-1].kind != releases.WITHDRAWN else "withdrawn last"
+        before = [event.release for event in settled if event.release != champion]
+        for number in (by_number[champion].replaced, before[-1] if before else None):
+            if number is not None:
+                needed.setdefault(number, "champion before")
+    for event in {event.release: event for event in events if event.kind not in ("held", "unheld")}.values():
+        if event.kind not in OVER:
+            needed.setdefault(event.release, event.kind)
+    for release in made[max(0, len(made) - keep) :]:
+        needed.setdefault(release.number, f"one of the newest {keep}")
+    return dict(sorted(needed.items(), reverse=True))
+
+
+def collect(
+    settings: Settings, ledger: Engine, keep: Mapping[str, int], dry_run: bool = False, running: str | None = None
+) -> Collected:
+    """Remove what is no longer needed of the models that `keep` names, each with how many of its releases to keep.
+
+    What a run is busy with is left alone; `running` names the model whose run asks for this. Of a model without a
+    release in this ledger, nothing but the reports of runs is removed: the ledger may be another one's.
+    """
+    home = settings.folder()
+    sweep(home)
+    everybody = {*releases.models(ledger), *model_names(), *keep}
+    notes: list[str] = []
+    kept: dict[str, dict[int, str]] = {}
+    found: list[Item] = []
+    seen: set[tuple[int, int]] = set()
+    with _undisturbed(home, everybody, running) as free, _ended(home, keep) as ended:
+        for model in sorted(keep):
+            if model not in free:
+                notes.append(f"a run of {model} is going on: nothing of it is removed")
+                continue
+            made, events = releases.history(ledger, model)
+            needed = what_is_needed(made, events, keep[model])
+            if made:
+                kept[model] = needed
+                found += _of_model(home, model, [release for release in made if release.number in needed], seen)
+            elif _folders(home / "bentoml" / "bentos" / model):
+                notes.append(f"the ledger has no release of {model}: only reports of its runs are removed")
+            found += _runs(home, model, {*needed}, keep[model], seen)
+        if everybody <= free:
+            last = [releases.last_run(ledger, model) for model in everybody]
+            wanted = {run.digests.get("snapshot", "") for run in last if run}
+            for model, needed in kept.items():
+                made, _ = releases.history(ledger, model)
+                wanted |= {release.digests["snapshot"] for release in made if release.number in needed}
+            found += _snapshots(home, wanted, {path for item in found for path in item.paths}, seen)
+        else:
+            notes.append(f"a run of {', '.join(sorted(everybody - free))} is going on: no snapshot is removed")
+        found += [_item("serving", model, [folder], seen) for model, folder in ended]
+        if not dry_run:
+            _remove(settings, found, notes)
+            for model in keep:
+                _mend_latest(home / "bentoml" / "bentos" / model)
+    return Collected(tuple(found), kept, tuple(notes))
+
+
+@contextmanager
+def serving(home: Path, name: str) -> Iterator[None]:
+    """Mark a serving folder as in use while the block lasts."""
+    with ExitStack() as stack:
+        # A second server of the same model and port, on another address, needs no second mark.
+        with suppress(Timeout):
+            stack.enter_context(_lock(home, f"serving-{name}").acquire(timeout=0))
+        yield
+
+
+@contextmanager
+def _undisturbed(home: Path, models: Iterable[str], running: str | None) -> Iterator[set[str]]:
+    """Yield the models that no other run is busy with; none begins while the block lasts."""
+    with ExitStack() as stack:
+        free = {running} if running else set()
+        for model in models:
+            if model != running:
+                with suppress(Timeout):
+                    stack.enter_context(_lock(home, model).acquire(timeout=0))
+                    free.add(model)
+        yield free
+
+
+@contextmanager
+def _ended(home: Path, models: Iterable[str]) -> Iterator[list[tuple[str, Path]]]:
+    """Yield the models and folders of servers that have ended; none begins in them while the block lasts."""
+    with ExitStack() as stack:
+        found = []
+        for folder in _folders(home / "serving"):
+            model = folder.name.rpartition("-")[0]
+            if model in models:
+                with suppress(Timeout):
+                    stack.enter_context(_lock(home, f"serving-{folder.name}").acquire(timeout=0))
+                    found.append((model, folder))
+        yield found
+
+
+def _lock(home: Path, name: str) -> FileLock:
+    (home / "locks").mkdir(exist_ok=True)
+    return FileLock(home / "locks" / f"{name}.lock")
+
+
+def _of_model(home: Path, model: str, needed: Sequence[Release], seen: set[tuple[int, int]]) -> Iterator[Item]:
+    """Yield the packages, artifacts and trained folders of a model that belong to no needed release."""
+    named = {digest.of_run(release.digests) for release in needed}
+    versions = {release.bento.partition(":")[2] for release in needed}
+    busy = _worked_in()
+    for kind in ("trained", "artifacts"):
+        for folder in _folders(home / kind / model):
+            if folder.name not in named:
+                yield _item(kind, model, [folder], seen)
+    for folder in _folders(home / "bentoml" / "bentos" / model):
+        if folder.name not in versions and folder.resolve() not in busy:
+            yield _item("bentos", model, [folder], seen)
+
+
+def _runs(home: Path, model: str, needed: set[int], keep: int, seen: set[tuple[int, int]]) -> Iterator[Item]:
+    """Yield the folders of runs that made no needed release and are not among the newest."""
+    folders = sorted(_folders(home / "runs" / model), key=lambda folder: folder.stat().st_mtime_ns)
+    for folder in folders[: max(0, len(folders) - keep)]:
+        with suppress(OSError, ValueError, LookupError):
+            if read_json(folder / "outcome.json")["release"] in needed:
+                continue
+        yield _item("runs", model, [folder], seen)
+
+
+def _snapshots(home: Path, wanted: set[str], going: set[Path], seen: set[tuple[int, int]]) -> Iterator[Item]:
+    """Yield the snapshots that are neither wanted nor named by an artifact or a package that stays."""
+    for pattern in ("artifacts/*/*", "bentoml/bentos/*/*"):
+        for folder in home.glob(pattern):
+            inside = folder / "src" / "artifact" if pattern.startswith("bentoml") else folder
+            if folder not in going:
+                with suppress(OSError, ValueError, LookupError):
+                    wanted.add(read_json(inside / "manifest.json")["digests"]["snapshot"])
+    names = {path.stem for path in (home / "snapshots").glob("*.*") if path.suffix in (".parquet", ".json")}
+    for name in sorted(names - wanted):
+        # The rows first: a manifest without them is no snapshot, and is ingested anew.
+        paths = [home / "snapshots" / f"{name}{suffix}" for suffix in (".parquet", ".json")]
+        yield _item("snapshots", None, [path for path in paths if path.exists()], seen)
+
+
+def _worked_in() -> set[Path]:
+    """Return the packages that processes work in, where the system tells: a server may still serve an older one."""
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        with suppress(OSError):
+            found.add(link.readlink().parent)
+    return found
+
+
+def _remove(settings: Settings, items: Iterable[Item], notes: list[str]) -> None:
+    runs = []
+    for item in items:
+        for path in item.paths:
+            discard(path, settings.folder())
+        if item.kind == "runs":
+            runs.append(item.paths[0].name)
+    if runs:
+        url = reachable(settings)
+        if url is None:
+            notes.append(f"{len(runs)} runs stay in Prefect's history, since no Prefect server is up")
+        else:
+            _forget(url, runs)
+
+
+def _forget(url: str, runs: Iterable[str]) -> None:
+    """Remove runs from Prefect's history."""
+    from uuid import UUID
+
+    # Prefect reads its settings when it is imported.
+    os.environ["PREFECT_API_URL"] = url
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        for run in runs:
+            with suppress(ObjectNotFound, ValueError):
+                client.delete_flow_run(UUID(run))
+
+
+def _mend_latest(folder: Path) -> None:
+    """Let BentoML's mark of the latest package name one that is there."""
+    mark = folder / "latest"
+    if mark.exists() and not (folder / mark.read_text().strip() / "bento.yaml").exists():
+        left = sorted(_folders(folder), key=lambda one: one.stat().st_mtime_ns)
+        if left:
+            write_text(mark, left[-1].name)
+        else:
+            mark.unlink()
+
+
+def _folders(place: Path) -> list[Path]:
+    return [path for path in place.glob("*") if path.is_dir() and not path.name.startswith(".")]
+
+
+def _item(kind: str, model: str | None, paths: Sequence[Path], seen: set[tuple[int, int]]) -> Item:
+    """Return an item with its size; a file that has several names counts once."""
+    size = 0
+    for path in paths:
+        for file in (path, *path.rglob("*")):
+            facts = file.lstat()
+            if not file.is_dir() and (facts.st_dev, facts.st_ino) not in seen:
+                seen.add((facts.st_dev, facts.st_ino))
+                size += facts.st_size
+    return Item(kind, model, tuple(paths), size)
+
+
+def _mb(items: Iterable[Item]) -> float:
+    return round(sum(item.bytes for item in items) / 1e6, 3)

@@ -1,0 +1,111 @@
+"""Train a release again from its snapshot, spec and code, and compare what it answers with what it answered then.
+
+Run as a script in a package's source folder (`python -m pipeline.reproduce DIGEST SNAPSHOT.parquet OUT.json`) it is the
+process that trains, with the package's own code.
+"""
+
+import json
+import platform
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import digest
+from pipeline.artifact import load_artifact
+from pipeline.errors import ArtifactError
+from pipeline.packaged import run_packaged
+from pipeline.predict import Answers, disagreements, predict
+from pipeline.schema import to_frame
+from pipeline.snapshot import load_snapshot, read_snapshot
+from pipeline.spec import load_spec
+from pipeline.train import train
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """How the golden rows are answered by a release that was trained again.
+
+    `equal` when every answer is what it was, within rounding (see `pipeline.predict.disagreements`). `largest` is the
+    largest difference of a prediction, in the target's unit, or of a probability; None where labels are all there is.
+    `reasons` say what differs in the answers, `changes` what is another than it was then.
+    """
+
+    equal: bool
+    rows: int
+    largest: float | None
+    reasons: tuple[str, ...]
+    changes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return asdict(self)
+
+
+def reproduce(source: Path, expected: str, snapshot: Path) -> Reproduction:
+    """Train the model whose package's source folder is `source` again, on the snapshot at `snapshot`, and compare.
+
+    `expected` is the digest of the package's artifact. The rows, the spec and the code are those of the release; Python
+    and the installed packages are those that are here. Raises ArtifactError when the package or the snapshot is not
+    what was released, or training fails.
+    """
+    artifact = load_artifact(source / "artifact", expected)
+    if not (source / "pipeline" / "reproduce.py").exists():
+        raise ArtifactError(f"{source.parent.name} was packaged by an evergreen that could not reproduce yet")
+    with tempfile.TemporaryDirectory(prefix="evergreen-reproduce-") as folder:
+        out = Path(folder) / "again.json"
+        run_packaged(source, "pipeline.reproduce", expected, str(snapshot), str(out))
+        again = json.loads(out.read_text())
+    _, then = artifact.golden()
+    now = Answers.from_dict(again["answers"])
+    reasons = disagreements(now, then, artifact.manifest["scale"])
+    chosen = artifact.manifest["estimator"]
+    changes = [] if again["chosen"] == chosen else [f"the candidate chosen is {again['chosen']}, and was {chosen}"]
+    if again["spec"] != artifact.manifest["digests"]["spec"]:
+        changes.append("the candidates have other parameters with the packages that are here")
+    changes += _changes(artifact.manifest["python"], artifact.manifest["requirements"])
+    return Reproduction(not reasons, len(then.predictions), _largest(now, then), tuple(reasons), tuple(changes))
+
+
+def _largest(now: Answers, then: Answers) -> float | None:
+    one, other = (now.probabilities, then.probabilities) if then.labels else (now.predictions, then.predictions)
+    if one is None or other is None or one.shape != other.shape:
+        return None
+    return float(np.max(np.abs(one - other), initial=0.0))
+
+
+def _changes(python: str, pins: Sequence[str]) -> list[str]:
+    """Say which versions are others here than those that the release was trained with."""
+    changes = (
+        [] if platform.python_version() == python else [f"Python is {platform.python_version()}, and was {python}"]
+    )
+    for pin in pins:
+        name, _, was = pin.partition("==")
+        try:
+            here = version(name)
+        except PackageNotFoundError:
+            here = "not here"
+        if here != was:
+            changes.append(f"{name} is {here}, and was {was}")
+    return changes
+
+
+def _train_again(expected: str, path: Path, out: Path) -> None:
+    artifact = load_artifact(Path("artifact"), expected)
+    model, digests = artifact.manifest["model"], artifact.manifest["digests"]
+    snapshot, spec = load_snapshot(path), load_spec(model)
+    if (found := digest.of_table(read_snapshot(snapshot))) != digests["snapshot"]:
+        raise ArtifactError(f"{path} is not the snapshot of {model}: its digest is {found}, not {digests['snapshot']}")
+    with tempfile.TemporaryDirectory(prefix="evergreen-reproduce-") as folder:
+        trained = train(spec, snapshot, Path(folder) / "again")
+        answers = predict(trained.estimator(), to_frame(artifact.golden_table(), artifact.schema.features))
+    out.write_text(json.dumps({"answers": answers.to_dict(), "chosen": trained.chosen, "spec": digest.of_value(spec)}))
+
+
+if __name__ == "__main__":
+    _train_again(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

@@ -1,0 +1,174 @@
+"""Kills and full disks while something is written: nothing half written is seen, and the next run works."""
+
+import os
+import shutil
+import signal
+import subprocess
+from contextlib import contextmanager
+
+import pytest
+from packed import MAKE, artifacts_of
+from project import copy_of_the_project, points
+
+from bentos.package import package
+from pipeline.artifact import load_artifact
+from pipeline.errors import StorageError
+from pipeline.files import sweep, whole_file, whole_folder
+
+# Kills the process when a function is called for the nth time, or when it has returned.
+DYING = """
+import importlib, os, signal, sys
+from pathlib import Path
+def die(module, name, nth, when):
+    owner = Path if module == "Path" else importlib.import_module(module)
+    real, calls = getattr(owner, name), []
+    def dying(*args, **kwargs):
+        calls.append(args)
+        if len(calls) < nth:
+            return real(*args, **kwargs)
+        if when == "after":
+            real(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGKILL)
+    setattr(owner, name, dying)
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A project and the artifact of its model."""
+    project = copy_of_the_project(tmp_path_factory.mktemp("project"), "")
+    artifacts_of(project, "points")
+    return project
+
+
+@pytest.fixture
+def mine(trained, tmp_path):
+    shutil.copytree(trained.folder, tmp_path / "project")
+    return type(trained)(tmp_path / "project", dict(trained.env))
+
+
+KILLS = [
+    ("pipeline.artifact", "_golden", 1, "after"),
+    ("pipeline.artifact", "_link", 1, "before"),
+    ("pipeline.artifact", "seal", 1, "before"),
+    ("pipeline.artifact", "seal", 1, "after"),
+    ("pipeline.seal", "write_json", 1, "after"),
+]
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["the first", "over another"])
+@pytest.mark.parametrize(("module", "name", "nth", "when"), KILLS)
+def test_a_kill_while_an_artifact_is_written_leaves_none_or_the_one_before(mine, module, name, nth, when, there):
+    folder = mine.home / "artifacts" / "points"
+    before = load_artifact(folder).digest
+    if not there:
+        shutil.rmtree(folder)
+    code = f"{DYING}\ndie({module!r}, {name!r}, {nth}, {when!r})\n{MAKE}"
+    assert mine.finish(mine.start("points", code=code))[0] == -signal.SIGKILL
+
+    assert folder.exists() == there
+    if there:
+        assert load_artifact(folder).digest == before
+    sweep(mine.home)
+    assert mine.files("**/.part-*") == []
+    (again,) = artifacts_of(mine, "points")
+    assert load_artifact(again.folder, again.digest).golden()[0]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_kill_inside_the_transaction_of_a_release_releases_nothing_and_the_next_run_does(
+    tmp_path, prefect_server, when
+):
+    project = copy_of_the_project(tmp_path, prefect_server)
+    code = f"{DYING}\nimport bentos.releases\ndie('bentos.releases', '_add_event', 1, {when!r})\n"
+    code += "from flows.cli import main\nmain()\n"
+    assert project.finish(project.start("run", "points", code=code))[0] == -signal.SIGKILL
+    assert project.champion() is None
+    assert project.json("history", "points")[1]["releases"] == []
+
+    code, said = project.json("run", "points")
+
+    assert (code, said["outcome"], said["release"]) == (0, "released", 1)
+    assert said["seconds"]["train"] < 1
+    assert project.files("**/.part-*") == []
+
+
+@contextmanager
+def small_disk(folder, kilobytes):
+    """A file system of its own, of so many KB, at a folder that has what was in it; where that is allowed."""
+    kept = folder.with_name(f"{folder.name}-kept")
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.move(folder, kept)
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", folder]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system is not allowed here")
+    try:
+        shutil.copytree(kept, folder, dirs_exist_ok=True)
+        yield
+    finally:
+        shutil.rmtree(kept)
+        shutil.copytree(folder, kept)
+        subprocess.run(["umount", folder], check=True)
+        folder.rmdir()
+        shutil.move(kept, folder)
+
+
+def test_a_full_disk_is_said_in_a_sentence_and_leaves_nothing(tmp_path):
+    with small_disk(tmp_path / "small", 64):
+        for written in (whole_file, whole_folder):
+            place = tmp_path / "small" / "x"
+            said = pytest.raises(StorageError, match=rf"no space left to write {place}; nothing of it was written")
+            with said, written(place) as part:
+                (part / "y" if part.is_dir() else part).write_bytes(os.urandom(100_000))
+            assert list((tmp_path / "small").iterdir()) == []
+
+
+def test_a_file_larger_than_is_allowed_is_said_in_a_sentence_and_leaves_nothing(tmp_path, run_python):
+    code = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "from pipeline.errors import StorageError\n"
+        "from pipeline.files import whole_file\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try:\n"
+        "    with whole_file(Path(sys.argv[1])) as part:\n"
+        "        part.write_bytes(bytes(2000))\n"
+        "except StorageError as error:\n"
+        "    print(error)\n"
+    )
+    assert run_python(code, tmp_path / "x").startswith(f"no space left to write {tmp_path / 'x'}; ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_while_packaging_is_said_and_the_store_is_as_before(mine, tmp_path):
+    artifact, store = load_artifact(mine.home / "artifacts" / "points"), tmp_path / "store"
+    for kilobytes in (200, 900, 1500):
+        with small_disk(store, kilobytes):
+            with pytest.raises(StorageError, match="no space left to write"):
+                package(artifact, mine.folder, store)
+            assert [path for path in store.rglob("*") if path.is_file()] == []
+    assert package(artifact, mine.folder, store).tag == f"points:{artifact.digest[:16]}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "kilobytes"), [("snapshots", 12), ("trained", 8), ("artifacts", 24), ("bentoml", 1400)]
+)
+def test_a_full_disk_ends_a_run_with_a_sentence_and_the_next_one_releases(tmp_path, prefect_server, kind, kilobytes):
+    project = copy_of_the_project(tmp_path, prefect_server)
+    assert project.json("run", "points")[1]["release"] == 1
+    project.data(points(rows=400))
+    before = project.files(f"{kind}/**/*")
+
+    with small_disk(project.home / kind, kilobytes):
+        code, said = project.json("run", "points")
+        assert (code, said.get("error", said)["type"]) == (1, "StorageError"), said
+        assert "no space left to write" in said["error"]["message"]
+        assert project.champion() == 1
+        assert [name for name in project.files(f"{kind}/**/*") if name not in before and ".json" in name] == []
+
+    assert project.files("**/.part-*") == []
+    code, said = project.json("run", "points")
+    assert (code, said["outcome"], said["release"]) == (0, "released", 2)
