@@ -26,7 +26,7 @@ MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(64 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
 }
-"""glibc keeps the memory of large requests for the next: asking the system each time cost a third of 1,000 rows of CSV."""
+"""glibc keeps the memory of a large request for the next: asking the system anew cost a third of 1,000 rows of CSV."""
 
 
 @dataclass

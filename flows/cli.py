@@ -268,6 +268,7 @@ def export(
             typer.echo(f"release {release.number} of {model} is in {folder}; {folder / 'README.md'} says how to run it")
 
 
+@app.command()
 def reproduce(
     model: Model,
     number: Annotated[int, typer.Argument(metavar="RELEASE", min=1, help="The release to train again.")],

@@ -19,6 +19,9 @@ OPTIONS = {
     "hold": ["--why", "--json"],
     "unhold": ["--why", "--json"],
     "explain": ["--json"],
+    "export": ["--port", "--force", "--json"],
+    "reproduce": ["--json"],
+    "gc": ["--keep", "--dry-run", "--json"],
     "validate": ["--data", "--json"],
     "ui": ["--port"],
 }

@@ -31,8 +31,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 
 from bentos import workers
 from bentos.package import LEFT_OUT, Bento
-from pipeline import digest
-from pipeline.artifact import write_artifact
+from pipeline.artifact import load_artifact, write_artifact
 from pipeline.evaluate import evaluate
 from pipeline.gate import decide
 from pipeline.snapshot import ingest, read_snapshot
@@ -211,7 +210,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 @pytest.fixture(scope="module", params=[serving, bentoml_serving], ids=["worker", "bentoml serve"])
 def server(model: Model, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Server]:
-    named = digest.of_folder(model.folder / "artifact")
+    named = load_artifact(model.folder / "artifact").digest
     home = tmp_path_factory.mktemp("home")
     yield from request.param(model, home, EVERGREEN_RELEASE="7", EVERGREEN_TRIAL=TOKEN, EVERGREEN_ARTIFACT=named)
 
