@@ -280,7 +280,7 @@ def show_explanation(found: Mapping[str, Any]) -> None:
     for name, value in found["digests"].items():
         console.print(f"  {name:<9} {value}", style="dim", soft_wrap=True)
     compared = found["compared_with"]
-    against = f"release {found['replaced']}" if found["replaced"] else "guessing"
+    against = f"release {found['replaced']}" if compared["champion"] else "guessing"
     console.print(f"  compared  with {against} on {compared['rows']:,} held-out rows", soft_wrap=True)
     console.print(_metrics_table({who: compared[who] for who in ("challenger", "champion", "baseline")}))
     for check in found["checks"]:
@@ -292,7 +292,8 @@ def show_explanation(found: Mapping[str, Any]) -> None:
     for event in [*found["events"], *found["served"]]:
         who = event.get("server") or f"by {event['cause']}"
         what = f"{event['event']} {event['release']}" if event["release"] != found["release"] else event["event"]
-        console.print(f"  {_time(event['at'])}  {what} {who}: {escape(event['reason'])}", style="dim", soft_wrap=True)
+        why = f": {escape(event['reason'])}" if event["reason"] else ""
+        console.print(f"  {_time(event['at'])}  {what} {who}{why}", style="dim", soft_wrap=True)
 
 
 def show_reproduction(model: str, release: int, found: Mapping[str, Any]) -> None:
