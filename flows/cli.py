@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.errors import ArtifactError, EvergreenError, ReleaseError, SpecError
+from pipeline.errors import ArtifactError, EvergreenError, SpecError
 from pipeline.settings import settings
 
 app = typer.Typer(
@@ -285,10 +285,7 @@ def reproduce(
         from flows import screen
         from pipeline.reproduce import reproduce as again
 
-        made = {one.number: one for one in releases.history(_ledger(), model)[0]}
-        if (release := made.get(number)) is None:
-            there = ", ".join(map(str, made)) or "none"
-            raise ReleaseError(f"{model} has no release {number}; there are: {there}")
+        release = releases.numbered(_ledger(), model, number)
         bento = load_bento(release.bento, settings().folder("bentoml"), expected=release.digests["bento"])
         snapshot = settings().folder("snapshots") / f"{release.digests['snapshot']}.parquet"
         if not snapshot.exists():

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import Engine
 
 from bentos import releases
-from bentos.releases import Event, Release
+from bentos.releases import ARCHIVED, SETTLING, STOPPED, Event, Release
 from flows.server import reachable
 from pipeline import digest
 from pipeline.files import discard, read_json, sweep, write_text
@@ -23,9 +23,7 @@ from pipeline.settings import Settings
 from pipeline.spec import model_names
 
 KINDS = ("snapshots", "trained", "artifacts", "bentos", "runs", "serving")
-SETTLING = ("released", "promoted", "rolled back to", "withdrawn")
-"""The kinds of events after which a release is champion, or there is none."""
-OVER = (*SETTLING, "canary stopped", "archived")
+OVER = (*SETTLING, STOPPED, ARCHIVED)
 """The kinds of events after which a release waits for nothing more; after others, such as "canary", it is in use."""
 
 

@@ -205,13 +205,15 @@ def _told(one: "Served") -> dict[str, Any]:
 
 def show_history(found: Mapping[str, Any]) -> None:
     """Print what was champion since when, by whom and why, newest first."""
+    from bentos.releases import SETTLING
+
     console = Console(highlight=False)
     if not found["events"]:
         console.print(f"{escape(found['model'])} has no release yet; [bold]evergreen run {found['model']}[/] makes one")
         return
     by_number = {one["number"]: one for one in found["releases"]}
     lines = [*reversed(found["events"]), *reversed(found["served"])]
-    settling = [one for one in found["events"] if one["event"] in _SETTLING]
+    settling = [one for one in found["events"] if one["event"] in SETTLING]
     for event in sorted(lines, key=lambda one: str(one["at"]), reverse=True):
         if "server" in event:
             what = f"{event['server']}: {event['event']} release {event['release']}"
@@ -231,9 +233,6 @@ def show_history(found: Mapping[str, Any]) -> None:
 def _print_reasons(console: Console, reasons: Sequence[str]) -> None:
     for reason in reasons:
         console.print(f"    {escape(reason)}", style="dim", soft_wrap=True)
-
-
-_SETTLING = ("released", "promoted", "rolled back to", "withdrawn")
 
 
 def explanation_of(release: "Release", events: Sequence["Event"], served: Sequence["Served"]) -> dict[str, Any]:

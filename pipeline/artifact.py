@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from pipeline.compiled import (
     Plan,
@@ -155,6 +154,8 @@ def _compiled(
     estimator: Any, held_out_rows: "pyarrow.Table", features: Sequence[Feature], scale: float
 ) -> tuple[Plan | None, dict[str, Any]]:
     """Return the plan that is proven to answer as the estimator does, or None, and what the manifest says of it."""
+    from threadpoolctl import threadpool_limits
+
     try:
         plan = compile_pipeline(estimator, features)
         # One thread, as in a server's worker. Hostile rows overflow in the estimator, which is no news.

@@ -12,9 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import joblib
 import numpy as np
-from joblib.externals.loky import get_reusable_executor
 from numpy.typing import NDArray
 
 from pipeline import digest
@@ -131,6 +129,8 @@ def load_trained(folder: Path) -> Trained:
 
 def load_estimator(path: Path, expected: str) -> Any:
     """Unpickle an estimator, after its file's digest was found to be the expected one; else ArtifactError."""
+    import joblib
+
     try:
         file = path.open("rb")
     except OSError as error:
@@ -177,6 +177,9 @@ def _cross_validate(
     folds: list[tuple[Array, Array]],
     workers: int | None,
 ) -> list[Candidate]:
+    import joblib
+    from joblib.externals.loky import get_reusable_executor
+
     tasks = [(name, fold) for name in spec.candidates for fold in range(len(folds))]
     results = joblib.Parallel(n_jobs=min(workers or joblib.cpu_count(), len(tasks)))(
         joblib.delayed(_score_fold)(
@@ -233,6 +236,8 @@ def _fit_best(
     spec: "ModelSpec", candidates: list[Candidate], frame: "pandas.DataFrame", y: Array
 ) -> tuple[str, bytes, list[Candidate]]:
     """Fit the best candidate on all training rows and pickle it; one that raises only now is left out, too."""
+    import joblib
+
     sign = -1.0 if spec.greater_is_better else 1.0
     by_name: Mapping[str, Candidate] = {candidate.name: candidate for candidate in candidates}
     left = [candidate for candidate in candidates if candidate.error is None]
