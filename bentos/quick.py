@@ -4,7 +4,7 @@ It never takes what the strict reader would refuse or read otherwise, and it loo
 look at all: types as a set, names by their number, a CSV by Arrow.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import orjson
 
 from bentos import strict
 from bentos.batch import Batch
-from pipeline.compiled.operations import Coded
+from pipeline.compiled.operations import Coded, coded
 from pipeline.schema import Feature, Schema
 from pipeline.sources import LogicalType
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LARGE_CSV = 16_384
 """From this many bytes on Arrow is the quicker, and worth its import."""
-_KINDS: tuple[LogicalType, ...] = ("number", "boolean", "text", "timestamp")
+_KINDS: tuple[LogicalType, ...] = ("number", "boolean", "timestamp", "text")
 _TYPES: Mapping[LogicalType, frozenset[type]] = {
     "number": frozenset({float, int}),
     "boolean": frozenset({bool}),
@@ -42,6 +42,8 @@ class QuickReader:
         features = sorted(schema.features, key=lambda one: (_KINDS.index(one.type), one.required))
         self.names = tuple(feature.name for feature in features)
         self.groups = _groups(features)
+        self.groups_without_texts = _groups([feature for feature in features if feature.type != "text"])
+        self.texts = [(place, _types(one)) for place, one in enumerate(features) if one.type == "text"]
         self.numbers = sum(feature.type == "number" for feature in features)
         self.times = tuple(feature.name for feature in features if feature.type == "timestamp")
         self.others = (*schema.key, *(name for name in schema.ignored if name not in schema.key))
@@ -69,6 +71,37 @@ class QuickReader:
         return self._of_records(records)
 
     def _of_records(self, records: list[dict[str, Any]]) -> Batch | None:
+        columns: list[Any] | None = self._alike(records) or self._picked(records)
+        if columns is None or not _right(columns, self.groups if len(records) == 1 else self.groups_without_texts):
+            return None
+        if len(records) > 1:
+            columns[: self.numbers] = np.array(columns[: self.numbers], dtype=np.float64)
+            try:
+                for place, types in self.texts:
+                    columns[place] = coded(columns[place])
+                    if not types.issuperset(map(type, columns[place].distinct)):
+                        return None
+            except TypeError:
+                # A list or an object, which has no hash.
+                return None
+        found = dict(zip(self.names, columns, strict=True))
+        try:
+            for name in self.times:
+                found[name] = [None if value is None else strict.timestamp(value) for value in found[name]]
+        except ValueError:
+            return None
+        return Batch(found, len(records))
+
+    def _alike(self, records: list[dict[str, Any]]) -> list[Any] | None:
+        """Return the columns of records that name exactly the features, all in the same order; None for others."""
+        names = tuple(records[0])
+        if len(records) == 1 or len(names) != len(self.names) or set(map(tuple, records)) != {names}:
+            return None
+        columns = dict(zip(names, zip(*map(dict.values, records), strict=True), strict=True))
+        return list(self.pick(columns)) if columns.keys() == set(self.names) else None
+
+    def _picked(self, records: list[dict[str, Any]]) -> list[Any] | None:
+        """Return the columns of records; None where one has a name that the snapshot does not have."""
         try:
             rows = [self.pick(record) for record in records]
             whole = sum(map(len, records)) == len(records) * len(self.names)
@@ -81,19 +114,7 @@ class QuickReader:
             if any(type(record[name]) in (dict, list) for record in records for name in self.others):
                 return None
             rows = [self.pick(record) for record in records]
-        columns: list[Any] = list(zip(*rows, strict=True))
-        for start, stop, types in self.groups:
-            if not types.issuperset(map(type, chain.from_iterable(columns[start:stop]))):
-                return None
-        if len(rows) > 1:
-            columns[: self.numbers] = np.array(columns[: self.numbers], dtype=np.float64)
-        found = dict(zip(self.names, columns, strict=True))
-        try:
-            for name in self.times:
-                found[name] = [None if value is None else strict.timestamp(value) for value in found[name]]
-        except ValueError:
-            return None
-        return Batch(found, len(rows))
+        return list(zip(*rows, strict=True))
 
     def csv(self, body: bytes) -> Batch | None:
         """Return the rows of a large CSV without quotes."""
@@ -178,11 +199,20 @@ def _colons(records: list[dict[str, Any]]) -> int:
     return sum(text.count(":") for text in texts if type(text) is str)
 
 
+def _right(columns: Sequence[Sequence[Any]], groups: Sequence[tuple[int, int, frozenset[type]]]) -> bool:
+    """Tell whether all values are of the types that their features may have."""
+    return all(types.issuperset(map(type, chain.from_iterable(columns[start:stop]))) for start, stop, types in groups)
+
+
+def _types(feature: Feature) -> frozenset[type]:
+    return _TYPES[feature.type] | (frozenset() if feature.required else _NULL)
+
+
 def _groups(features: list[Feature]) -> list[tuple[int, int, frozenset[type]]]:
     """Return the places of the features of each kind, with the types that their values may have."""
     groups: list[tuple[int, int, frozenset[type]]] = []
     for place, feature in enumerate(features):
-        types = _TYPES[feature.type] | (frozenset() if feature.required else _NULL)
+        types = _types(feature)
         if groups and groups[-1][2] == types:
             groups[-1] = (groups[-1][0], place + 1, types)
         else:

@@ -55,16 +55,24 @@ def write_json(answers: Answers, model: str, release: int | None) -> bytes:
 
 def write_csv(answers: Answers, keys: Mapping[str, list[str]]) -> bytes:
     """Return answers as CSV: the key columns as they were sent, `prediction`, and a `probability_<label>` each."""
-    header, columns = [*keys, "prediction"], [*keys.values(), answers.predictions.tolist()]
+    header, columns = [*keys, "prediction"], [*keys.values(), _words(answers.predictions)]
     if answers.probabilities is not None:
         header += [f"probability_{word(label)}" for label in answers.labels]
-        columns += answers.probabilities.T.tolist()
-    rows = zip(*(map(word, column) for column in columns), strict=True)
+        columns += map(_words, answers.probabilities.T)
+    rows = [header, *zip(*columns, strict=True)]
+    plain = "\r\n".join((*map(",".join, rows), ""))
+    counts = {"\r": len(rows), "\n": len(rows), ",": len(rows) * (len(header) - 1), '"': 0}
+    # No more of these than there should be, so nothing needs quotes, which an empty line does, too.
+    if "\r\n\r\n" not in plain and all(plain.count(sign) == count for sign, count in counts.items()):
+        return plain.encode()
     text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(header)
-    writer.writerows(rows)
+    csv.writer(text).writerows(rows)
     return text.getvalue().encode()
+
+
+def _words(values: Any) -> list[str]:
+    """Return the words of an array of numbers or labels."""
+    return list(map(repr if values.dtype.kind == "f" else word, values.tolist()))
 
 
 def word(value: Any) -> str:

@@ -109,6 +109,19 @@ def test_what_is_not_plainly_right_is_left_to_the_strict_reader(body):
     assert isinstance(read_json(body, SCHEMA, 1000), Problem)
 
 
+@pytest.mark.parametrize("value", [5, True, 1.5, [1], {"a": 1}])
+def test_among_many_records_what_is_no_text_is_left_to_the_strict_reader(value):
+    body = json.dumps({"records": [HOUSE, {**HOUSE, "kind": value}, HOUSE]}).encode()
+    assert READER.json(body) is None
+    assert isinstance(read_json(body, SCHEMA, 1000), Problem)
+
+
+def test_records_may_have_their_names_in_any_order():
+    backwards = dict(reversed(HOUSE.items()))
+    assert of_json({"records": [backwards, backwards]})
+    assert of_json({"records": [HOUSE, {**backwards, "area": 7}, HOUSE]})
+
+
 def test_colons_in_texts_hide_no_name_that_is_there_twice():
     assert of_json({"records": [{**HOUSE, "kind": "a:b:c"}]})
     for twice in ('"area": 2, "kind": "x:y"', '"area": 2, "kind": "\\u003a"', '"area": 2, "kind": ":\\u003a"'):

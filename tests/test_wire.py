@@ -1,10 +1,14 @@
 """What the wire takes, refuses and writes; no server."""
 
+import csv
+import io
 import json
 from datetime import datetime
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bentos.batch import Batch, nulls_and_unseen, of_rows
 from bentos.problems import MOST_LISTED, Problem
@@ -243,6 +247,16 @@ def test_csv_answers_echo_the_keys_as_sent_and_numbers_round_trip():
     assert isinstance(batch, Batch)
     body = write_csv(Answers(np.array([0.1 + 0.2, -1e300])), batch.keys).decode()
     assert body == 'id,part,prediction\r\n"a,""b",007,0.30000000000000004\r\n,NA,-1e+300\r\n'
+
+
+@given(st.lists(st.tuples(st.text('a",\r\n ', max_size=3), st.sampled_from(["", "yes", "no, never"])), min_size=1))
+def test_csv_answers_are_quoted_where_and_only_where_csv_needs_quotes(rows):
+    keys, labels = [list(column) for column in zip(*rows, strict=True)]
+    for sent, header in (({"id": keys}, ["id", "prediction"]), ({}, ["prediction"])):
+        body = write_csv(Answers(np.array(labels, dtype=object), ("", "yes", "no, never")), sent).decode()
+        expected = io.StringIO(newline="")
+        csv.writer(expected).writerows([header, *zip(*sent.values(), labels, strict=True)])
+        assert body == expected.getvalue()
 
 
 def test_csv_answers_of_a_classifier_have_a_column_of_probabilities_per_label():

@@ -17,6 +17,7 @@ from pipeline.compiled.columns import columns_of
 from pipeline.compiled.plan import Builder, Plan, Program, UnanswerableError, load_plan, save_plan
 from pipeline.compiled.proof import Proof, prove
 from pipeline.compiled.table import UncompilableError, input_table
+from pipeline.compiled.weigh import without
 from pipeline.schema import Feature
 
 __all__ = [
@@ -39,7 +40,7 @@ def compile_pipeline(estimator: Any, features: Sequence[Feature]) -> Plan:
 
     builder = Builder(features)
     outputs = compile_estimator(estimator, input_table(features, builder), builder)
-    return Plan(
+    plan = Plan(
         numbers=builder.numbers,
         times=builder.times,
         texts=builder.texts,
@@ -48,3 +49,4 @@ def compile_pipeline(estimator: Any, features: Sequence[Feature]) -> Plan:
         probabilities=outputs.probabilities,
         labels=outputs.labels,
     )
+    return without(plan, builder.superseded)

@@ -23,7 +23,10 @@ def columns_of(columns: "Mapping[str, Sequence[Any]] | pyarrow.Table", plan: Pla
     texts = [columns[name] for name in plan.texts]
     if not plan.numbers and not plan.times:
         return np.empty((len(next(iter(columns.values()))), 0)), texts
-    # float64 makes None NaN and True 1. Sums over a row depend on its layout in the last bits: all are laid out alike.
+    # float64 makes None NaN and True 1.
+    if not plan.times and len(columns[plan.numbers[0]]) == 1:
+        return np.array([[columns[name][0] for name in plan.numbers]], dtype=np.float64), texts
+    # Sums over a row depend on its layout in the last bits: all are laid out alike.
     times = [_microseconds(np.array(columns[name], dtype="datetime64[us]")) for name in plan.times]
     numbers = np.array([*(columns[name] for name in plan.numbers), *times], dtype=np.float64)
     return np.ascontiguousarray(numbers.T), texts

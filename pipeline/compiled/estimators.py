@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.compiled.plan import Array, Builder, Sure
 from pipeline.compiled.table import Number, Table, UncompilableError, checked, matrix, numbers
 from pipeline.compiled.trees import Columns, emit_tree_sum, float32_tree, histogram_tree
+from pipeline.compiled.weigh import weigh
 from pipeline.predict import Label
 
 
@@ -161,6 +162,9 @@ def _scores(estimator: Any, table: Table, builder: Builder) -> int:
     """Add X @ coef.T + intercept, shape (rows, scores)."""
     coef = np.ascontiguousarray(np.atleast_2d(_dense(estimator.coef_)))
     intercept = np.broadcast_to(np.asarray(estimator.intercept_, np.float64), len(coef))
+    if len(coef) == 1:
+        table, weights = weigh(table, coef[0], builder)
+        coef = weights[None, :]
     return builder.emit("linear", _finite(table, builder), coef=coef, intercept=intercept)
 
 

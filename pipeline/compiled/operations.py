@@ -30,6 +30,14 @@ class Coded(Texts):
         return self.distinct[self.codes[place]]
 
 
+def coded(texts: Sequence[str | None]) -> Coded:
+    """Return texts as positions among the distinct ones; TypeError where one has no hash."""
+    places: dict[Any, Any] = dict.fromkeys(texts)
+    for place, text in enumerate(places):
+        places[text] = place
+    return Coded([*places], np.fromiter(map(places.__getitem__, texts), np.intp, len(texts)))
+
+
 @operation("columns")
 def columns(take: Sequence[int] | None) -> Run:
     """Matrices side by side, then some of their columns (None: all)."""

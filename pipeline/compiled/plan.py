@@ -94,6 +94,8 @@ class Builder:
         self.times = tuple(feature.name for feature in features if feature.type == "timestamp")
         self.texts = tuple(feature.name for feature in features if feature.type == "text")
         self.operations: list[Operation] = []
+        self.superseded: set[int] = set()
+        """Registers whose operations are in the way unless a later one reads them."""
         # A request cannot hold an infinity.
         self.sure: dict[int, tuple[Sure, ...]] = {0: (Sure.NOT_INFINITE,) * len(self.numbers + self.times)}
 
@@ -109,6 +111,11 @@ class Builder:
         if sure is not None or width is not None:
             self.sure[register] = tuple(sure) if sure is not None else (Sure.NOTHING,) * (width or 0)
         return register
+
+    def made(self, register: int) -> Operation | None:
+        """Return the operation whose result a register holds; None for a feature's."""
+        place = register - len(self.texts) - 1
+        return self.operations[place] if place >= 0 else None
 
 
 class Program:
