@@ -21,13 +21,11 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bentos import logs, page, problems, wire
-from bentos.batch import Batch, nulls_and_unseen
 from bentos.forward import Route
 from bentos.metrics import GONE
 from bentos.problems import Problem
-from bentos.served import QUICK_BYTES, trace
+from bentos.served import QUICK_BYTES, Answered, trace
 from bentos.together import Together
-from pipeline.predict import Answers
 
 if TYPE_CHECKING:
     from bentos.service import Endpoint
@@ -182,38 +180,35 @@ class Contract:
         return await self._answer_body(exchange, media, body)
 
     async def _answer_body(self, exchange: Exchange, media: str, body: bytes) -> Reply | Problem:
-        served, metrics = self.endpoint.served, self.endpoint.metrics
-        small = len(body) <= QUICK_BYTES
+        metrics = self.endpoint.metrics
         try:
-            batch = served.read(media, body) if small else await self._in_thread(served.read, media, body)
-            if isinstance(batch, Problem):
-                return batch
-            exchange.rows = batch.size
-            answers = await self._ask(batch, small)
-            if isinstance(answers, Problem):
-                return answers
-            metrics.asked(*nulls_and_unseen(batch, served.categories))
-            metrics.predicted(answers)
-            written = (
-                served.write(media, answers, batch)
-                if small
-                else await self._in_thread(served.write, media, answers, batch)
-            )
+            answered = await self._answered(media, body)
         except TimeoutError:
             return Problem(504, f"The prediction took longer than {self.endpoint.seconds:g} s; send fewer rows.")
-        return Reply(written, _MEDIA[media])
+        if isinstance(answered, Problem):
+            return answered
+        exchange.rows = len(answered.answers.predictions)
+        if self.endpoint.served.program is not None:
+            metrics.together(exchange.rows)
+        metrics.asked(answered.nulls, answered.unseen)
+        metrics.predicted(answered.answers)
+        return Reply(answered.body, _MEDIA[media])
 
-    async def _ask(self, batch: Batch, small: bool) -> Answers | Problem:
-        endpoint = self.endpoint
-        if endpoint.served.program is None:
-            answers = await self._in_time(self._together.ask(batch))
-            if isinstance(answers, Exception):
-                raise answers
-            return answers
-        endpoint.metrics.together(batch.size)
-        if small and (answers := endpoint.served.ask_quickly(batch)) is not None:
-            return answers
-        return await self._in_thread(endpoint.served.ask, batch)
+    async def _answered(self, media: str, body: bytes) -> Answered | Problem:
+        """Return the answers to a body: at once where a plan has some in no time, else from a thread."""
+        served, small = self.endpoint.served, len(body) <= QUICK_BYTES
+        if served.program is not None:
+            answered = served.answer_quickly(media, body) if small else None
+            return answered or await self._in_thread(served.answer, media, body)
+        batch = served.read(media, body) if small else await self._in_thread(served.read, media, body)
+        if isinstance(batch, Problem):
+            return batch
+        answers = await self._in_time(self._together.ask(batch))
+        if isinstance(answers, Exception):
+            raise answers
+        return (
+            served.told(media, batch, answers) if small else await self._in_thread(served.told, media, batch, answers)
+        )
 
     async def _in_thread(self, work: Callable[..., Any], *given: Any) -> Any:
         return await self._in_time(asyncio.get_running_loop().run_in_executor(self._threads, work, *given))

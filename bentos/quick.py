@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 LARGE_CSV = 16_384
 """From this many bytes on Arrow is the quicker, and worth its import."""
+LARGE_JSON = 16_384
+"""From this many bytes on NumPy counts quicker."""
 _KINDS: tuple[LogicalType, ...] = ("number", "boolean", "timestamp", "text")
 _TYPES: Mapping[LogicalType, frozenset[type]] = {
     "number": frozenset({float, int}),
@@ -53,7 +55,7 @@ class QuickReader:
 
     def json(self, body: bytes) -> Batch | None:
         """Return the rows of `{"records": [{feature: value, ...}, ...]}`."""
-        if body.count(b"{") > self.most_rows + 1:
+        if _count(body, "{") > self.most_rows + 1:
             return None
         try:
             records = orjson.loads(body)
@@ -65,7 +67,7 @@ class QuickReader:
         if type(records) is not list or not 0 < len(records) <= self.most_rows or set(map(type, records)) != {dict}:
             return None
         # As many colons as names: no name was there twice, of which a parser keeps the last in silence.
-        more = body.count(b":") - 1 - sum(map(len, records))
+        more = _count(body, ":") - 1 - sum(map(len, records))
         if more and (b"\\u003" in body or more != _colons(records)):
             return None
         return self._of_records(records)
@@ -118,12 +120,7 @@ class QuickReader:
 
     def csv(self, body: bytes) -> Batch | None:
         """Return the rows of a large CSV without quotes."""
-        if (
-            len(body) < LARGE_CSV
-            or b'"' in body
-            or b"\0" in body
-            or (b"\r" in body and body.count(b"\r") != body.count(b"\r\n"))
-        ):
+        if len(body) < LARGE_CSV or b'"' in body or b"\0" in body or _alone(body, "\r", "\n"):
             return None
         try:
             header = body[: body.index(b"\n")].decode("utf-8-sig").rstrip("\r").split(",")
@@ -191,6 +188,20 @@ class QuickReader:
             return None
         coded = Coded(distinct, chunk.indices.to_numpy())
         return coded if feature.type == "text" else list(coded)
+
+
+def _count(body: bytes, sign: str) -> int:
+    """Count the places of an ASCII character."""
+    if len(body) < LARGE_JSON:
+        return body.count(sign.encode())
+    return int(np.count_nonzero(np.frombuffer(body, np.uint8) == ord(sign)))
+
+
+def _alone(body: bytes, sign: str, after: str) -> bool:
+    """Tell whether an ASCII character is anywhere not followed by another one."""
+    signs = np.frombuffer(body, np.uint8)
+    places = np.flatnonzero(signs == ord(sign))
+    return bool(len(places)) and (int(places[-1]) + 1 == len(body) or bool((signs[places + 1] != ord(after)).any()))
 
 
 def _colons(records: list[dict[str, Any]]) -> int:

@@ -3,13 +3,14 @@
 import json
 import logging
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from bentos import problems, strict, wire
-from bentos.batch import Batch, joined
+from bentos.batch import Batch, joined, nulls_and_unseen
 from bentos.problems import Found, Problem
 from bentos.quick import QuickReader
 from pipeline.artifact import Artifact
@@ -24,6 +25,16 @@ QUICK_BYTES = 16_384
 """A compiled plan answers a body up to this size in a few milliseconds at most."""
 
 logger = logging.getLogger("evergreen")
+
+
+@dataclass(slots=True)
+class Answered:
+    """Answers, the body of the response that tells them, and how many nulls and unseen categories each feature had."""
+
+    answers: Answers
+    body: bytes
+    nulls: Mapping[str, int]
+    unseen: Mapping[str, int]
 
 
 class ServedModel:
@@ -70,6 +81,25 @@ class ServedModel:
         if media == wire.JSON:
             return wire.write_json(answers, self.name, self.release)
         return wire.write_csv(answers, batch.keys)
+
+    def answer(self, media: str, body: bytes) -> Answered | Problem:
+        """Return the answers to a body, or why it is refused."""
+        batch = self.read(media, body)
+        return batch if isinstance(batch, Problem) else self.told(media, batch, self.ask(batch))
+
+    def answer_quickly(self, media: str, body: bytes) -> Answered | Problem | None:
+        """Return the answers of the compiled plan to a body, or why it is refused; None where it has no answer."""
+        batch = self.read(media, body)
+        if isinstance(batch, Problem):
+            return batch
+        answers = self.ask_quickly(batch)
+        return None if answers is None else self.told(media, batch, answers)
+
+    def told(self, media: str, batch: Batch, answers: Answers | Problem) -> Answered | Problem:
+        """Return answers as they are sent, with what is worth counting; a refusal as it is."""
+        if isinstance(answers, Problem):
+            return answers
+        return Answered(answers, self.write(media, answers, batch), *nulls_and_unseen(batch, self.categories))
 
     def ask(self, batch: Batch) -> Answers | Problem:
         """Return the answers to a batch, or a refusal that names the rows to which there is none."""

@@ -72,7 +72,10 @@ def write_csv(answers: Answers, keys: Mapping[str, list[str]]) -> bytes:
 
 def _words(values: Any) -> list[str]:
     """Return the words of an array of numbers or labels."""
-    return list(map(repr if values.dtype.kind == "f" else word, values.tolist()))
+    if values.dtype.kind == "f" and len(values):
+        # orjson writes a thousand numbers in the time in which Python writes fifty.
+        return orjson.dumps(values.tolist())[1:-1].decode().split(",")
+    return list(map(word, values.tolist()))
 
 
 def word(value: Any) -> str:
