@@ -5,7 +5,7 @@ Every digest is the SHA-256 of a description without memory addresses, file time
 
 import hashlib
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import SpecError
-from pipeline.sources import logical_type
+from pipeline.sources.columns import logical_type
+from pipeline.sources.parallel import in_order
 
 if TYPE_CHECKING:
     import pyarrow
@@ -29,44 +30,97 @@ def of_table(table: "pyarrow.Table") -> str:
     """
     digest = hashlib.sha256()
     for name, column in zip(table.column_names, table.columns, strict=True):
-        digest.update(_described(column, name))
-        # Without the lengths of the parts: a text column comes in as many as it was stored in, and the number of rows
-        # and the lengths of the texts tell already where each ends.
-        for part in _cells(column):
-            digest.update(part)
+        _add_column(digest, name, column.type, column.null_count, [len(column)], [column].__getitem__)
     return digest.hexdigest()
 
 
-def _described(column: "pyarrow.ChunkedArray", name: str) -> bytes:
-    kind: str = "null" if column.null_count == len(column) else logical_type(column.type)
-    if kind == "number":
-        kind += " " + str(column.type)
-    return f"{len(name)} {name} {kind} {len(column)}\n".encode()
+def of_parquet(path: Path) -> str:
+    """Return the digest of the table in a snapshot's file, which is never in memory as a whole."""
+    import pyarrow.parquet
+
+    digest = hashlib.sha256()
+    with pyarrow.parquet.ParquetFile(path) as file:
+        groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+        for place, field in enumerate(file.schema_arrow):
+
+            def cells(group: int, name: str = field.name) -> "pyarrow.ChunkedArray":
+                return file.read_row_group(group, columns=[name]).column(0)
+
+            known = [group.column(place).statistics for group in groups]
+            if all(one is not None and one.has_null_count for one in known):
+                nulls = sum(one.null_count for one in known)
+            else:
+                nulls = sum(cells(number).null_count for number in range(len(groups)))
+            _add_column(digest, field.name, field.type, nulls, [group.num_rows for group in groups], cells)
+    return digest.hexdigest()
 
 
-def _cells(column: "pyarrow.ChunkedArray") -> Iterable[bytes | memoryview]:
-    """Yield a column's nulls, then its values with each null replaced by one fixed value, as little-endian bytes."""
+def _add_column(
+    digest: "hashlib._Hash",
+    name: str,
+    kind: "pyarrow.DataType",
+    nulls: int,
+    sizes: Sequence[int],
+    cells: Callable[[int], "pyarrow.ChunkedArray"],
+) -> None:
+    """Add a column to a digest: name and type, then its nulls, then its values, each null as one fixed value.
+
+    It is in pieces of some sizes, which do not count; `cells` returns the piece of a number, as often as it is asked.
+    """
+    rows = sum(sizes)
+    logical: str = "null" if nulls == rows else logical_type(kind)
+    if logical == "number":
+        logical += f" {kind}"
+    digest.update(f"{len(name)} {name} {logical} {rows}\n".encode())
+
+    def pieces() -> Iterator["pyarrow.ChunkedArray"]:
+        return in_order(cells, range(len(sizes)), workers=1)
+
+    if nulls in (0, rows):
+        bits: Iterable[bytes] = _packed(np.full(size, nulls > 0) for size in sizes)
+    else:
+        bits = _packed(piece.is_null().to_numpy(zero_copy_only=False) for piece in pieces())
+    for part in bits:
+        digest.update(part)
+    if nulls < rows:
+        for value in _values(kind, pieces):
+            digest.update(value)
+
+
+def _values(
+    kind: "pyarrow.DataType", pieces: Callable[[], Iterator["pyarrow.ChunkedArray"]]
+) -> Iterator[bytes | memoryview]:
+    """Yield a column's values as little-endian bytes: of texts all lengths, then all characters."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    yield np.packbits(column.is_null().to_numpy(zero_copy_only=False)).tobytes()
-    if column.null_count == len(column):
-        return
-    if pa.types.is_string(column.type):
-        text = pc.fill_null(column, "")
-        yield pc.binary_length(text).to_numpy().astype("<i4").tobytes()
-        for chunk in text.chunks:
-            _, offsets, data = chunk.buffers()
-            ends = np.frombuffer(offsets, "<i4")
-            if data is not None:
-                yield memoryview(data)[ends[chunk.offset] : ends[chunk.offset + len(chunk)]]
-    elif pa.types.is_boolean(column.type):
-        yield np.packbits(pc.fill_null(column, False).to_numpy(zero_copy_only=False)).tobytes()
-    elif pa.types.is_timestamp(column.type):
-        yield (pc.fill_null(column.cast(pa.int64()), 0).to_numpy().astype("<i8").tobytes())
+    if pa.types.is_string(kind):
+        for piece in pieces():
+            yield pc.binary_length(pc.fill_null(piece, "")).to_numpy().astype("<i4").tobytes()
+        for piece in pieces():
+            for chunk in pc.fill_null(piece, "").chunks:
+                _, offsets, data = chunk.buffers()
+                ends = np.frombuffer(offsets, "<i4")
+                if data is not None:
+                    yield memoryview(data)[ends[chunk.offset] : ends[chunk.offset + len(chunk)]]
+    elif pa.types.is_boolean(kind):
+        yield from _packed(pc.fill_null(piece, False).to_numpy(zero_copy_only=False) for piece in pieces())
     else:
-        values = pc.fill_null(column, 0).to_numpy()
-        yield values.astype("<i8" if values.dtype.kind == "i" else "<f8").tobytes()
+        whole = pa.types.is_timestamp(kind) or pa.types.is_integer(kind)
+        for piece in pieces():
+            numbers = piece.cast(pa.int64()) if pa.types.is_timestamp(kind) else piece
+            yield pc.fill_null(numbers, 0).to_numpy().astype("<i8" if whole else "<f8", copy=False).data.cast("B")
+
+
+def _packed(pieces: Iterable[np.ndarray]) -> Iterator[bytes]:
+    """Yield booleans as bits, eight of them a byte wherever one piece ends and the next begins."""
+    rest = np.empty(0, bool)
+    for piece in pieces:
+        bits = np.concatenate([rest, piece])
+        whole = len(bits) // 8 * 8
+        yield np.packbits(bits[:whole]).tobytes()
+        rest = bits[whole:]
+    yield np.packbits(rest).tobytes()
 
 
 def of_value(value: Any) -> str:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,11 +24,26 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         with space_for(path):
             yield part
-            _flush(part)
-            part.rename(path)
-            _flush(path.parent)
+            put(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder inside of a folder; it is removed when the block ends."""
+    part = Path(tempfile.mkdtemp(prefix=f"{_PART}{os.getpid()}-", dir=folder))
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def put(part: Path, path: Path) -> None:
+    """Let a whole file appear in its place, on the same file system."""
+    _flush(part)
+    part.rename(path)
+    _flush(path.parent)
 
 
 @contextmanager

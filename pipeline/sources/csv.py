@@ -1,0 +1,294 @@
+"""How CSV files are read: in blocks cut between records; Arrow parses each and guesses the types of its columns."""
+
+import codecs
+import csv
+import io
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import IO, TYPE_CHECKING, NoReturn
+
+import numpy as np
+
+from pipeline.errors import DataError
+from pipeline.sources.columns import first_line
+from pipeline.sources.kinds import Csv
+from pipeline.sources.parallel import in_order
+from pipeline.sources.places import Place, opened, places
+
+if TYPE_CHECKING:
+    import pyarrow
+
+Forced = Mapping[str, Mapping[str, "pyarrow.DataType"]]
+"""Per file, and with "" for all files, the types that columns are read as whatever their words look like."""
+
+BLOCK = 2**24
+"""How many bytes are parsed at a time; more when a record is longer."""
+_THREADS = 2
+_SEPARATORS = (",", ";", "\t", "|")
+_ENCODINGS = ("utf-8", "cp1252", "cp1250", "cp1251", "shift_jis", "gb18030", "latin-1")
+"""What files that are not in the encoding they were said to be in are in, the likely first."""
+
+
+def tables(source: Csv, forced: Forced) -> Iterator[tuple[str, "pyarrow.Table"]]:
+    """Yield the tables of a source's files, with the types that Arrow guesses from each block's words, or forced ones.
+
+    Raises DataError, naming file and line, when a file is no whole CSV file.
+    """
+    for place in places(source.path):
+        types = {**forced.get("", {}), **forced.get(place.name, {})}
+        for table in _tables(place, source, types):
+            yield place.name, table
+
+
+def _tables(place: Place, source: Csv, types: Mapping[str, "pyarrow.DataType"]) -> Iterator["pyarrow.Table"]:
+    import pyarrow as pa
+
+    with opened(place) as stream:
+        blocks = _blocks(place, source, stream)
+        first = next(blocks, b"")
+        if not first:
+            raise DataError(f"{place.name}: the file is empty")
+        _refuse_other_separator(place, source, first)
+        try:
+            table = _parsed(first, source, types, None)
+            names = table.column_names
+        except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+            _locate_defect(place, source, error)
+        rest = in_order(lambda block: _parsed(block, source, types, names), blocks, _THREADS)
+        found = chain([table], rest)
+        while True:
+            try:
+                table = next(found, None)
+            except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+                _locate_defect(place, source, error)
+            if table is None:
+                return
+            if any(pa.types.is_binary(kind) for kind in table.schema.types):
+                _locate_defect(place, source, ValueError("a text is not UTF-8"))
+            yield table
+
+
+def _parsed(
+    block: bytes, source: Csv, types: Mapping[str, "pyarrow.DataType"], names: Sequence[str] | None
+) -> "pyarrow.Table":
+    """Parse whole records; the first one is the header when no names are given."""
+    import pyarrow as pa
+    import pyarrow.csv
+
+    text = {name: pa.string() for name, kind in source.types.items() if kind == "text"}
+    # Other declared types are cast to once Arrow has guessed: it knows zones and whole numbers then.
+    words = {name: kind for name, kind in types.items() if pa.types.is_string(kind)}
+    for forced in ({**text, **types}, {**text, **words}):
+        try:
+            return pyarrow.csv.read_csv(
+                pa.py_buffer(block),
+                read_options=pyarrow.csv.ReadOptions(
+                    block_size=len(block) + 1, column_names=None if names is None else list(names)
+                ),
+                parse_options=pyarrow.csv.ParseOptions(delimiter=source.separator, newlines_in_values=True),
+                convert_options=pyarrow.csv.ConvertOptions(
+                    null_values=list(source.nulls),
+                    strings_can_be_null=True,
+                    decimal_point=source.decimal,
+                    column_types=forced,
+                ),
+            )
+        except pa.ArrowInvalid:
+            # A type that may have suited all words does not; as the words are guessed again, that is seen.
+            if forced == {**text, **words}:
+                raise
+    raise AssertionError("the second time raises")
+
+
+def _blocks(place: Place, source: Csv, stream: IO[bytes]) -> Iterator[bytes]:
+    """Yield a file's content as UTF-8, in blocks of whole records; DataError when it is in another encoding."""
+    decoder = None if codecs.lookup(source.encoding).name == "utf-8" else _decoder(source.encoding)
+    waiting, begun, size = b"", False, BLOCK
+    while block := stream.read(size):
+        if decoder is not None:
+            try:
+                block = decoder.decode(block).encode()
+            except UnicodeDecodeError as error:
+                _locate_encoding(place, source, error)
+        if not begun:
+            block = block.removeprefix(codecs.BOM_UTF8)
+        if b"\0" in block:
+            _locate_nul(place, source)
+        waiting += block
+        if end := _last_record(waiting, source.separator):
+            if not begun or waiting[:end].strip(b"\r\n"):
+                yield waiting[:end]
+                begun = True
+            waiting = waiting[end:]
+        # A record that is longer than a block is not looked through again and again.
+        size = max(BLOCK, len(waiting))
+    if decoder is not None:
+        try:
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            _locate_encoding(place, source, error)
+    if waiting and _ends_inside_quotes(waiting, source.separator):
+        _read_strictly(place, source)
+        raise DataError(f"{place.name}: the file ends inside a quoted text; is a quote left open?")
+    if waiting.strip(b"\r\n") or (waiting and not begun):
+        yield waiting
+
+
+def _last_record(block: bytes, separator: str) -> int:
+    """Return where the last whole record of a block ends, 0 when none does."""
+    starts, ends = _quoted(block, separator) if b'"' in block else (np.empty(0, int), np.empty(0, int))
+    end = len(block)
+    while True:
+        end = max(block.rfind(b"\n", 0, end), block.rfind(b"\r", 0, end))
+        number = int(np.searchsorted(starts, end, "right")) - 1
+        if end < 0 or number < 0 or end >= ends[number]:
+            return end + 1
+        end = int(starts[number])
+
+
+def _ends_inside_quotes(block: bytes, separator: str) -> bool:
+    return b'"' in block and bool((_quoted(block, separator)[1] > len(block)).any())
+
+
+def _quoted(block: bytes, separator: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return where quoted texts begin and end in a block that begins with a record; one never closed ends beyond it.
+
+    As Arrow has it, a quote opens a text only where a field begins. An escaped quote ends one and begins another.
+    """
+    content = np.frombuffer(block, np.uint8)
+    quotes = np.flatnonzero(content == ord('"'))
+    beside = np.zeros(256, bool)
+    beside[list(f'{separator}\r\n"'.encode())] = True
+    before, after = quotes[0::2] - 1, quotes[1::2] + 1
+    if beside[content[before[before >= 0]]].all() and beside[content[after[after < len(block)]]].all():
+        return quotes[0::2], np.append(quotes[1::2], [len(block) + 1] * (len(quotes) % 2))
+    # Some quotes are characters like others, such as in 5" pipe: then every text is walked through.
+    opening = re.compile(rb'(?:\A|(?<=[\r\n%s]))"[^"]*(?:""[^"]*)*("|\Z)' % re.escape(separator).encode())
+    found = [(match.start(), match.end() - 1 if match[1] else len(block) + 1) for match in opening.finditer(block)]
+    spans = np.array(found, dtype=np.int64).reshape(-1, 2)
+    return spans[:, 0], spans[:, 1]
+
+
+def _decoder(encoding: str) -> codecs.IncrementalDecoder:
+    return codecs.getincrementaldecoder(encoding)()
+
+
+def _locate_encoding(place: Place, source: Csv, cause: Exception | None = None) -> None:
+    """Raise DataError naming the first byte that is not in the encoding, its line and what it may be instead."""
+    decoder, lines = _decoder(source.encoding), 1
+    with opened(place) as stream:
+        begin = b""
+        while block := stream.read(BLOCK):
+            begin = begin or block[:4]
+            try:
+                decoder.decode(block)
+            except UnicodeDecodeError as broken:
+                # What the decoder still held of the block before is at the beginning of this one.
+                content = bytes(broken.object)
+                line = lines + content.count(b"\n", 0, broken.start)
+                raise DataError(
+                    f"{place.name}, line {line}: byte 0x{content[broken.start]:02X} is not {_named(source.encoding)}; "
+                    f"{_other_encodings(begin, content, broken.start, source.encoding)}, or write the file again as "
+                    "UTF-8"
+                ) from cause
+            lines += block.count(b"\n")
+    try:
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        raise DataError(
+            f"{place.name}: ends in the middle of a character of {_named(source.encoding)}; was the copy cut short?"
+        ) from cause
+
+
+def _named(encoding: str) -> str:
+    return "UTF-8" if codecs.lookup(encoding).name in ("utf-8", "utf-8-sig") else encoding
+
+
+def _other_encodings(begin: bytes, content: bytes, position: int, encoding: str) -> str:
+    """Say what the word around a byte would read as in other encodings, or what a byte order mark says."""
+    for mark, name in {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16", codecs.BOM_UTF8: "utf-8"}.items():
+        if begin.startswith(mark):
+            return f"the file begins as {name} does: give encoding={name!r}"
+    # Not more than a word of what the line holds.
+    start = max(content.rfind(end, max(0, position - 20), position) for end in (b" ", b",", b";", b"\t", b"\n", b'"'))
+    word = re.split(rb'[ ,;\t\r\n"]', content[start + 1 : position + 20])[0]
+    readings: dict[str, str] = {}
+    for name in _ENCODINGS:
+        try:
+            text = word.decode(name)
+        except UnicodeDecodeError:
+            continue
+        if codecs.lookup(name) != codecs.lookup(encoding) and text.isprintable() and text not in readings.values():
+            readings[name] = text
+    if not readings:
+        return "give its encoding, such as encoding='cp1252'"
+    shown = ", ".join(f"{text!r} in {name}" for name, text in [*readings.items()][:3])
+    return f"it reads {shown}: give that as encoding="
+
+
+def _locate_nul(place: Place, source: Csv) -> NoReturn:
+    _locate_encoding(place, source)
+    line = 1
+    with opened(place) as stream:
+        while (block := stream.read(BLOCK)) and b"\0" not in block:
+            line += block.count(b"\n")
+    line += block.count(b"\n", 0, block.find(b"\0"))
+    raise DataError(
+        f"{place.name}, line {line}: a NUL byte; the file is damaged or is not CSV, or is UTF-16: encoding='utf-16'"
+    )
+
+
+def _refuse_other_separator(place: Place, source: Csv, first: bytes) -> None:
+    """Raise DataError when the header is one column, and header and first row are several by another separator."""
+    text = first[: 2**16].decode(errors="replace")
+    lines = [line for line in text.splitlines() if line][:2]
+    header = next(csv.reader(lines, delimiter=source.separator), [])
+    if len(header) == 1 and (other := _other_separator(lines, source)):
+        count = len(next(csv.reader(lines, delimiter=other)))
+        raise DataError(
+            f"{place.name}: one column {header[0]!r:.80} with separator {source.separator!r}; by {other!r} there are "
+            f"{count}: give separator={other!r}"
+        )
+
+
+def _other_separator(lines: Sequence[str], source: Csv) -> str | None:
+    """Return the separator, if there is one, that cuts a header and a first row into the same number of fields."""
+    for other in _SEPARATORS:
+        cut = [len(row) for row in csv.reader(lines, delimiter=other)]
+        if other != source.separator and min(cut) > 1 and len(set(cut)) == 1:
+            return other
+    return None
+
+
+def _locate_defect(place: Place, source: Csv, error: Exception) -> NoReturn:
+    """Find the line that made Arrow refuse a CSV file, and raise DataError naming it."""
+    _locate_encoding(place, source, error)
+    _read_strictly(place, source, error)
+    raise DataError(f"{place.name}: {first_line(error)}") from error
+
+
+def _read_strictly(place: Place, source: Csv, cause: Exception | None = None) -> None:
+    """Raise DataError naming the first line with another number of fields, or a quote out of place."""
+    with opened(place) as stream:
+        encoding = "utf-8-sig" if _named(source.encoding) == "UTF-8" else source.encoding
+        text = io.TextIOWrapper(stream, encoding=encoding, newline="")
+        rows = csv.reader(text, strict=True, delimiter=source.separator)
+        header: list[str] = []
+        line = 1
+        limit = csv.field_size_limit(sys.maxsize)
+        try:
+            for row in rows:
+                header = header or row
+                if row and len(row) != len(header):
+                    fields = "field" if len(row) == 1 else "fields"
+                    raise DataError(
+                        f"{place.name}, line {line}: {len(row)} {fields} where the header has {len(header)}; "
+                        "the file is ragged or was cut short"
+                    ) from cause
+                line = rows.line_num + 1
+        except csv.Error as broken:
+            raise DataError(f"{place.name}, line {line}: {broken}; is a quote left open?") from (cause or broken)
+        finally:
+            csv.field_size_limit(limit)
