@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from bentos.ledger import EVENTS, RELEASES, RUNS, SERVED, SERVERS
+from bentos.ledger import EVENTS, RELEASES, RUNS, SERVED, SERVERS, reading
 from pipeline.errors import ReleaseError
 
 RELEASED, PROMOTED, BACK, WITHDRAWN = "released", "promoted", "rolled back to", "withdrawn"
@@ -127,7 +127,7 @@ def champion(engine: Engine, model: str) -> Release | None:
 
 def wished(engine: Engine, model: str) -> Wish:
     """Return what should be served now, and whether a person holds it as it is."""
-    with engine.begin() as connection:
+    with reading(engine) as connection:
         number = _champion_of(connection, model)
         answering = _last_event(connection, model, (*SETTLING, CANARY, STOPPED))
         canary = answering.release if answering and answering.kind == CANARY else None
@@ -195,13 +195,13 @@ def hold_sentence(model: str, held: Event) -> str:
 
 def numbered(engine: Engine, model: str, number: int) -> Release:
     """Return a release; ReleaseError when there is none of that number."""
-    with engine.begin() as connection:
+    with reading(engine) as connection:
         return _release(connection, model, number)
 
 
 def awaiting(engine: Engine, model: str) -> list[int]:
     """Return the releases that await approval and were judged against what is champion now."""
-    with engine.begin() as connection:
+    with reading(engine) as connection:
         now = _champion_of(connection, model)
         found = [number for number, state in states(_events_of(connection, model)).items() if state == AWAITING]
         return [number for number in found if _release(connection, model, number).replaced == now]
@@ -212,7 +212,7 @@ def going_back(engine: Engine, model: str, to: int | None) -> Release:
 
     After `withdraw` that is what was withdrawn. Raises ReleaseError when there is none, or it is champion already.
     """
-    with engine.begin() as connection:
+    with reading(engine) as connection:
         return _going_back(connection, model, to)
 
 
@@ -258,7 +258,7 @@ def barred(engine: Engine, model: str, digests: Mapping[str, str]) -> Event | No
 
     That is the last one that took such a release's place, unless it was made champion again since.
     """
-    with engine.begin() as connection:
+    with reading(engine) as connection:
         same = {
             release.number
             for release in map(_as_release, connection.execute(select(RELEASES).where(RELEASES.c.model == model)))
@@ -388,7 +388,7 @@ def leave(engine: Engine, model: str, server: str) -> None:
 
 def servers(engine: Engine, model: str) -> list[Server]:
     """Return the servers of a model that were heard of lately."""
-    with engine.begin() as connection:
+    with reading(engine) as connection:
         rows = connection.execute(select(SERVERS).where(SERVERS.c.model == model).order_by(SERVERS.c.server)).all()
     found = [Server(**{name: value for name, value in row._mapping.items() if name != "model"}) for row in rows]
     return [server for server in found if server.alive]
@@ -403,7 +403,7 @@ def add_served(engine: Engine, model: str, server: str, release: int, kind: str,
 
 def served(engine: Engine, model: str) -> list[Served]:
     """Return what servers of a model said they serve or refused, oldest first."""
-    with engine.begin() as connection:
+    with reading(engine) as connection:
         rows = connection.execute(select(SERVED).where(SERVED.c.model == model).order_by(SERVED.c.id)).all()
     return [
         Served(**{name: value for name, value in row._mapping.items() if name not in ("id", "model")}) for row in rows
@@ -412,7 +412,7 @@ def served(engine: Engine, model: str) -> list[Served]:
 
 def history(engine: Engine, model: str) -> tuple[list[Release], list[Event]]:
     """Return all releases of a model and all their changes of state, oldest first."""
-    with engine.begin() as connection:
+    with reading(engine) as connection:
         releases = connection.execute(
             select(RELEASES).where(RELEASES.c.model == model).order_by(RELEASES.c.number)
         ).all()
@@ -422,7 +422,7 @@ def history(engine: Engine, model: str) -> tuple[list[Release], list[Event]]:
 
 def models(engine: Engine) -> list[str]:
     """Return the models the ledger knows, by a release or a run, sorted."""
-    with engine.begin() as connection:
+    with reading(engine) as connection:
         found = {*connection.execute(select(RELEASES.c.model)).scalars()}
         return sorted(found | {*connection.execute(select(RUNS.c.model)).scalars()})
 
@@ -438,7 +438,7 @@ def last_run(engine: Engine, model: str, outcomes: Sequence[str] | None = None) 
     query = select(RUNS).where(RUNS.c.model == model).order_by(RUNS.c.id.desc()).limit(1)
     if outcomes is not None:
         query = query.where(RUNS.c.outcome.in_(outcomes))
-    with engine.begin() as connection:
+    with reading(engine) as connection:
         row = connection.execute(query).one_or_none()
     return Run(**{name: value for name, value in row._mapping.items() if name != "id"}) if row else None
 

@@ -16,10 +16,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from socket import socket
+from threading import Event, Thread
 from typing import Any
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
 
 from bentos import canary, logs, releases, workers
 from bentos.canary import Tally
@@ -27,7 +30,7 @@ from bentos.metrics import SECONDS
 from bentos.package import Bento, load_bento
 from bentos.releases import Release, Wish
 from bentos.workers import Worker
-from pipeline.errors import ReleaseError, ServerError
+from pipeline.errors import LedgerError, ReleaseError, ServerError
 from pipeline.files import read_json, write_json
 
 TICK_SECONDS = 0.2
@@ -35,6 +38,10 @@ FOLLOW_SECONDS = 0.5
 """How often the ledger is asked what is wished."""
 TELL_SECONDS = 15.0
 """How often the ledger is told that this server is there."""
+RETRY_SECONDS = 2.0
+"""How long until the ledger is told again what it could not be told."""
+LEAVE_SECONDS = 5.0
+"""How long the end of a server waits for the ledger."""
 START_SECONDS = 120.0
 """How long a worker may take to say that it is ready."""
 SILENCE_SECONDS = 15.0
@@ -122,15 +129,20 @@ def _stopped() -> Iterator[Callable[[], bool]]:
 
 
 class Book:
-    """The ledger as one server uses it, in a thread: a database that is away holds up nothing."""
+    """The ledger as one server uses it, in two threads: what cannot be read or written now holds up nothing else."""
 
     def __init__(self, ledger: Engine, model: str, server: str) -> None:
         self.ledger, self.model, self.server = ledger, model, server
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="ledger-reader")
         self._asking: Future[Wish] | None = None
         self._asked = 0.0
-        self._told: Future[Any] | None = None
         self.trouble: str | None = None
+        self._said: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
+        self._states = 0
+        self._leaving = Event()
+        # A daemon: this process ends even where a transaction of another one does not.
+        self._writer = Thread(target=self._write, name="ledger-writer", daemon=True)
+        self._writer.start()
 
     def wish(self) -> Wish | None:
         """Return what is wished, when there is an answer; asks again when it is time to."""
@@ -138,7 +150,7 @@ class Book:
         if self._asking is None:
             if now - self._asked > (FOLLOW_SECONDS if self.trouble is None else MOST_PAUSE / 6):
                 self._asked = now
-                self._asking = self._threads.submit(releases.wished, self.ledger, self.model)
+                self._asking = self._reader.submit(releases.wished, self.ledger, self.model)
             return None
         if not self._asking.done():
             return None
@@ -158,8 +170,8 @@ class Book:
 
     def tell(self, release: int | None, state: str, reason: str) -> None:
         """Say how this server is."""
-        said = releases.Server(self.server, release, state, reason, int(time.time()))
-        self._do(releases.tell, self.ledger, self.model, said)
+        self._states += 1
+        self._do(self._tell, self._states, release, state, reason)
 
     def promote(self, release: int, why: str) -> None:
         """Make a canary champion."""
@@ -185,28 +197,55 @@ class Book:
         ]
 
     def later(self, work: Callable[[], None]) -> None:
-        """Do something with the ledger when what was asked before is done."""
-        self._do(work)
+        """Read something from the ledger when what was asked before is answered."""
+        self._reader.submit(work).add_done_callback(_warn)
 
     def leave(self) -> None:
         """Say what is left to be said, and that this server has ended."""
         self._do(releases.leave, self.ledger, self.model, self.server)
-        if self._told is not None:
-            try:
-                self._told.result(timeout=5.0)
-            except Exception as error:
-                say("warning", f"the ledger was not told that this server ends: {type(error).__name__}")
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._said.put(None)
+        self._leaving.set()
+        self._writer.join(LEAVE_SECONDS)
+        if self._writer.is_alive():
+            say("warning", "the ledger was not told that this server ends: it cannot be written to")
+        self._reader.shutdown(wait=False, cancel_futures=True)
 
     def _do(self, work: Callable[..., Any], *given: Any) -> None:
-        self._told = self._threads.submit(work, *given)
-        self._told.add_done_callback(_warn)
+        self._said.put(lambda: work(*given))
+
+    def _tell(self, number: int, release: int | None, state: str, reason: str) -> None:
+        # What had to wait, and is no longer so, need not be said.
+        if number == self._states:
+            said = releases.Server(self.server, release, state, reason, int(time.time()))
+            releases.tell(self.ledger, self.model, said)
+
+    def _write(self) -> None:
+        """Tell the ledger one thing after the other, each again until it is taken, refused, or this server ends."""
+        for work in iter(self._said.get, None):
+            said = False
+            while (trouble := _told(work)) is not None:
+                if not said:
+                    say("warning", f"the ledger cannot be written to: {trouble}")
+                said = True
+                if self._leaving.wait(RETRY_SECONDS):
+                    break
+
+
+def _told(work: Callable[[], Any]) -> str | None:
+    """Return why the ledger could not be told something now, None where it was, or refused it."""
+    try:
+        work()
+    except (LedgerError, OperationalError) as error:
+        return f"{type(error).__name__}: {error}"
+    except Exception as error:
+        say("warning", f"the ledger did not take what it was told: {type(error).__name__}: {error}")
+    return None
 
 
 def _warn(done: "Future[Any]") -> None:
     error = None if done.cancelled() else done.exception()
     if error is not None:
-        say("warning", f"the ledger did not take what it was told: {type(error).__name__}: {error}")
+        say("warning", f"the ledger was asked in vain: {type(error).__name__}: {error}")
 
 
 class Server:

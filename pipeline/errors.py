@@ -44,6 +44,10 @@ class ReleaseError(EvergreenError):
     """The ledger refuses a release, or has no such release."""
 
 
+class LedgerError(EvergreenError):
+    """The ledger cannot be written to now; nothing is known about what was to be written."""
+
+
 class ServerError(EvergreenError):
     """A process that evergreen starts did not come up, or was ended by something else."""
 

@@ -1,6 +1,7 @@
 """A server follows the ledger: to a release, back, past one that cannot be served; nothing asked meanwhile is lost."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -126,6 +127,33 @@ def digest_of(folder):
     from pipeline import digest
 
     return digest.of_folder(folder)
+
+
+STOPPED = """
+import os, signal, sys
+from bentos.ledger import open_ledger
+from bentos.releases import withdraw
+import bentos.releases
+bentos.releases._add_event = lambda *_: os.kill(os.getpid(), signal.SIGSTOP)
+withdraw(open_ledger(sys.argv[1]), "points", "person")
+"""
+
+
+def test_a_process_stopped_while_it_writes_holds_up_neither_servers_nor_what_only_reads(project, tmp_path):  # noqa: F811
+    writer = project.start(f"sqlite:///{project.home}/ledger.sqlite", code=STOPPED)
+    try:
+        os.waitpid(writer.pid, os.WUNTRACED)
+        with served(project, "points", tmp_path / "log") as server:
+            assert release_of(server) == "2"
+            assert project.json("status", "points")[1]["models"][0]["release"]["number"] == 2
+            assert len(project.json("history", "points")[1]["releases"]) == 2
+            assert releases.served(ledger(project), "points") == []
+            writer.kill()
+            assert until(lambda: releases.servers(ledger(project), "points"), 10)
+            assert [one.kind for one in releases.served(ledger(project), "points")] == ["serving"]
+    finally:
+        writer.kill()
+        writer.communicate()
 
 
 def test_a_dead_worker_is_back_within_seconds(server):

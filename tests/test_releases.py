@@ -41,7 +41,7 @@ from bentos.releases import (
     wished,
     withdraw,
 )
-from pipeline.errors import ReleaseError
+from pipeline.errors import LedgerError, ReleaseError
 
 POSTGRES = os.environ.get("EVERGREEN_TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
 
@@ -339,6 +339,47 @@ def test_a_kill_within_the_transaction_leaves_the_champion_as_it_was(url):
     assert history(ledger, "houses") == before
     assert add_release(ledger, replace(a_release(), replaced=1)).number == 2
     ledger.dispose()
+
+
+@pytest.fixture
+def stopped_writer(url):
+    """A process that was stopped (SIGSTOP) in a transaction that writes, after the first release."""
+    ledger = open_ledger(url)
+    released(ledger, 1)
+    ledger.dispose()
+    process = subprocess.Popen(
+        [sys.executable, "-c", DIE.replace("SIGKILL", "SIGSTOP"), url], env=os.environ | {"PYTHONPATH": str(CHECKOUT)}
+    )
+    os.waitpid(process.pid, os.WUNTRACED)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_process_stopped_while_it_writes_holds_up_no_reader_and_writers_are_told_who_it_is(
+    url, stopped_writer, monkeypatch
+):
+    monkeypatch.setattr("bentos.ledger.BUSY_SECONDS", 0.5)
+    ledger = open_ledger(url)
+    assert champion(ledger, "houses").number == wished(ledger, "houses").champion.number == 1
+    assert [len(part) for part in history(ledger, "houses")] == [1, 1]
+    assert (models(ledger), servers(ledger, "houses")) == (["houses"], [])
+    with pytest.raises(LedgerError, match=rf"{stopped_writer.pid}\b.*has been writing to the ledger for more than"):
+        add_release(ledger, a_release(replaced=1))
+    stopped_writer.kill()
+    stopped_writer.wait()
+    assert add_release(ledger, a_release(replaced=1)).number == 2
+    ledger.dispose()
+
+
+def test_who_cannot_be_found_out_is_looked_for_by_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("bentos.ledger.BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("bentos.ledger._SQLITE_WRITER", -1)
+    ledger, other = (open_ledger(f"sqlite:///{tmp_path}/ledger.sqlite") for _ in range(2))
+    with other.begin(), pytest.raises(LedgerError, match=f"another process .*`lsof {tmp_path}/ledger.sqlite` lists"):
+        tell(ledger, "houses", Server("x:1", 1, "serving", "", 0))
+    ledger.dispose()
+    other.dispose()
 
 
 def test_after_withdrawing_there_is_no_champion_and_the_next_is_judged_as_a_first(ledger):
