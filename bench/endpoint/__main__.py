@@ -28,7 +28,8 @@ from bench.endpoint.forms import Form, Row
 from bench.endpoint.project import EIGHTY_COLUMNS, ONE_NUMBER
 from bench.endpoint.report import Target, ratios, spread, table, targets_table
 from bench.endpoint.servers import Running, Server
-from bench.endpoint.wrk import Bodies, Measured, load, write_bodies
+from bench.endpoint.wrk import SERVERS_CORE, Bodies, Measured, load, pinned, write_bodies
+from bentos.workers import MEMORY
 from pipeline.settings import CHECKOUT
 
 REPORT = CHECKOUT / "tests" / "bench" / "endpoint.md"
@@ -427,6 +428,26 @@ class Bench:
                     seconds[server.name].append(up.ready_seconds)
         return seconds
 
+    def _stages(self) -> str:
+        """Return a table of what each stage of a request costs, measured as a worker is started."""
+        _say("where the time goes")
+        (pool := self.folder / "pool.json").write_text(json.dumps(self.pool))
+        command = [sys.executable, "-m", "bench.endpoint.stages", str(self.project.artifacts["ridge"]), str(pool)]
+        done = subprocess.run(
+            pinned(SERVERS_CORE, command),
+            cwd=CHECKOUT,
+            env=self.env | MEMORY,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found = json.loads(done.stdout)
+        names = [*next(iter(found.values()))]
+        return table(
+            ["request", *names],
+            [[title, *(f"{stages[name]:,.0f}" for name in names)] for title, stages in found.items()],
+        )
+
     def _report(
         self,
         targets: Sequence[Target],
@@ -448,6 +469,11 @@ class Bench:
             f"Of {ALONE_ROWS} single rows with nulls, how many got another answer than in one batch. Those are wrong: "
             "in a frame of one row a null text stays None, which the pipeline's imputer does not take for missing.",
             table(["server", "another answer", "refused"], alone),
+            "## Where the time goes",
+            "Microseconds inside the worker, ridge, each stage by itself over and over, its fastest time. What is not "
+            "in it is HTTP, the loop, the log and the change of threads. The parser alone is orjson or Arrow, which "
+            "checks nothing; reading is that and every check of the contract.",
+            self._stages(),
             "## Memory and start",
             table(["evergreen's worker, requests answered", "MB"], [[f"{n:,}", f"{mb:,.1f}"] for n, mb in memory]),
             table(
