@@ -335,5 +335,20 @@ def show_report(report: Mapping[str, Any]) -> None:
         console.print(f"  [yellow]warning[/] {escape(warning)}", soft_wrap=True)
 
 
+def show_changes(changes: Mapping[str, Any]) -> None:
+    """Print what changed since the champion was trained."""
+    console = Console(highlight=False)
+    if changes["incomparable"]:
+        console.print(f"drift: {escape(changes['incomparable'])}", style="dim", soft_wrap=True)
+        return
+    drifted = sum(one["drifted"] for one in changes["columns"])
+    what = f"{drifted} of {len(changes['columns'])} columns drifted since release {changes['since']}"
+    console.print(f"{'' if changes['passed'] else '[bold red]rejected[/]: '}{what}")
+    for error in changes["errors"]:
+        console.print(f"  [red]error[/] {escape(error)}", soft_wrap=True)
+    for note in changes["notes"]:
+        console.print(f"  [yellow]warning[/] {escape(note)}", soft_wrap=True)
+
+
 def _time(iso: str) -> str:
     return iso[:16].replace("T", " ")

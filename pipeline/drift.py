@@ -124,11 +124,12 @@ class Changes:
         return {"passed": self.passed, **asdict(self), "columns": columns}
 
 
-def compare(spec: "ModelSpec", then: "pyarrow.Table", now: "pyarrow.Table", since: int, rule: Rule) -> Changes:
-    """Compare a table with the one that the champion, release `since`, was trained on with the holdout of `rule`.
+def compare(spec: "ModelSpec", then: "pyarrow.Table", now: "pyarrow.Table", since: int, rule: Rule | None) -> Changes:
+    """Compare a table with the one that the champion, release `since`, was trained on.
 
-    A feature that is lost or holds another type is an error, and with `drift.refuse` so is all that drifted. The cost
-    is bounded by MOST_ROWS, but for counts of categories, nulls and rows that occur twice.
+    `rule` is how rows were held out from it (None: not known). A feature that is lost or holds another type is an
+    error, and with `drift.refuse` so is all that drifted. The cost is bounded by MOST_ROWS, but for counts of
+    categories, nulls and rows that occur twice.
     """
     columns = [*feature_names(spec, then.column_names), spec.target]
     shared = [name for name in columns if name in then.column_names and name in now.column_names]
@@ -491,13 +492,13 @@ def _mixed(seen: Array, column: "pyarrow.ChunkedArray") -> Array:
     return mixed
 
 
-def _relabelled(spec: "ModelSpec", rule: Rule, then: "pyarrow.Table", now: "pyarrow.Table") -> int | None:
+def _relabelled(spec: "ModelSpec", rule: Rule | None, then: "pyarrow.Table", now: "pyarrow.Table") -> int | None:
     """Count the rows held out by the champion's rule whose label is another now; None when keys cannot be compared."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     names = [*spec.key, spec.target]
-    if any(name not in table.column_names for name in names for table in (then, now)):
+    if rule is None or any(name not in table.column_names for name in names for table in (then, now)):
         return None
     try:
         before, after = (_once(table.select(names), spec.key) for table in (then, now))

@@ -109,7 +109,9 @@ def test_times_are_compared_and_their_histogram_has_dates():
 
 
 def test_a_share_of_nulls_that_moved_beyond_its_threshold_and_chance_is_drift():
-    holes = lambda rows, share: [None if n < rows * share else float(n % 7) for n in range(rows)]  # noqa: E731
+    def holes(rows, share):
+        return [None if n < rows * share else float(n % 7) for n in range(rows)]
+
     found = of("x", holes(5000, 0.1), holes(5000, 0.2))
     assert (found.nulls_then, found.nulls_now, found.nulls_threshold) == (0.1, 0.2, 0.05)
     assert (found.moved, found.drifted) == (False, True)
