@@ -2,9 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from expectations.guard import check_guards, feature_types, guards_of
 from expectations.validate import Report, load_suite, validate
 from pipeline.errors import DataError
 from pipeline.schema import check_columns
+from pipeline.sources import logical_type
 from pipeline.spec import load_spec
 
 if TYPE_CHECKING:
@@ -16,9 +18,13 @@ def check(model: str, table: "pyarrow.Table") -> Report:
 
     Raises CheckError when the suite is missing, empty or broken, which says nothing about the data.
     """
-    report = validate(table.to_pandas(), load_suite(model))
+    spec, suite = load_spec(model), load_suite(model)
+    report = validate(table.to_pandas(), suite)
     try:
-        check_columns(load_spec(model), table)
+        check_columns(spec, table)
+        if report.passed:
+            columns = {field.name: logical_type(field.type) for field in table.schema}
+            check_guards(spec, guards_of(suite, feature_types(spec, columns))[0])
     except DataError as error:
         return report.refused(str(error))
     return report

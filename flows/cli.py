@@ -212,13 +212,15 @@ def explain(
     """Tell everything about one release: its rows, code and checks, what it was compared with, what became of it."""
     from bentos import releases
     from flows import screen
+    from flows.since import packed_manifest
 
     with _errors(as_json):
         _known(model)
         ledger = _ledger()
         _, events = releases.history(ledger, model)
         release = releases.numbered(ledger, model, number)
-        found = screen.explanation_of(release, events, releases.served(ledger, model))
+        manifest = packed_manifest(settings(), release)
+        found = screen.explanation_of(release, events, releases.served(ledger, model), manifest)
         if as_json:
             _print_json(found)
         else:

@@ -22,7 +22,8 @@ from bentos.package import Bento, load_bento, package, requirements
 from bentos.releases import Release, Run
 from bentos.trial import Trial, try_bento
 from expectations.check import check
-from expectations.validate import Report
+from expectations.guard import feature_types, guards_of
+from expectations.validate import Report, load_suite
 from flows import plots, reports, retention
 from flows.outcome import Name, Outcome
 from flows.progress import timed
@@ -207,8 +208,9 @@ def make_artifact(
     model: str, snapshot: Snapshot, trained: Trained, evaluation: Evaluation, verdict: Verdict, digests: dict[str, str]
 ) -> Artifact:
     folder = settings().folder("artifacts", model) / digest.of_run(digests)
-    needs = requirements(model, CHECKOUT)
-    return write_artifact(load_spec(model), snapshot, trained, evaluation, verdict, digests, needs, folder)
+    spec, needs = load_spec(model), requirements(model, CHECKOUT)
+    guards, unguarded = guards_of(load_suite(model), feature_types(spec, snapshot.columns))
+    return write_artifact(spec, snapshot, trained, evaluation, verdict, digests, needs, folder, guards, unguarded)
 
 
 @task(name="package", task_run_name="package", cache_policy=NO_CACHE)

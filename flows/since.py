@@ -1,6 +1,6 @@
 """What changed since the champion was trained, told from the snapshot that the ledger says it was trained on."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bentos import releases
 from bentos.releases import Release
@@ -40,9 +40,16 @@ def changes_since(
 
 def _holdout(settings: Settings, champion: Release) -> Rule | None:
     """Return how rows were held out from the champion; None when its package is gone, which its evaluation will say."""
-    _, _, version = champion.bento.partition(":")
-    folder = settings.folder("bentoml") / "bentos" / champion.model / version
+    manifest = packed_manifest(settings, champion)
+    return Rule.from_dict(manifest["holdout"]) if manifest else None
+
+
+def packed_manifest(settings: Settings, release: Release) -> dict[str, Any] | None:
+    """Return the manifest of the artifact in a release's package, unverified; None when the package is gone."""
+    _, _, version = release.bento.partition(":")
+    folder = settings.folder("bentoml") / "bentos" / release.model / version
     try:
-        return Rule.from_dict(read_json(folder / "src" / "artifact" / "manifest.json")["holdout"])
-    except (OSError, ValueError, KeyError, TypeError):
+        manifest: dict[str, Any] = read_json(folder / "src" / "artifact" / "manifest.json")
+        return manifest
+    except (OSError, ValueError):
         return None

@@ -1,10 +1,12 @@
 """Data against what the champion was trained on, with real runs."""
 
 import json
+import re
 
 import pytest
 from PIL import Image
-from project import MODEL, points
+from project import MODEL, SUITE, points
+from serving import served, until
 from test_retrain import after_release, released  # noqa: F401  fixtures
 
 
@@ -90,3 +92,40 @@ def test_rows_that_the_champion_was_judged_by_and_that_have_another_label_are_to
     # A fifth of the rows was held out: as many as the first run said.
     assert said["drift"]["relabelled"] == 32
     assert "32 rows that release 1 was judged by have another 'y' now" in said["drift"]["notes"]
+
+
+@pytest.mark.slow
+def test_a_rule_that_refuses_is_held_by_the_endpoint_and_shown_by_explain(after_release, tmp_path):  # noqa: F811
+    suite = SUITE.replace("max_value=100)", 'max_value=100, meta={"refuse": True})')
+    suite = suite.replace(
+        "    ]\n", '        gxe.ExpectColumnValuesToBeBetween(column="z", min_value=-1, mostly=0.1),\n    ]\n'
+    )
+    after_release.write("expectations/suites/points.py", suite)
+
+    assert after_release.json("run", "points")[1]["outcome"] == "unchanged"
+    code, said = after_release.json("run", "points", "--force")
+    assert (code, said["outcome"], said["release"]) == (0, "released", 2)
+
+    code, told = after_release.json("explain", "points", "2")
+    assert [guard["refuse"] for guard in told["guards"]] == [True, False]
+    assert told["unguarded"] == []
+    assert "refuses   requests unless x is from -100 to 100" in after_release.evergreen("explain", "points", "2")[1]
+    assert after_release.json("explain", "points", "1")[1]["guards"][0]["refuse"] is False
+    with served(after_release, "points", tmp_path / "log") as server:
+        answer = server.ask({"x": 1, "z": 0}, {"x": 100.5, "z": 0})
+        assert (answer.status_code, answer.json()["errors"]) == (
+            400,
+            [{"row": 1, "field": "x", "problem": "100.5 is out of range; give a number from -100 to 100"}],
+        )
+        assert server.send("x,z\n-1000,0\n").status_code == 400
+        assert server.ask({"x": 1, "z": -5}, {"x": 2, "z": -7}).status_code == 200
+        (x, _) = server.client.get("/model").json()["features"]
+        assert (x["minimum"], x["maximum"]) == (-100, 100)
+        record = server.client.get("/docs.json").json()["components"]["schemas"]["Record"]["properties"]
+        assert (record["x"]["minimum"], record["x"]["maximum"], "minimum" in record["z"]) == (-100, 100, False)
+        until(lambda: 'feature="z"' in server.client.get("/metrics").text)
+        counts = [line for line in server.client.get("/metrics").text.splitlines() if "broken_rules_total{" in line]
+        assert sorted((re.search('rule="([^"]*)"', line)[1], float(line.split()[-1])) for line in counts) == [
+            ("x is from -100 to 100", 2.0),
+            ("z is at least -1", 2.0),
+        ]
