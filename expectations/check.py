@@ -1,16 +1,19 @@
 """Is this table fit to train a model on? What its spec names must be there, and its suite must hold."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from expectations.guard import check_guards, feature_types, guards_of
-from expectations.validate import Report, load_suite, validate
+from expectations.guard import check_guards, guards_of
+from expectations.validate import Report, Suite, load_suite, validate
 from pipeline.errors import DataError
-from pipeline.schema import check_columns
+from pipeline.schema import check_columns, feature_names
 from pipeline.sources import logical_type
 from pipeline.spec import load_spec
 
 if TYPE_CHECKING:
     import pyarrow
+
+    from pipeline.spec import ModelSpec
 
 
 def check(model: str, table: "pyarrow.Table") -> Report:
@@ -22,9 +25,14 @@ def check(model: str, table: "pyarrow.Table") -> Report:
     report = validate(table.to_pandas(), suite)
     try:
         check_columns(spec, table)
-        if report.passed:
-            columns = {field.name: logical_type(field.type) for field in table.schema}
-            check_guards(spec, guards_of(suite, feature_types(spec, columns))[0])
+        return guarded(report, spec, suite, table.schema) if report.passed else report
     except DataError as error:
         return report.refused(str(error))
-    return report
+
+
+def guarded(report: Report, spec: "ModelSpec", suite: Suite, schema: "pyarrow.Schema") -> Report:
+    """Return the report with what an endpoint holds requests to, told here, where Great Expectations is at hand."""
+    columns = {field.name: logical_type(field.type) for field in schema}
+    guards, unguarded = guards_of(suite, {name: columns[name] for name in feature_names(spec, [*columns])})
+    check_guards(spec, guards)
+    return replace(report, guards=guards, unguarded=unguarded)

@@ -10,7 +10,6 @@ from expectations.validate import Suite
 from expectations.validate import _sentence as sentence
 from pipeline.errors import CheckError, DataError
 from pipeline.guard import Guard
-from pipeline.schema import feature_names
 from pipeline.sources import LogicalType
 
 if TYPE_CHECKING:
@@ -43,11 +42,6 @@ def guards_of(suite: Suite, types: Mapping[str, LogicalType]) -> tuple[tuple[Gua
         elif _is_row_level(rule) and {*_columns(rule)} & {*types}:
             unguarded.append(sentence(rule))
     return tuple(replace(guard, refuse=refuse) for guard, refuse in guards.items()), tuple(dict.fromkeys(unguarded))
-
-
-def feature_types(spec: "ModelSpec", columns: Mapping[str, Any]) -> dict[str, LogicalType]:
-    """Return the types of a spec's features, given those of all columns."""
-    return {name: columns[name] for name in feature_names(spec, [*columns]) if name in columns}
 
 
 def check_guards(spec: "ModelSpec", guards: tuple[Guard, ...]) -> None:

@@ -22,8 +22,7 @@ from bentos.package import Bento, load_bento, package, requirements
 from bentos.releases import Release, Run
 from bentos.trial import Trial, try_bento
 from expectations.check import check
-from expectations.guard import feature_types, guards_of
-from expectations.validate import Report, load_suite
+from expectations.validate import Report
 from flows import plots, reports, retention
 from flows.outcome import Name, Outcome
 from flows.progress import timed
@@ -110,7 +109,7 @@ def _steps(run: "_Run", data: str | None, force: bool, release: bool) -> Outcome
         run.digests = {}
         return run.outcome("kept", [releases.hold_sentence(model, wish.held)])
 
-    artifact = run.step("artifact", make_artifact, model, snapshot, trained, evaluation, verdict, run.digests)
+    artifact = run.step("artifact", make_artifact, model, snapshot, report, trained, evaluation, verdict, run.digests)
     run.show(_draw, run, snapshot, trained, artifact.manifest["importance"])
     bento = run.step("package", build_bento, artifact)
     trial = run.step("trial", try_package, bento, artifact)
@@ -205,12 +204,18 @@ def judge(evaluation: Evaluation, gate: Any) -> Verdict:
 
 @task(name="artifact", task_run_name="artifact", cache_policy=NO_CACHE)
 def make_artifact(
-    model: str, snapshot: Snapshot, trained: Trained, evaluation: Evaluation, verdict: Verdict, digests: dict[str, str]
+    model: str,
+    snapshot: Snapshot,
+    report: Report,
+    trained: Trained,
+    evaluation: Evaluation,
+    verdict: Verdict,
+    digests: dict[str, str],
 ) -> Artifact:
     folder = settings().folder("artifacts", model) / digest.of_run(digests)
     spec, needs = load_spec(model), requirements(model, CHECKOUT)
-    guards, unguarded = guards_of(load_suite(model), feature_types(spec, snapshot.columns))
-    return write_artifact(spec, snapshot, trained, evaluation, verdict, digests, needs, folder, guards, unguarded)
+    held_to = (report.guards, report.unguarded)
+    return write_artifact(spec, snapshot, trained, evaluation, verdict, digests, needs, folder, *held_to)
 
 
 @task(name="package", task_run_name="package", cache_policy=NO_CACHE)

@@ -133,7 +133,7 @@ def compare(spec: "ModelSpec", then: "pyarrow.Table", now: "pyarrow.Table", sinc
     """
     columns = [*feature_names(spec, then.column_names), spec.target]
     shared = [name for name in columns if name in then.column_names and name in now.column_names]
-    retyped = [name for name in shared if _retyped(then.column(name), now.column(name))]
+    retyped = [name for name in shared if _retyped(name, then, now)]
     errors = [*_lost(spec, columns, then, now, since), *(_type_sentence(name, then, now, since) for name in retyped)]
     sides = tuple(_sample(table.num_rows, spec.seed) for table in (then, now))
     found = [
@@ -183,10 +183,10 @@ def _lost(
             )
 
 
-def _retyped(then: "pyarrow.ChunkedArray", now: "pyarrow.ChunkedArray") -> bool:
+def _retyped(name: str, then: "pyarrow.Table", now: "pyarrow.Table") -> bool:
+    kinds = {logical_type(table.schema.field(name).type) for table in (then, now)}
     # What is null throughout is read as numbers, whatever it will hold one day.
-    empty = then.null_count == len(then) or now.null_count == len(now)
-    return not empty and logical_type(then.type) != logical_type(now.type)
+    return len(kinds) > 1 and all(table.column(name).null_count < table.num_rows for table in (then, now))
 
 
 def _type_sentence(name: str, then: "pyarrow.Table", now: "pyarrow.Table", since: int) -> str:
