@@ -12,11 +12,15 @@ from pipeline.schema import Feature
 
 @dataclass(frozen=True)
 class Batch:
-    """A column of plain values for every feature, None (in an array NaN) where null; of a CSV also its key columns."""
+    """A column of plain values for every feature, None (in an array NaN) where null; of a CSV also its key columns.
+
+    `broken` is how many values broke which rule of the guard, by feature and rule.
+    """
 
     columns: Mapping[str, Sequence[Any]]
     size: int
     keys: Mapping[str, list[str]] = field(default_factory=dict)
+    broken: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     @property
     def rows(self) -> list[dict[str, Any]]:

@@ -185,6 +185,8 @@ class Contract:
             answered = await self._answered(media, body)
         except TimeoutError:
             return Problem(504, f"The prediction took longer than {self.endpoint.seconds:g} s; send fewer rows.")
+        if answered.broken:
+            metrics.broke(answered.broken)
         if isinstance(answered, Problem):
             return answered
         exchange.rows = len(answered.answers.predictions)

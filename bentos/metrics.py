@@ -60,6 +60,11 @@ class Metrics:
             self._counts[self.all.unseen, (name,)] += count
             self._unseen_count += count
 
+    def broke(self, broken: Mapping[tuple[str, str], int]) -> None:
+        """Note how many values broke a rule of the guard, by feature and rule, also where the request was refused."""
+        for names, count in broken.items():
+            self._counts[self.all.broken, names] += count
+
     def together(self, rows: int) -> None:
         """Note how many rows were predicted at once."""
         self._batch_rows.append(rows)
@@ -117,12 +122,14 @@ def families(edges: tuple[float, ...]) -> SimpleNamespace:
     from prometheus_client import Counter, Gauge, Histogram
 
     unseen = "Values of features that training never saw"
+    broken = "Values of features that break a rule of the suite"
     return SimpleNamespace(
         requests=Counter("evergreen_requests_total", "Requests", ["model", "path", "status"]),
         errors=Counter("evergreen_errors_total", "Requests that were refused or broke", ["model", "kind"]),
         rows=Counter("evergreen_rows_total", "Rows predicted", ["model"]),
         nulls=Counter("evergreen_nulls_total", "Nulls in features of rows predicted", ["model", "feature"]),
         unseen=Counter("evergreen_unseen_categories_total", unseen, ["model", "feature"]),
+        broken=Counter("evergreen_broken_rules_total", broken, ["model", "feature", "rule"]),
         labels=Counter("evergreen_predicted_labels_total", "Predictions by label", ["model", "label"]),
         seconds=Histogram("evergreen_predict_seconds", "Time to answer POST /predict", ["model"], buckets=SECONDS),
         batch_rows=Histogram("evergreen_batch_rows", "Rows predicted at once", ["model"], buckets=ROWS),

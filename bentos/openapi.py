@@ -17,6 +17,13 @@ _TYPES: Mapping[str, Mapping[str, Any]] = {
         "description": "ISO 8601; without a zone, and as a date alone, it is in UTC",
     },
 }
+_BOUNDS = {
+    "minimum": "minimum",
+    "maximum": "maximum",
+    "exclusive_minimum": "exclusiveMinimum",
+    "exclusive_maximum": "exclusiveMaximum",
+}
+"""Of a feature in the model card, and in OpenAPI."""
 _ALWAYS = {
     400: "What was sent is not HTTP",
     405: "The path has no such method",
@@ -191,6 +198,13 @@ def _problem() -> dict[str, Any]:
 
 def _feature(feature: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(_TYPES[feature["type"]])
+    if feature["type"] == "number":
+        # OpenAPI 3.0 says by a flag beside the bound that the bound itself is not allowed.
+        for name, word in _BOUNDS.items():
+            if name in feature:
+                found[word] = feature[name]
+    elif bounds := [f"{name} {feature[name]}" for name in ("minimum", "maximum") if name in feature]:
+        found["description"] += "; " + ", ".join(bounds)
     if "categories" in feature:
         found["description"] = "In training: " + ", ".join(feature["categories"])
     return found if feature["required"] else {**found, "nullable": True}

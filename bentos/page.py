@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline import guard
 from pipeline.metrics import METRICS
 
 
@@ -83,7 +84,7 @@ def card(manifest: Mapping[str, Any], release: int | None, example: Any) -> dict
         **task,
         "target": manifest["target"],
         **({"labels": manifest["labels"]} if manifest["labels"] else {}),
-        "features": manifest["schema"]["features"],
+        "features": guard.shown(manifest["schema"]["features"], manifest.get("guards", ())),
         "key": manifest["schema"]["key"],
         "metric": manifest["metric"],
         "metrics": evaluation["challenger"],

@@ -29,12 +29,16 @@ class BadValue:
 
 @dataclass(frozen=True)
 class Problem:
-    """A refusal: the HTTP status, a sentence, the errors of single records, and headers that belong to the answer."""
+    """A refusal: the HTTP status, a sentence, the errors of single records, and headers that belong to the answer.
+
+    `broken` is how many values broke which rule of the guard, by feature and rule.
+    """
 
     status: int
     detail: str
     errors: tuple[BadValue, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
+    broken: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     def body(self) -> bytes:
         """Return the problem as JSON; its type is about:blank, so its title is the phrase of its status."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from bentos import problems, strict, wire
 from bentos.batch import Batch, joined, nulls_and_unseen
+from bentos.guard import RequestGuard
 from bentos.problems import Found, Problem
 from bentos.quick import QuickReader
 from pipeline.artifact import Artifact
@@ -29,12 +30,16 @@ logger = logging.getLogger("evergreen")
 
 @dataclass(slots=True)
 class Answered:
-    """Answers, the body of the response that tells them, and how many nulls and unseen categories each feature had."""
+    """Answers, the body of the response that tells them, and how many nulls and unseen categories each feature had.
+
+    `broken` is how many values broke which rule of the guard, by feature and rule.
+    """
 
     answers: Answers
     body: bytes
     nulls: Mapping[str, int]
     unseen: Mapping[str, int]
+    broken: Mapping[tuple[str, str], int]
 
 
 class ServedModel:
@@ -46,6 +51,7 @@ class ServedModel:
         self.schema = artifact.schema
         self.most_rows: int = artifact.manifest["limits"]["rows"]
         self.quick = QuickReader(artifact.schema, self.most_rows)
+        self.guard = RequestGuard(artifact.guards)
         self.categories = {
             feature.name: frozenset(feature.categories)
             for feature in artifact.schema.features
@@ -73,8 +79,10 @@ class ServedModel:
     def read(self, media: str, body: bytes) -> Batch | Problem:
         """Return the rows of a body of JSON or CSV, or why it is refused."""
         if media == wire.JSON:
-            return self.quick.json(body) or strict.read_json(body, self.schema, self.most_rows)
-        return self.quick.csv(body) or strict.read_csv(body, self.schema, self.most_rows)
+            batch = self.quick.json(body) or strict.read_json(body, self.schema, self.most_rows)
+        else:
+            batch = self.quick.csv(body) or strict.read_csv(body, self.schema, self.most_rows)
+        return self.guard.check(batch) if self.guard and isinstance(batch, Batch) else batch
 
     def write(self, media: str, answers: Answers, batch: Batch) -> bytes:
         """Return the answers to a batch in the form in which it was asked."""
@@ -99,7 +107,8 @@ class ServedModel:
         """Return answers as they are sent, with what is worth counting; a refusal as it is."""
         if isinstance(answers, Problem):
             return answers
-        return Answered(answers, self.write(media, answers, batch), *nulls_and_unseen(batch, self.categories))
+        counted = nulls_and_unseen(batch, self.categories)
+        return Answered(answers, self.write(media, answers, batch), *counted, batch.broken)
 
     def ask(self, batch: Batch) -> Answers | Problem:
         """Return the answers to a batch, or a refusal that names the rows to which there is none."""

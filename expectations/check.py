@@ -1,14 +1,19 @@
 """Is this table fit to train a model on? What its spec names must be there, and its suite must hold."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from expectations.validate import Report, load_suite, validate
+from expectations.guard import check_guards, guards_of
+from expectations.validate import Report, Suite, load_suite, validate
 from pipeline.errors import DataError
-from pipeline.schema import check_columns
+from pipeline.schema import check_columns, feature_names
+from pipeline.sources import logical_type
 from pipeline.spec import load_spec
 
 if TYPE_CHECKING:
     import pyarrow
+
+    from pipeline.spec import ModelSpec
 
 
 def check(model: str, table: "pyarrow.Table") -> Report:
@@ -16,9 +21,18 @@ def check(model: str, table: "pyarrow.Table") -> Report:
 
     Raises CheckError when the suite is missing, empty or broken, which says nothing about the data.
     """
-    report = validate(table.to_pandas(), load_suite(model))
+    spec, suite = load_spec(model), load_suite(model)
+    report = validate(table.to_pandas(), suite)
     try:
-        check_columns(load_spec(model), table)
+        check_columns(spec, table)
+        return guarded(report, spec, suite, table.schema) if report.passed else report
     except DataError as error:
         return report.refused(str(error))
-    return report
+
+
+def guarded(report: Report, spec: "ModelSpec", suite: Suite, schema: "pyarrow.Schema") -> Report:
+    """Return the report with what an endpoint holds requests to, told here, where Great Expectations is at hand."""
+    columns = {field.name: logical_type(field.type) for field in schema}
+    guards, unguarded = guards_of(suite, {name: columns[name] for name in feature_names(spec, [*columns])})
+    check_guards(spec, guards)
+    return replace(report, guards=guards, unguarded=unguarded)

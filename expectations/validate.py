@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.errors import CheckError, did_you_mean
+from pipeline.guard import Guard
 
 if TYPE_CHECKING:
     import pandas
@@ -59,11 +60,16 @@ class RuleResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What validation found: the size of the data and what became of each rule, in the order of the suite."""
+    """What validation found: the size of the data and what became of each rule, in the order of the suite.
+
+    `guards` is what an endpoint of a model trained on the data holds requests to, `unguarded` the rules it does not.
+    """
 
     rows: int
     columns: int
     rules: tuple[RuleResult, ...]
+    guards: tuple[Guard, ...] = ()
+    unguarded: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:

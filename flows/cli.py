@@ -212,13 +212,15 @@ def explain(
     """Tell everything about one release: its rows, code and checks, what it was compared with, what became of it."""
     from bentos import releases
     from flows import screen
+    from flows.since import packed_manifest
 
     with _errors(as_json):
         _known(model)
         ledger = _ledger()
         _, events = releases.history(ledger, model)
         release = releases.numbered(ledger, model, number)
-        found = screen.explanation_of(release, events, releases.served(ledger, model))
+        manifest = packed_manifest(settings(), release)
+        found = screen.explanation_of(release, events, releases.served(ledger, model), manifest)
         if as_json:
             _print_json(found)
         else:
@@ -329,12 +331,13 @@ def collect(
 
 @app.command()
 def validate(model: Model, data: Data = None, as_json: AsJson = False) -> None:
-    """Check data against a model's suite, and train nothing."""
+    """Check data against a model's suite and what its champion was trained on, and train nothing."""
     from flows import screen
 
     with _errors(as_json):
         _known(model)
         from expectations.check import check
+        from flows.since import changes_since
         from pipeline import sources
         from pipeline.errors import DataError
         from pipeline.spec import load_spec
@@ -342,15 +345,21 @@ def validate(model: Model, data: Data = None, as_json: AsJson = False) -> None:
         try:
             with _stdout_for_results():
                 source = load_spec(model).source
-                report = check(model, sources.read(source if data is None else sources.at(source, data))).to_dict()
+                table = sources.read(source if data is None else sources.at(source, data))
+                report = check(model, table).to_dict()
+                changes = changes_since(settings(), _ledger(), model, table).to_dict() if report["passed"] else None
         except DataError as error:
             nothing: dict[str, Any] = {"rows": None, "columns": None, "warnings": [], "rules": []}
-            report = {"passed": False, **nothing, "reasons": [str(error)]}
+            report, changes = {"passed": False, **nothing, "reasons": [str(error)]}, None
+        refused = changes["errors"] if changes else ()
         if as_json:
-            _print_json({"model": model, **report})
+            said = {"passed": report["passed"] and not refused, "reasons": [*report["reasons"], *refused]}
+            _print_json({"model": model, **report, **said, "drift": changes})
         else:
             screen.show_report(report)
-        raise typer.Exit(0 if report["passed"] else 3)
+            if changes:
+                screen.show_changes(changes)
+        raise typer.Exit(0 if report["passed"] and not refused else 3)
 
 
 @app.command()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from pipeline.drift import ColumnDrift
     from pipeline.spec import ModelSpec
 
 Array = NDArray[Any]
@@ -25,6 +26,8 @@ MOST_POINTS = 5_000
 """A scatter shows a sample of this many rows, at most."""
 MOST_FEATURES = 15
 MOST_LABELS = 12
+MOST_HISTOGRAMS = 12
+"""So many drifted columns are drawn, the worst ones."""
 
 _ACCENT, _INK, _MUTED, _GRID = "#2a6f97", "#343a40", "#868e96", "#e9ecef"
 
@@ -67,6 +70,33 @@ def draw(
             figures["calibration"] = _calibration(positive, truth, probability)
     figures["importance"] = _importance(spec, importance)
     return {name: _png(figure) for name, figure in figures.items() if figure is not None}
+
+
+def draw_drift(drifted: "Sequence[ColumnDrift]") -> bytes | None:
+    """Return a PNG image with the histograms of columns, then and now, side by side; None when there are none."""
+    from matplotlib.figure import Figure
+
+    shown = [(one, one.histogram) for one in drifted if one.histogram is not None][:MOST_HISTOGRAMS]
+    if not shown:
+        return None
+    across = min(len(shown), 3)
+    down = -(-len(shown) // across)
+    figure = Figure(figsize=(0.6 + 3.4 * across, 0.6 + 2.5 * down), layout="constrained")
+    for place, (one, histogram) in enumerate(shown, start=1):
+        axes = figure.add_subplot(down, across, place)
+        x = np.arange(len(histogram.bars))
+        axes.bar(x - 0.2, histogram.then, width=0.4, color=_MUTED, label="then")
+        axes.bar(x + 0.2, histogram.now, width=0.4, color=_ACCENT, label="now")
+        axes.set_title(_name(one.column), loc="left", fontsize=10, color=_INK)
+        # As many names below as can be read.
+        step = max(1, len(x) // 4)
+        axes.set_xticks(x[::step], [_short(bar) for bar in histogram.bars[::step]])
+        axes.tick_params(labelsize=8, color=_MUTED, labelcolor=_INK)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        if place == 1:
+            axes.legend(frameon=False, fontsize=9)
+    return _png(figure)
 
 
 def _predicted_against_actual(spec: "ModelSpec", actual: Array, predicted: Array, title: str) -> "Figure | None":
@@ -230,6 +260,11 @@ def _name(value: Any) -> str:
     """Return a name from the data as text to draw: cut when long, and without matplotlib's math between dollars."""
     text = " ".join(str(value).split())
     return (text if len(text) <= 28 else f"{text[:25]}...").replace("$", r"\$")
+
+
+def _short(name: str) -> str:
+    name = _name(name)
+    return name if len(name) <= 10 else f"{name[:9]}…"
 
 
 def _shades() -> Any:

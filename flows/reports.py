@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from bentos.trial import Trial
     from expectations.validate import Report
     from flows.outcome import Outcome
+    from pipeline.drift import Changes
     from pipeline.evaluate import Evaluation, Interval, Slice
     from pipeline.gate import Verdict
     from pipeline.train import Candidate, Trained
 
+MOST_COLUMNS = 60
+"""Of so many columns, the farthest beyond their thresholds, a report tells what became of them since the champion."""
 MOST_SLICES = 40
 """A comparison shows this many slices of a column, the worst ones."""
 
@@ -31,6 +34,45 @@ def validation(report: "Report") -> str:
     from expectations.validate import markdown
 
     return markdown(report)
+
+
+def changes(found: "Changes", image: str | None = None) -> str:
+    """Return what changed since the champion was trained: sentences, histograms, and each column with its threshold.
+
+    `image` is where the histograms are.
+    """
+    if found.incomparable:
+        return _document(f"**Not compared**: {_text(found.incomparable)}.")
+    verdict = "**Data rejected**: " if found.errors else ""
+    drifted = f"{len(found.drifted):,} of {_count(len(found.columns), 'column')} drifted"
+    shown = found.columns[:MOST_COLUMNS]
+    sampled = f" Numbers are compared on {found.sampled:,} rows of either side." if found.sampled else ""
+    return _document(
+        f"{verdict}{drifted} since release {found.since} was trained.{sampled}",
+        _bullets(f"**refused**: {_text(sentence)}" for sentence in found.errors),
+        _bullets(_text(sentence) for sentence in found.notes),
+        f"![histograms then and now]({image})" if image else "",
+        _table(
+            ["column", "test", "value", "threshold", "nulls then", "nulls now", "new categories"],
+            (
+                [
+                    _strong(_text(one.column), one.drifted),
+                    one.test or "no values to compare",
+                    _strong(number(one.value), one.moved) if one.test else "",
+                    number(one.threshold) if one.test else "",
+                    f"{one.nulls_then:.1%}",
+                    f"{one.nulls_now:.1%}",
+                    f"{one.new:,}" if one.new else "",
+                ]
+                for one in shown
+            ),
+        )
+        if shown
+        else "",
+        f"{len(found.columns) - len(shown):,} more columns, which did not drift, are not shown."
+        if len(found.columns) > len(shown)
+        else "",
+    )
 
 
 def candidates(trained: "Trained", metric: str) -> str:
@@ -151,6 +193,10 @@ def run_report(outcome: "Outcome", results: Mapping[str, Any]) -> str:
         "train": ("Candidates", lambda trained: candidates(trained, results["evaluate"].metric)),
         "trial": ("Trial", trial),
         "validate": ("Data", validation),
+        "drift": (
+            "Since the champion",
+            lambda found: changes(found, "drift.png" if any(one.histogram for one in found.drifted) else None),
+        ),
     }
     parts = [
         f"# {outcome.model}: {outcome.outcome}",
@@ -167,6 +213,11 @@ def run_report(outcome: "Outcome", results: Mapping[str, Any]) -> str:
 def publish_validation(model: str, report: "Report") -> None:
     """Show the validation report on the run's page in the Prefect UI, as the artifact `<model>-validation`."""
     _publish(model, "validation", validation(report))
+
+
+def publish_changes(model: str, found: "Changes", image: bytes | None) -> None:
+    """Show what changed since the champion was trained, with the histograms of what drifted."""
+    _publish(model, "drift", changes(found, None if image is None else _data_uri(image)))
 
 
 def publish_candidates(model: str, trained: "Trained", metric: str) -> None:

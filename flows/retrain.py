@@ -1,4 +1,4 @@
-"""The retraining flow: ingest > validate > train > evaluate > gate > package > trial > release.
+"""The retraining flow: ingest > validate > drift > train > evaluate > gate > package > trial > release.
 
 Tasks hand each other paths, digests and small results, never frames: a frame between tasks is hashed and pickled.
 """
@@ -26,10 +26,12 @@ from expectations.validate import Report
 from flows import plots, reports, retention
 from flows.outcome import Name, Outcome
 from flows.progress import timed
+from flows.since import changes_since
 from pipeline import digest, sources
 from pipeline.answer import ask
 from pipeline.artifact import Artifact, load_artifact, write_artifact
 from pipeline.code import code_digest
+from pipeline.drift import Changes
 from pipeline.errors import ArtifactError, DataError, ReleaseError, SourceError
 from pipeline.evaluate import Champion, Evaluation, evaluate
 from pipeline.files import sweep, write_json, write_text
@@ -82,6 +84,10 @@ def _steps(run: "_Run", data: str | None, force: bool, release: bool) -> Outcome
     run.show(reports.publish_validation, model, report)
     if not report.passed:
         return run.outcome("data-rejected", report.reasons)
+    changes = run.step("drift", compare_with_champion, model, snapshot)
+    run.show(_tell_changes, run, changes)
+    if not changes.passed:
+        return run.outcome("data-rejected", changes.errors)
 
     try:
         trained = run.step("train", train_candidates, model, snapshot, run.digests, force)
@@ -103,7 +109,7 @@ def _steps(run: "_Run", data: str | None, force: bool, release: bool) -> Outcome
         run.digests = {}
         return run.outcome("kept", [releases.hold_sentence(model, wish.held)])
 
-    artifact = run.step("artifact", make_artifact, model, snapshot, trained, evaluation, verdict, run.digests)
+    artifact = run.step("artifact", make_artifact, model, snapshot, report, trained, evaluation, verdict, run.digests)
     run.show(_draw, run, snapshot, trained, artifact.manifest["importance"])
     bento = run.step("package", build_bento, artifact)
     trial = run.step("trial", try_package, bento, artifact)
@@ -165,6 +171,11 @@ def validate_rows(model: str, snapshot: Snapshot) -> Report:
     return check(model, read_snapshot(snapshot))
 
 
+@task(name="drift", task_run_name="drift", cache_policy=NO_CACHE)
+def compare_with_champion(model: str, snapshot: Snapshot) -> Changes:
+    return changes_since(settings(), _ledger(), model, read_snapshot(snapshot), snapshot.digest)
+
+
 @task(name="train", task_run_name="train", cache_policy=NO_CACHE)
 def train_candidates(model: str, snapshot: Snapshot, digests: dict[str, str], force: bool) -> Trained:
     folder = settings().folder("trained", model) / digest.of_run(digests)
@@ -193,11 +204,18 @@ def judge(evaluation: Evaluation, gate: Any) -> Verdict:
 
 @task(name="artifact", task_run_name="artifact", cache_policy=NO_CACHE)
 def make_artifact(
-    model: str, snapshot: Snapshot, trained: Trained, evaluation: Evaluation, verdict: Verdict, digests: dict[str, str]
+    model: str,
+    snapshot: Snapshot,
+    report: Report,
+    trained: Trained,
+    evaluation: Evaluation,
+    verdict: Verdict,
+    digests: dict[str, str],
 ) -> Artifact:
     folder = settings().folder("artifacts", model) / digest.of_run(digests)
-    needs = requirements(model, CHECKOUT)
-    return write_artifact(load_spec(model), snapshot, trained, evaluation, verdict, digests, needs, folder)
+    spec, needs = load_spec(model), requirements(model, CHECKOUT)
+    held_to = (report.guards, report.unguarded)
+    return write_artifact(spec, snapshot, trained, evaluation, verdict, digests, needs, folder, *held_to)
 
 
 @task(name="package", task_run_name="package", cache_policy=NO_CACHE)
@@ -266,6 +284,15 @@ def _collect(run: "_Run") -> None:
     retention.collect(settings(), _ledger(), {run.model: load_spec(run.model).keep}, running=run.model)
 
 
+def _tell_changes(run: "_Run", changes: Changes) -> None:
+    """Show what changed since the champion, and leave it in the run's folder."""
+    write_json(run.folder / "drift.json", changes.to_dict())
+    image = plots.draw_drift(changes.drifted)
+    if image is not None:
+        (run.folder / "drift.png").write_bytes(image)
+    reports.publish_changes(run.model, changes, image)
+
+
 def _draw(run: "_Run", snapshot: Snapshot, trained: Trained, importance: list[dict[str, Any]]) -> None:
     """Draw the challenger on the held-out rows, for the run's folder and for Prefect."""
     estimator, table = trained.estimator(), read_snapshot(snapshot)
@@ -306,6 +333,7 @@ class _Run:
         """Return how this run ends, with all it has found."""
         snapshot: Snapshot | None = self.results.get("ingest")
         report: Report | None = self.results.get("validate")
+        changes: Changes | None = self.results.get("drift")
         evaluation: Evaluation | None = self.results.get("evaluate")
         release: Release | None = self.results.get("release")
         bento: Bento | None = self.results.get("package")
@@ -321,7 +349,7 @@ class _Run:
             if evaluation
             else None,
             seconds=self.seconds,
-            warnings=tuple(report.warnings) if report else (),
+            warnings=(*(report.warnings if report else ()), *(changes.notes if changes else ())),
             report=str(self.folder / "report.md"),
         )
 

@@ -235,8 +235,13 @@ def _print_reasons(console: Console, reasons: Sequence[str]) -> None:
         console.print(f"    {escape(reason)}", style="dim", soft_wrap=True)
 
 
-def explanation_of(release: "Release", events: Sequence["Event"], served: Sequence["Served"]) -> dict[str, Any]:
-    """Return everything about one release, as JSON values."""
+def explanation_of(
+    release: "Release",
+    events: Sequence["Event"],
+    served: Sequence["Served"],
+    manifest: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return everything about one release, as JSON values; `manifest` is that of its artifact, where it is not gone."""
     from bentos.releases import answered_by, states
 
     evaluation = release.evaluation
@@ -260,6 +265,8 @@ def explanation_of(release: "Release", events: Sequence["Event"], served: Sequen
         "reasons": release.verdict.get("reasons", []),
         "trial": release.trial,
         "answers": answered_by(release),
+        "guards": manifest and manifest.get("guards", []),
+        "unguarded": manifest and manifest.get("unguarded", []),
         "canary": release.canary,
         "events": [
             {"at": one.at, "event": one.kind, "release": one.release, "cause": one.cause, "reason": one.reason}
@@ -272,6 +279,8 @@ def explanation_of(release: "Release", events: Sequence["Event"], served: Sequen
 
 def show_explanation(found: Mapping[str, Any]) -> None:
     """Print everything about one release."""
+    from pipeline.guard import Guard
+
     console = Console(highlight=False)
     console.print(f"[bold]{escape(found['model'])} release {found['release']}[/]: {found['state']}")
     console.print(f"  package   {found['bento']}, answers {escape(found['answers'])}", soft_wrap=True)
@@ -288,6 +297,13 @@ def show_explanation(found: Mapping[str, Any]) -> None:
     trial = found["trial"]
     if trial.get("answers"):
         console.print(f"  trial     {trial['answers']} answers exactly as trained", soft_wrap=True)
+    for guard in found["guards"] or ():
+        if guard["refuse"]:
+            console.print(f"  refuses   requests unless {escape(str(Guard.from_dict(guard)))}", soft_wrap=True)
+    if found["guards"]:
+        console.print(f"  counts    what breaks one of {len(found['guards'])} rules of the suite", soft_wrap=True)
+    if found["unguarded"]:
+        console.print(f"  [dim]no request is held to: {escape('; '.join(found['unguarded']))}[/]", soft_wrap=True)
     for event in [*found["events"], *found["served"]]:
         who = event.get("server") or f"by {event['cause']}"
         what = f"{event['event']} {event['release']}" if event["release"] != found["release"] else event["event"]
@@ -333,6 +349,21 @@ def show_report(report: Mapping[str, Any]) -> None:
         console.print(f"  [red]error[/] {escape(reason)}", soft_wrap=True)
     for warning in report["warnings"]:
         console.print(f"  [yellow]warning[/] {escape(warning)}", soft_wrap=True)
+
+
+def show_changes(changes: Mapping[str, Any]) -> None:
+    """Print what changed since the champion was trained."""
+    console = Console(highlight=False)
+    if changes["incomparable"]:
+        console.print(f"drift: {escape(changes['incomparable'])}", style="dim", soft_wrap=True)
+        return
+    drifted = sum(one["drifted"] for one in changes["columns"])
+    what = f"{drifted} of {len(changes['columns'])} columns drifted since release {changes['since']}"
+    console.print(f"{'' if changes['passed'] else '[bold red]rejected[/]: '}{what}")
+    for error in changes["errors"]:
+        console.print(f"  [red]error[/] {escape(error)}", soft_wrap=True)
+    for note in changes["notes"]:
+        console.print(f"  [yellow]warning[/] {escape(note)}", soft_wrap=True)
 
 
 def _time(iso: str) -> str:

@@ -8,6 +8,7 @@ from bentos.releases import Release
 from bentos.trial import Trial
 from expectations.validate import Report
 from pipeline.artifact import Artifact
+from pipeline.drift import Changes
 from pipeline.evaluate import Evaluation
 from pipeline.gate import Verdict
 from pipeline.numbers import number
@@ -31,6 +32,14 @@ def _(report: Report) -> str:
     broken = len(report.reasons)
     warned = f", {len(report.warnings)} warned" if report.warnings else ""
     return f"{len(report.rules)} rules, {broken} broken{warned}"
+
+
+@in_words.register
+def _(changes: Changes) -> str:
+    if changes.incomparable:
+        return changes.incomparable
+    broken = f", {len(changes.errors)} refused" if changes.errors else ""
+    return f"{len(changes.drifted)} of {len(changes.columns)} columns drifted since release {changes.since}{broken}"
 
 
 @in_words.register

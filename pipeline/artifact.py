@@ -28,6 +28,7 @@ from pipeline.errors import ArtifactError, TrainingError
 from pipeline.evaluate import Evaluation
 from pipeline.files import read_json, whole_folder, write_json
 from pipeline.gate import Verdict
+from pipeline.guard import Guard, passing, required_by
 from pipeline.importance import importance
 from pipeline.pickled import lacks, needs
 from pipeline.predict import Answers, joined, predict, target
@@ -63,6 +64,11 @@ class Artifact:
     def schema(self) -> Schema:
         """What a request to the model may hold."""
         return Schema.from_dict(self.manifest["schema"])
+
+    @property
+    def guards(self) -> tuple[Guard, ...]:
+        """What a request to the model is held to; none in an artifact of before there were guards."""
+        return tuple(Guard.from_dict(guard) for guard in self.manifest.get("guards", ()))
 
     def estimator(self) -> Any:
         """Load the fitted estimator.
@@ -101,18 +107,25 @@ def write_artifact(
     digests: dict[str, str],
     requirements: Sequence[str],
     folder: Path,
+    guards: Sequence[Guard] = (),
+    unguarded: Sequence[str] = (),
 ) -> Artifact:
     """Write the artifact of a trained and judged challenger to `folder`, whole or not at all.
 
-    `digests` names the snapshot, the spec and the code it was made from. Raises TrainingError when the pipeline cannot
-    predict a row that its own spec allows.
+    `digests` names the snapshot, the spec and the code it was made from; `guards` is what requests are held to, and
+    `unguarded` the rules that no request is. Raises TrainingError when the pipeline cannot predict a row that its own
+    spec allows, or the guards would refuse every held-out row.
     """
     table = read_snapshot(snapshot)
-    schema = describe(spec, table)
+    schema = required_by(describe(spec, table), guards)
     estimator = trained.estimator()
     mask = held_out(trained.rule, table)
     held = table.filter(mask)
-    rows, answers = _golden(spec.name, estimator, held, schema.features)
+    accepted = held.filter(passing(held, guards))
+    if not accepted.num_rows:
+        rules = ", ".join(str(guard) for guard in guards if guard.refuse)
+        raise TrainingError(f"the endpoint of {spec.name} would refuse every held-out row; it refuses unless {rules}")
+    rows, answers = _golden(spec.name, estimator, accepted, schema.features)
     y = target(spec.task.kind, table.column(spec.target).filter(~mask))
     scale = float(np.std(y)) if spec.task.kind == "regression" else 1.0
     plan, answered = _compiled(estimator, held, schema.features, scale)
@@ -140,6 +153,8 @@ def write_artifact(
         "verdict": verdict.to_dict(),
         "limits": asdict(spec.limits),
         "answers": answered,
+        "guards": [guard.to_dict() for guard in guards],
+        "unguarded": list(unguarded),
     }
     with whole_folder(folder) as part:
         if plan is not None:

@@ -139,6 +139,31 @@ class Canary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Drift:
+    """How far a column may move from what the champion was trained on before it is said to have drifted.
+
+    `psi` is the most for the population stability index of numbers, `jensen_shannon` for the distance of categories; 0
+    is no change. Fewer than 2,000 rows are compared by tests that data which did not drift fails with probability `p`.
+    `nulls` is by how much the share of nulls may change, `duplicates` by how much the share of duplicate or of
+    conflicting rows may grow. What drifted is reported; with `refuse` the data is rejected.
+    """
+
+    psi: float = 0.2
+    jensen_shannon: float = 0.1
+    p: float = 0.001
+    nulls: float = 0.05
+    duplicates: float = 0.01
+    refuse: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("psi", "jensen_shannon", "nulls", "duplicates"):
+            if not getattr(self, name) > 0:
+                raise SpecError(f"drift: {name} is {getattr(self, name)}; give more than 0")
+        if not 0 < self.p < 1:
+            raise SpecError(f"drift: p is {self.p}; give a probability, between 0 and 1, such as 0.001")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """What the endpoint takes: rows and bytes of a request, requests `at_once`, `seconds` to send or to answer one."""
 
@@ -163,6 +188,7 @@ class ModelSpec:
     A feature is required in a request when it was never null in training. `nullable` names features that may be null
     all the same; `required`, instead, names the only ones that may not.
     With `approval="manual"` a release waits for `evergreen promote`, its trial done.
+    Of `sensitive` columns no value is ever shown: no example, no category, no histogram.
     `keep` is how many of its newest releases are kept, however old; the champion and what it replaced always are.
     `candidates` are unfitted scikit-learn estimators: pipelines and search objects included.
     Raises SpecError, naming the field and the way out, when a part contradicts another.
@@ -181,6 +207,8 @@ class ModelSpec:
     group: str | None = None
     nullable: tuple[str, ...] = ()
     required: tuple[str, ...] | None = None
+    sensitive: tuple[str, ...] = ()
+    drift: Drift = Drift()
     holdout: Holdout = Holdout()
     folds: int = 5
     value: Value | None = None
@@ -196,7 +224,7 @@ class ModelSpec:
             raise SpecError(
                 f"name: {self.name!r} cannot name a model; use lower-case letters, digits and _, as in 'house_prices'"
             )
-        for field_name in ("key", "features", "nullable", "required"):
+        for field_name in ("key", "features", "nullable", "required", "sensitive"):
             _check_names(self.name, field_name, getattr(self, field_name))
         if not self.key:
             raise SpecError(f"{self.name}: key is empty; name the columns that tell one row from another")

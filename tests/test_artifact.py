@@ -26,6 +26,7 @@ from pipeline.compiled import columns_of, compile_pipeline
 from pipeline.errors import ArtifactError, TrainingError
 from pipeline.evaluate import evaluate
 from pipeline.gate import decide
+from pipeline.guard import Guard
 from pipeline.predict import disagreements, predict
 from pipeline.schema import to_frame, to_table
 from pipeline.split import held_out
@@ -53,14 +54,14 @@ def strict(model):
 def written(tmp_path):
     """Train one candidate on a table and write its artifact."""
 
-    def write(candidate, table=BOTH, make=a_spec, folder="artifact", **changes):
+    def write(candidate, table=BOTH, make=a_spec, folder="artifact", guards=(), **changes):
         spec = make(candidates={"c": candidate}, folds=2, **changes)
         snapshot = a_snapshot(table, tmp_path)
         trained = train(spec, snapshot, tmp_path / "trained", workers=1)
         evaluation = evaluate(spec, table, trained.rule, trained.estimator(), None)
         verdict = decide(evaluation, spec.gate)
         place = tmp_path / folder
-        return write_artifact(spec, snapshot, trained, evaluation, verdict, DIGESTS, ["numpy==2"], place)
+        return write_artifact(spec, snapshot, trained, evaluation, verdict, DIGESTS, ["numpy==2"], place, guards)
 
     return write
 
@@ -355,3 +356,34 @@ def test_a_plan_that_answers_otherwise_is_not_packaged_and_the_proof_is_kept(wri
     assert answers["why"].startswith("the plan answers otherwise")
     assert answers["proof"]["wrong"] > 0
     assert not (artifact.folder / "plan.json").exists()
+
+
+def test_golden_rows_are_such_as_the_guards_accept_and_refused_nulls_make_a_feature_required(written):
+    table = BOTH.set_column(1, "area", pa.array([None if row % 9 == 0 else row for row in range(60)], pa.float64()))
+    guards = (
+        Guard(feature="area", kind="range", minimum=10.0, maximum=50.0, refuse=True),
+        Guard(feature="area", kind="null", refuse=True),
+        Guard(feature="rooms", kind="range", maximum=0.0),
+    )
+    artifact = written(tolerant(Ridge()), table, guards=guards)
+    rows, _ = artifact.golden()
+    assert len(rows) > 5
+    assert all(10 <= row["area"] <= 50 for row in rows)
+    assert artifact.guards == guards
+    assert [one.required for one in artifact.schema.features if one.name == "area"] == [True]
+
+
+def test_guards_that_would_refuse_every_held_out_row_are_an_error(written):
+    nowhere = Guard(feature="area", kind="range", minimum=1000.0, refuse=True)
+    with pytest.raises(TrainingError, match=r"would refuse every held-out row; .* unless area is at least 1000"):
+        written(tolerant(Ridge()), guards=[nowhere])
+
+
+def test_an_artifact_of_before_there_were_guards_has_none(written):
+    folder = written(tolerant(Ridge())).folder
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["guards"]
+    path.unlink()
+    path.write_text(json.dumps(manifest))
+    assert load_artifact(folder).guards == ()

@@ -85,7 +85,7 @@ def test_a_run_shows_a_line_for_each_step_on_stderr_and_nothing_else_there(cold)
     lines = [re.fullmatch(r"✓ (\w+) +(\d+\.\d) s\s*(.*)", line) for line in err.splitlines()]
     assert all(lines), err
     names = [line[1] for line in lines]
-    steps = ["ingest", "validate", "train", "evaluate", "gate", "artifact", "package", "trial", "release"]
+    steps = ["ingest", "validate", "drift", "train", "evaluate", "gate", "artifact", "package", "trial", "release"]
     assert [name for name in names if name in steps] == steps
     said = {line[1]: line[3] for line in lines}
     assert said["ingest"].startswith("150 rows x 4 columns from points.csv")
@@ -216,7 +216,9 @@ def test_validate_passes_good_data_and_trains_nothing(new):
     assert (code, said["model"], said["passed"]) == (0, "points", True)
     assert (said["rows"], said["columns"], said["reasons"]) == (150, 4, [])
     assert [rule["passed"] for rule in said["rules"]] == [True, True]
-    assert new.files("**/*") == []
+    assert said["drift"]["incomparable"] == "there is no champion to compare with"
+    # As after `status`: the ledger was asked, and is made when it is.
+    assert new.files("**/*") == ["ledger.sqlite"]
 
 
 def test_validate_rejects_other_data_with_exit_3_and_reasons(project):

@@ -9,6 +9,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.svm import LinearSVC
 
 from flows import plots
+from pipeline.drift import ColumnDrift, Histogram
 from pipeline.schema import describe, to_frame
 from pipeline.sources import Csv
 from pipeline.spec import BinaryClassification, Gate, ModelSpec, MulticlassClassification, Regression
@@ -183,3 +184,14 @@ def test_rare_labels_share_a_row_of_the_confusion_matrix(texts):
     rows = table(np.concatenate([np.arange(1, 21), np.repeat(np.arange(5, 16), 9)]))
     plots.draw(multiclass(), rows, ALL, fitted(LogisticRegression(), multiclass(), rows))
     assert texts["Confusion"][1] == [*"56789", "10", "11", "12", "13", "14", "15", "(others)"]
+
+
+def test_what_drifted_is_drawn_then_and_now_and_nothing_where_nothing_may_be_shown():
+    histogram = Histogram(("a $", "b", "(others)"), (0.5, 0.5, 0.0), (0.1, 0.2, 0.7))
+    facts = ("feature", "chi-squared", 20.0, 10.0, 0.0, 0.0, 0.05)
+    drifted = [ColumnDrift(f"x{n}", *facts, histogram=histogram) for n in range(20)]
+    one, all_of_them = (Image.open(io.BytesIO(plots.draw_drift(drifted[:most]))) for most in (1, 20))
+    assert all_of_them.size[0] > 2 * one.size[0]
+    # Twelve at most, in rows of three.
+    assert all_of_them.size == Image.open(io.BytesIO(plots.draw_drift(drifted[:12]))).size
+    assert plots.draw_drift([ColumnDrift("secret", *facts)]) is None

@@ -8,6 +8,7 @@ from bentos.trial import Trial
 from expectations.validate import Report, RuleResult
 from flows import reports
 from flows.outcome import Outcome
+from pipeline.drift import Changes, ColumnDrift
 from pipeline.evaluate import Evaluation, Interval, Slice
 from pipeline.gate import Check, Verdict
 from pipeline.split import Rule
@@ -74,6 +75,25 @@ def rows(markdown, header):
 )
 def test_numbers_are_short_and_large_ones_grouped(value, shown):
     assert reports.number(value) == shown
+
+
+def test_what_changed_since_the_champion_shows_each_column_with_its_threshold():
+    moved = ColumnDrift("LotArea", "feature", "Kolmogorov-Smirnov", 0.31, 0.09, 0.0, 0.0, 0.05, new=2)
+    empty = ColumnDrift("Alley|x", "feature", None, None, None, 1.0, 0.9, 0.05)
+    still = ColumnDrift("YrSold", "feature", "Jensen-Shannon distance", 0.01, 0.1, 0.0, 0.0, 0.05)
+    found = Changes(4, notes=("2 of 3 features drifted",), columns=(moved, empty, still), sampled=100_000)
+    said = reports.changes(found, "drift.png")
+    assert said.startswith("2 of 3 columns drifted since release 4 was trained. Numbers are compared on 100,000 rows")
+    assert "![histograms then and now](drift.png)" in said
+    assert rows(said, "column") == [
+        ["**LotArea**", "Kolmogorov-Smirnov", "**0.31**", "0.09", "0.0%", "0.0%", "2"],
+        ["**Alley\\|x**", "no values to compare", "", "", "100.0%", "90.0%", ""],
+        ["YrSold", "Jensen-Shannon distance", "0.01", "0.1", "0.0%", "0.0%", ""],
+    ]
+    assert reports.changes(Changes(4, errors=("column 'x' is gone",))).startswith("**Data rejected**: 0 of 0 columns")
+    assert reports.changes(Changes(None, incomparable="there is no champion")).startswith(
+        "**Not compared**: there is no"
+    )
 
 
 def test_candidates_are_ranked_best_first_with_those_left_out_last():

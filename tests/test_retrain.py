@@ -263,7 +263,7 @@ def test_of_two_machines_on_one_ledger_the_later_is_kept_and_has_reached_no_verd
 
 @pytest.mark.slow
 def test_a_run_killed_between_any_two_steps_leaves_the_champion_and_the_next_finishes(after_release):
-    steps = ["ingest", "validate", "train", "evaluate", "gate", "artifact", "package", "trial"]
+    steps = ["ingest", "validate", "drift", "train", "evaluate", "gate", "artifact", "package", "trial"]
     for step in steps:
         after_release.data(points(rows=170, seed=0))
         after_release.killed_at(step)

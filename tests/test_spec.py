@@ -7,6 +7,7 @@ from tiny import a_classifier, a_spec
 from pipeline.errors import SpecError
 from pipeline.spec import (
     Cron,
+    Drift,
     Gate,
     Holdout,
     Limits,
@@ -23,6 +24,7 @@ from pipeline.spec import (
         ({"name": "House Prices"}, "name: 'House Prices' cannot name a model; use lower-case letters, digits and _"),
         ({"name": "7days"}, "name: '7days' cannot name a model"),
         ({"keep": 0}, "keep is 0; the newest release is always kept, so give 1 or more"),
+        ({"sensitive": "income"}, "sensitive is 'income'; give a tuple"),
         ({"key": ()}, "key is empty; name the columns that tell one row from another"),
         ({"key": "id"}, r"key is 'id'; give a tuple of column names, such as \('Id',\)"),
         ({"key": ["id"]}, r"key is \['id'\]; give a tuple"),
@@ -138,3 +140,16 @@ def test_a_module_without_a_spec_of_its_name_is_refused(content, sentence, tmp_p
 def test_importing_the_spec_imports_nothing_heavy(run_python):
     code = "import sys, pipeline.spec; print({'sklearn', 'pandas', 'pyarrow', 'scipy', 'joblib'} & set(sys.modules))"
     assert run_python(code) == "set()"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"psi": 0}, "drift: psi is 0; give more than 0"),
+        ({"nulls": -0.1}, "drift: nulls is -0.1; give more than 0"),
+        ({"p": 1}, "drift: p is 1; give a probability, between 0 and 1, such as 0.001"),
+    ],
+)
+def test_thresholds_of_drift_that_nothing_could_keep_are_refused(changes, sentence):
+    with pytest.raises(SpecError, match=sentence):
+        Drift(**changes)
