@@ -328,24 +328,39 @@ def collect(
 
 
 @app.command()
-def validate(model: Model, data: Data = None, as_json: AsJson = False) -> None:
-    """Check data against a model's suite, and train nothing."""
+def validate(
+    model: Model,
+    data: Data = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write the report to this file, as a page too.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check data against a model's suite, before it is published or trained on; nothing is trained or set aside.
+
+    Exits 0 when it passes, also with warnings and rows for the quarantine, 3 when it is bad, 1 when a check is broken.
+    """
     from flows import screen
 
     with _errors(as_json):
         _known(model)
         from expectations.check import check
+        from expectations.page import page
+        from expectations.validate import Report
         from pipeline import sources
         from pipeline.errors import DataError
+        from pipeline.files import write_text
         from pipeline.spec import load_spec
 
         try:
             with _stdout_for_results():
                 source = load_spec(model).source
-                report = check(model, sources.read(source if data is None else sources.at(source, data))).to_dict()
+                found = check(model, sources.read(source if data is None else sources.at(source, data)))
+            report = found.to_dict()
         except DataError as error:
-            nothing: dict[str, Any] = {"rows": None, "columns": None, "warnings": [], "rules": []}
+            nothing: dict[str, Any] = {"rows": None, "columns": None, "quarantine": None, "warnings": [], "rules": []}
+            found = Report(rows=0, columns=0, rules=()).refused(str(error))
             report = {"passed": False, **nothing, "reasons": [str(error)]}
+        if html:
+            write_text(html, page(found, model))
         if as_json:
             _print_json({"model": model, **report})
         else:

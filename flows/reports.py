@@ -6,10 +6,12 @@ Every report begins with a headline, a paragraph of one line.
 import base64
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import digest
 from pipeline.evaluate import CONFIDENCE
+from pipeline.files import write_json, write_text
 from pipeline.metrics import METRICS
 from pipeline.numbers import number
 
@@ -167,6 +169,14 @@ def run_report(outcome: "Outcome", results: Mapping[str, Any]) -> str:
 def publish_validation(model: str, report: "Report") -> None:
     """Show the validation report on the run's page in the Prefect UI, as the artifact `<model>-validation`."""
     _publish(model, "validation", validation(report))
+
+
+def write_validation(folder: Path, model: str, report: "Report") -> None:
+    """Leave the validation report in the run's folder, as a page for people and as JSON for programs."""
+    from expectations.page import page
+
+    write_text(folder / "validation.html", page(report, model))
+    write_json(folder / "validation.json", report.to_dict())
 
 
 def publish_candidates(model: str, trained: "Trained", metric: str) -> None:

@@ -163,6 +163,7 @@ class ModelSpec:
     A feature is required in a request when it was never null in training. `nullable` names features that may be null
     all the same; `required`, instead, names the only ones that may not.
     With `approval="manual"` a release waits for `evergreen promote`, its trial done.
+    Of `sensitive` columns no value is ever shown: no example, no category, no histogram.
     `keep` is how many of its newest releases are kept, however old; the champion and what it replaced always are.
     `candidates` are unfitted scikit-learn estimators: pipelines and search objects included.
     Raises SpecError, naming the field and the way out, when a part contradicts another.
@@ -181,6 +182,7 @@ class ModelSpec:
     group: str | None = None
     nullable: tuple[str, ...] = ()
     required: tuple[str, ...] | None = None
+    sensitive: tuple[str, ...] = ()
     holdout: Holdout = Holdout()
     folds: int = 5
     value: Value | None = None
@@ -196,7 +198,7 @@ class ModelSpec:
             raise SpecError(
                 f"name: {self.name!r} cannot name a model; use lower-case letters, digits and _, as in 'house_prices'"
             )
-        for field_name in ("key", "features", "nullable", "required"):
+        for field_name in ("key", "features", "nullable", "required", "sensitive"):
             _check_names(self.name, field_name, getattr(self, field_name))
         if not self.key:
             raise SpecError(f"{self.name}: key is empty; name the columns that tell one row from another")
