@@ -127,9 +127,7 @@ def send_no_analytics() -> None:
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 
 
-def _read_ahead(
-    columns: Columns, groups: Iterable[Names]
-) -> "Iterator[tuple[Names, pandas.DataFrame]]":
+def _read_ahead(columns: Columns, groups: Iterable[Names]) -> "Iterator[tuple[Names, pandas.DataFrame]]":
     """Yield groups of columns with their frames; the next one is read while the one before is looked at."""
     with ThreadPoolExecutor(1) as reader:
         waiting: list[tuple[Names, Future[pandas.DataFrame]]] = []
