@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from bentos.ledger import EVENTS, RELEASES, RUNS, SERVED, SERVERS, reading
+from pipeline import digest
 from pipeline.errors import ReleaseError
 
 RELEASED, PROMOTED, BACK, WITHDRAWN = "released", "promoted", "rolled back to", "withdrawn"
@@ -262,7 +263,7 @@ def barred(engine: Engine, model: str, digests: Mapping[str, str]) -> Event | No
         same = {
             release.number
             for release in map(_as_release, connection.execute(select(RELEASES).where(RELEASES.c.model == model)))
-            if all(release.digests.get(name) == digests[name] for name in ("snapshot", "spec", "code"))
+            if digest.same(release.digests, digests)
         }
         found = None
         for event in _events_of(connection, model):

@@ -4,9 +4,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from expectations.guard import check_guards, guards_of
-from expectations.validate import Report, Suite, load_suite, validate
+from expectations.validate import Report, Suite, load_suite, validate_and_quarantine
 from pipeline.errors import DataError
 from pipeline.schema import check_columns, feature_names
+from pipeline.snapshot import Snapshot, Stored, set_aside
 from pipeline.sources import logical_type
 from pipeline.spec import load_spec
 
@@ -17,12 +18,32 @@ if TYPE_CHECKING:
 
 
 def check(model: str, table: "pyarrow.Table") -> Report:
-    """Judge a table by what the model's spec needs of it and by the model's suite.
+    """Judge a table by what the model's spec needs of it and by the model's suite; nothing is written.
 
     Raises CheckError when the suite is missing, empty or broken, which says nothing about the data.
     """
+    import pyarrow as pa
+
     spec, suite = load_spec(model), load_suite(model)
-    report = validate(table.to_pandas(), suite)
+    report, failing = validate_and_quarantine(table, suite, spec.sensitive)
+    return _with_columns(report, spec, suite, table.filter(pa.array(~failing.any)) if failing else table)
+
+
+def check_snapshot(model: str, snapshot: Snapshot) -> Report:
+    """Judge a snapshot as `check` does, reading only what is looked at, and set aside what breaks quarantine rules.
+
+    What is left is a snapshot of its own, which the report names: everything after this knows nothing of quarantine.
+    """
+    spec, suite = load_spec(model), load_suite(model)
+    report, failing = validate_and_quarantine(Stored(snapshot.path), suite, spec.sensitive)
+    if not report.passed or failing is None or report.quarantine is None:
+        return _with_columns(report, spec, suite, Stored(snapshot.path))
+    good, file = set_aside(snapshot, failing.by_rule)
+    aside = replace(report.quarantine, file=str(file), snapshot=good.digest)
+    return _with_columns(replace(report, quarantine=aside), spec, suite, Stored(good.path))
+
+
+def _with_columns(report: Report, spec: "ModelSpec", suite: Suite, table: "pyarrow.Table | Stored") -> Report:
     try:
         check_columns(spec, table)
         return guarded(report, spec, suite, table.schema) if report.passed else report

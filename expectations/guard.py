@@ -30,7 +30,7 @@ def guards_of(suite: Suite, types: Mapping[str, LogicalType]) -> tuple[tuple[Gua
     """
     guards: dict[Guard, bool] = {}
     unguarded: list[str] = []
-    for rule in (*suite.error, *suite.warn):
+    for rule in (*suite.error, *suite.warn, *suite.quarantine):
         refuse = _refuses(rule)
         guard = _guard(rule, types)
         if refuse and isinstance(guard, Guard) and guard.kind == "set":

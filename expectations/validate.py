@@ -3,19 +3,35 @@
 import importlib
 import json
 import math
-import os
 import pkgutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from expectations.judge import (
+    Columns,
+    CrashedCheckError,
+    Found,
+    cause_of,
+    columns_named,
+    columns_of,
+    judge,
+    send_no_analytics,
+)
+from pipeline import digest
 from pipeline.errors import CheckError, did_you_mean
 from pipeline.guard import Guard
 
 if TYPE_CHECKING:
+    import numpy
     import pandas
+    import pyarrow
 
-Severity = Literal["error", "warn"]
+    from pipeline.snapshot import Stored
+
+Severity = Literal["error", "warn", "quarantine"]
 
 MOST_EXAMPLES = 5
 """How many distinct unexpected values a report shows, at most."""
@@ -29,22 +45,53 @@ MOST_CHARACTERS = 80
 class Suite:
     """What good data is: Great Expectations rules by severity. A failed `warn` rule is reported and refuses nothing.
 
+    Rows that break a `quarantine` rule are set aside, and the other rules judge what is left; when more than a share
+    of `quarantine_at_most` of all rows would be, or fewer than the rule's own `mostly` keep it, the data is refused.
     Any expectation that Great Expectations has for pandas will do. Types are those of pandas 3: "int64" (with nulls
     "float64"), "float64", "str", "bool", "datetime64", and "Timestamp" where there is a time zone.
-    Raises CheckError when there are no error rules, since such a suite would let anything pass.
+    Raises CheckError when there are no error rules, since such a suite would let anything pass, and for a quarantine
+    rule that is about no single row.
     """
 
     error: Sequence[Any]
     warn: Sequence[Any] = ()
+    quarantine: Sequence[Any] = ()
+    quarantine_at_most: float = 0.05
 
     def __post_init__(self) -> None:
         if not self.error:
             raise CheckError("the suite has no error rules and would let anything pass; give it at least one")
+        if not 0 <= self.quarantine_at_most < 1:
+            raise CheckError(
+                f"quarantine_at_most is {self.quarantine_at_most}; give a share of the rows, from 0 to under 1, as 0.05"
+            )
+        for severity, rule in self.rules:
+            if not hasattr(rule, "expectation_type") or isinstance(rule, type):
+                name = getattr(rule, "__name__", repr(rule))
+                raise CheckError(f"the suite has {name:.80}, which is no expectation; write gxe.Expect...(column=...)")
+            if severity == "quarantine" and not getattr(rule, "map_metric", None):
+                raise CheckError(
+                    f"the suite has {type(rule).__name__} under quarantine, but it says of no single row whether it is "
+                    "good; move it to error or warn"
+                )
+
+    @property
+    def rules(self) -> list[tuple[Severity, Any]]:
+        """All rules with their severities, in the order of a report."""
+        by_severity: dict[Severity, Sequence[Any]] = {
+            "error": self.error,
+            "warn": self.warn,
+            "quarantine": self.quarantine,
+        }
+        return [(severity, rule) for severity, rules in by_severity.items() for rule in rules]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RuleResult:
-    """What became of one rule. `unexpected_share` is between 0 and 1; nulls count only where a rule is about them."""
+    """What became of one rule. `unexpected_share` is between 0 and 1; nulls count only where a rule is about them.
+
+    `threshold` is what the rule asks for, in words or as a value to compare `observed` or the share with.
+    """
 
     rule: str
     expectation: str
@@ -56,37 +103,67 @@ class RuleResult:
     unexpected_count: int | None = None
     unexpected_share: float | None = None
     examples: tuple[Any, ...] = ()
+    threshold: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quarantine:
+    """How many rows break quarantine rules, and which part of all rows that is, between 0 and 1.
+
+    They are set aside unless there are `reasons` to refuse the data instead. Once they are, `file` holds them with
+    why, and `snapshot` is the digest of the rows that are left.
+    """
+
+    rows: int
+    share: float
+    at_most: float
+    reasons: tuple[str, ...] = ()
+    file: str | None = None
+    snapshot: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """What validation found: the size of the data and what became of each rule, in the order of the suite.
 
+    `quarantine` is None for a suite without quarantine rules. What it sets aside is part of `rows`, and the error and
+    warn rules are about the others.
     `guards` is what an endpoint of a model trained on the data holds requests to, `unguarded` the rules it does not.
     """
 
     rows: int
     columns: int
     rules: tuple[RuleResult, ...]
+    quarantine: Quarantine | None = None
     guards: tuple[Guard, ...] = ()
     unguarded: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """Whether every error rule passed."""
-        return not self._failed("error")
+        """Whether every error rule passed, and no more rows are to be set aside than may be."""
+        return not self._failed("error") and not (self.quarantine and self.quarantine.reasons)
 
     @property
     def reasons(self) -> list[str]:
         """One sentence for each failed error rule; what several rules say alike is said once."""
-        return list(dict.fromkeys(rule.reason for rule in self._failed("error") if rule.reason))
+        refused = self.quarantine.reasons if self.quarantine else ()
+        return list(dict.fromkeys([*(rule.reason for rule in self._failed("error") if rule.reason), *refused]))
 
     @property
     def warnings(self) -> list[str]:
-        """One sentence for each failed warn rule, unless a failed error rule of its kind tells of the same column."""
+        """One sentence for each failed warn rule, unless a failed error rule of its kind tells of the same column.
+
+        Before them, what was set aside and why.
+        """
         told = {(rule.expectation, rule.column) for rule in self._failed("error")}
         news = [rule for rule in self._failed("warn") if (rule.expectation, rule.column) not in told]
-        return list(dict.fromkeys(rule.reason for rule in news if rule.reason and rule.reason not in self.reasons))
+        aside = [rule.reason for rule in self._failed("quarantine")]
+        if self.quarantine and self.quarantine.rows and not self.quarantine.reasons:
+            where = f", in {self.quarantine.file}" if self.quarantine.file else ""
+            share = f"{self.quarantine.rows:,} of {self.rows:,} rows ({_percent(self.quarantine.share)})"
+            aside = [f"{share} are set aside{where}", *aside]
+        said = dict.fromkeys([*aside, *(rule.reason for rule in news)])
+        return [reason for reason in said if reason and reason not in self.reasons]
 
     def refused(self, reason: str) -> "Report":
         """Return the same report with one more failed rule, first: the data lacks what the model's spec names."""
@@ -106,7 +183,8 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON values."""
         rules = [asdict(rule) | {"examples": list(rule.examples)} for rule in self.rules]
-        size = {"rows": self.rows, "columns": self.columns}
+        aside = self.quarantine and asdict(self.quarantine) | {"reasons": list(self.quarantine.reasons)}
+        size = {"rows": self.rows, "columns": self.columns, "quarantine": aside}
         return {"passed": self.passed, **size, "reasons": self.reasons, "warnings": self.warnings, "rules": rules}
 
 
@@ -122,122 +200,159 @@ def load_suite(name: str) -> Suite:
     if name not in known:
         hint = did_you_mean(name, known)
         raise CheckError(f"there is no suite {name!r}; create {file} with `suite = Suite(error=[...])`{hint}")
-    _send_no_analytics()
+    send_no_analytics()
     try:
         module = importlib.import_module(f"expectations.suites.{name}")
     except Exception as error:
-        raise CheckError(f"{file} is broken, which says nothing about the data: {_cause(error)}") from error
+        raise CheckError(f"{file} is broken, which says nothing about the data: {cause_of(error)}") from error
     suite = getattr(module, "suite", None)
     if not isinstance(suite, Suite):
         raise CheckError(f"{file} has no `suite = Suite(error=[...])`; add it")
     return suite
 
 
-def validate(frame: "pandas.DataFrame", suite: Suite) -> Report:
-    """Return what became of each rule of the suite on the frame.
+@dataclass(frozen=True)
+class Failing:
+    """Which rows break quarantine rules: a mask for each rule that some break, by the words of the rule."""
+
+    by_rule: "Mapping[str, numpy.ndarray]"
+
+    @property
+    def any(self) -> "numpy.ndarray":
+        """The rows that break one or more of them."""
+        import numpy as np
+
+        masks: numpy.ndarray = np.logical_or.reduce([*self.by_rule.values()])
+        return masks
+
+
+def suite_digest(name: str) -> str | None:
+    """Return the digest of a suite's file when it may set rows aside, and so decides what is trained on; else None.
+
+    The file is read and not imported, since importing it takes seconds: one that never says "quarantine" has none.
+    """
+    import expectations.suites
+
+    for folder in expectations.suites.__path__:
+        file = Path(folder) / f"{name}.py"
+        if file.exists() and "quarantine" in file.read_text(encoding="utf-8"):
+            return digest.of_file(file)
+    return None
+
+
+def validate(
+    data: "pandas.DataFrame | pyarrow.Table | Stored", suite: Suite, sensitive: Collection[str] = ()
+) -> Report:
+    """Return what became of each rule of the suite on the data; of `sensitive` columns the report shows no value.
 
     No rows, a missing column and a column of the wrong type are bad data and decided here, since Great Expectations
     passes the first and crashes on the others. Raises CheckError, naming the rule, when a check itself crashed.
     """
-    rows, columns = frame.shape
-    if rows == 0:
+    return validate_and_quarantine(data, suite, sensitive)[0]
+
+
+def validate_and_quarantine(
+    data: "pandas.DataFrame | pyarrow.Table | Stored", suite: Suite, sensitive: Collection[str] = ()
+) -> tuple[Report, Failing | None]:
+    """Return the report, as `validate` does, and which rows it sets aside; None when that is none of them."""
+    columns = columns_of(data)
+    if columns.rows == 0:
         nothing = RuleResult(
             rule="the data has rows",
             expectation="",
             column=None,
             severity="error",
             passed=False,
-            reason=f"the data has no rows, only the names of {columns} columns; was the export cut short?",
+            reason=f"the data has no rows, only the names of {len(columns.names)} columns; was the export cut short?",
             observed=0,
         )
-        return Report(rows=rows, columns=columns, rules=(nothing,))
+        return Report(rows=0, columns=len(columns.names), rules=(nothing,)), None
 
-    rules: list[tuple[Severity, Any]] = [("error", rule) for rule in suite.error]
-    rules += [("warn", rule) for rule in suite.warn]
-    for _, rule in rules:
-        if not hasattr(rule, "expectation_type") or isinstance(rule, type):
-            name = getattr(rule, "__name__", repr(rule))
-            raise CheckError(f"the suite has {name:.80}, which is no expectation; write gxe.Expect...(column=...)")
-    named = {column for _, rule in rules for column in _columns_of(rule)}
-    unfit = {number: _unfit(rule, frame, named) for number, (_, rule) in enumerate(rules)}
-    checked = _ask_gx(frame, {n: _for_pandas(rule, frame) for n, (_, rule) in enumerate(rules) if not unfit[n]})
-    return Report(
-        rows=rows,
-        columns=columns,
-        rules=tuple(
-            _result(rule, severity, checked[number], frame.columns)
-            if number in checked
-            else _result_of(rule, severity, passed=False, reason=unfit[number])
-            for number, (severity, rule) in enumerate(rules)
-        ),
-    )
+    rules = dict(enumerate(suite.rules))
+    aside = {number: rule for number, (severity, rule) in rules.items() if severity == "quarantine"}
+    found = _find(columns, aside, suite, sensitive, masks=True)
+    results = {
+        number: _result(rule, "quarantine", found[number], columns.names, sensitive) for number, rule in aside.items()
+    }
+    failing, quarantine = _set_aside(columns.rows, suite, results, found) if aside else (None, None)
+    kept = columns.only(~failing.any) if failing else columns
+    others = {number: rule for number, (_, rule) in rules.items() if number not in aside}
+    found = _find(kept, others, suite, sensitive)
+    for number, rule in others.items():
+        results[number] = _result(rule, rules[number][0], found[number], columns.names, sensitive)
+    told = tuple(results[number] for number in rules)
+    return Report(rows=columns.rows, columns=len(columns.names), rules=told, quarantine=quarantine), failing
 
 
-def _send_no_analytics() -> None:
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-
-
-def _ask_gx(frame: "pandas.DataFrame", rules: Mapping[int, Any]) -> dict[int, Any]:
-    """Run rules in Great Expectations, as one batch, and return its results by the number of the rule."""
-    if not rules:
-        return {}
-    _send_no_analytics()
-    import great_expectations as gx
-    from great_expectations.data_context.types.base import (
-        DataContextConfig,
-        InMemoryStoreBackendDefaults,
-        ProgressBarsConfig,
-    )
-
-    # Results come back in another order than rules went in, so each rule carries its number in its meta.
-    numbered = [rule.copy(update={"meta": {"number": number}}) for number, rule in rules.items()]
-    # Without a configuration there are progress bars, and a folder for documentation sites comes and goes.
-    quiet = DataContextConfig(
-        store_backend_defaults=InMemoryStoreBackendDefaults(), progress_bars=ProgressBarsConfig(globally=False)
-    )
-    context = gx.get_context(mode="ephemeral", project_config=quiet)
-    source = context.data_sources.add_pandas("pandas")
+def _find(
+    columns: Columns, rules: Mapping[int, Any], suite: Suite, sensitive: Collection[str], masks: bool = False
+) -> dict[int, Found]:
+    """Return what was found about each rule, by its number."""
+    named = {column for _, rule in suite.rules for column in columns_named(rule)}
+    missing = {number: unfit for number, rule in rules.items() if (unfit := _missing(rule, columns.names, named))}
+    askable = {number: rule for number, rule in rules.items() if number not in missing}
     try:
-        table = source.add_dataframe_asset("table").add_batch_definition_whole_dataframe("whole")
-        batch = table.get_batch(batch_parameters={"dataframe": frame})
-        # BASIC never lists the index of unexpected rows. Of 100 unexpected values a few distinct ones are shown.
-        answer: Any = batch.validate(
-            gx.ExpectationSuite(name="suite", expectations=numbered),
-            result_format={"result_format": "BASIC", "partial_unexpected_count": 100},
-        )
-    except Exception as error:
-        raise CheckError(f"Great Expectations crashed, which says nothing about the data: {_cause(error)}") from error
-    finally:
-        # The last context stays alive inside Great Expectations, and the frame with it unless the source goes.
-        context.data_sources.delete("pandas")
-
-    results = {result.expectation_config.meta["number"]: result for result in answer.results}
-    crashed = {number: cause for number in sorted(rules) if (cause := _crash(results[number].exception_info))}
-    if crashed:
-        number, cause = next(iter(crashed.items()))
-        others = f" ({len(crashed) - 1} more crashed)" if len(crashed) > 1 else ""
+        found = judge(columns, askable, partial(_prepared, sensitive=sensitive), masks)
+    except CrashedCheckError as error:
+        others = f" ({error.others} more crashed)" if error.others else ""
+        hidden = _hidden(error.rule, sensitive)
+        cause = f"the cause is not shown, since it may hold values of {hidden}" if hidden else error.cause
         raise CheckError(
-            f"the check {_sentence(rules[number])!r} ({type(rules[number]).__name__}) crashed{others}, which says "
-            f"nothing about the data: {cause}; mend the rule in the suite"
+            f"the check {_sentence(error.rule)!r} ({type(error.rule).__name__}) crashed{others}, which says nothing "
+            f"about the data: {cause}; mend the rule in the suite"
+        ) from (None if hidden else error)
+    return found | {number: Found(unfit) for number, unfit in missing.items()}
+
+
+def _prepared(rule: Any, frame: "pandas.DataFrame", sensitive: Collection[str]) -> tuple[str | None, Any]:
+    unfit = _unfit(rule, frame, sensitive)
+    return unfit, None if unfit else _for_pandas(rule, frame)
+
+
+def _set_aside(
+    rows: int, suite: Suite, results: Mapping[int, RuleResult], found: Mapping[int, Found]
+) -> tuple[Failing | None, Quarantine]:
+    """Return which rows are to be set aside, unless that is refused, and how many would be."""
+    reasons: list[str] = []
+    masks: dict[str, numpy.ndarray] = {}
+    for number, result in results.items():
+        rule, mask = suite.rules[number][1], found[number].failing
+        if mask is not None and mask.any():
+            masks[result.rule] = mask | masks[result.rule] if result.rule in masks else mask
+        # A rule that could not be asked tells no row from another; what fails beyond `mostly` is another matter than
+        # a few bad rows.
+        if not result.passed and (mask is None or _mostly(rule) < 1):
+            reasons.append(result.reason or result.rule)
+    failing = Failing(masks) if masks else None
+    count = int(failing.any.sum()) if failing else 0
+    share = count / rows
+    if share > suite.quarantine_at_most:
+        reasons.append(
+            f"{count:,} of {rows:,} rows ({_percent(share)}) break quarantine rules, and at most "
+            f"{_percent(suite.quarantine_at_most)} may be set aside"
         )
-    return results
+        reasons += [result.reason for result in results.values() if result.reason]
+    aside = Quarantine(rows=count, share=share, at_most=suite.quarantine_at_most, reasons=tuple(dict.fromkeys(reasons)))
+    return (None if reasons else failing), aside
 
 
-def _crash(exception_info: Mapping[str, Any]) -> str | None:
-    """Return why a check crashed: Great Expectations tells it once for the rule, or for each metric the rule needs."""
-    told = [exception_info] if "raised_exception" in exception_info else exception_info.values()
-    return next((info["exception_message"] for info in told if info["raised_exception"]), None)
+def _mostly(rule: Any) -> float:
+    mostly = getattr(rule, "mostly", 1)
+    return mostly if isinstance(mostly, float) else 1.0
 
 
-def _cause(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+def _hidden(rule: Any, sensitive: Collection[str]) -> str:
+    """Return the sensitive columns that a rule is about, in words; "" when it is about none."""
+    return _and([repr(column) for column in columns_named(rule) if column in sensitive])
 
 
-def _columns_of(rule: Any) -> list[str]:
-    """Return the columns a rule is about; one that asks whether columns are there is about the table."""
-    single = [getattr(rule, name, None) for name in ("column", "column_A", "column_B")]
-    several = [] if type(rule).__name__.startswith("ExpectTable") else getattr(rule, "column_list", [])
-    return [column for column in (*single, *several) if isinstance(column, str)]
+def _missing(rule: Any, names: Iterable[Any], named: Iterable[str]) -> str | None:
+    """Say which column of a rule the data does not have, if there is one."""
+    for column in columns_named(rule):
+        if column not in names:
+            # A renamed column is one that no rule knows.
+            return f"column {column!r} is missing{did_you_mean(column, set(map(str, names)) - set(named))}"
+    return None
 
 
 _OF_NUMBERS = {
@@ -260,21 +375,18 @@ def _is_a(rule: Any, names: Iterable[str]) -> bool:
     return not {cls.__name__ for cls in type(rule).__mro__}.isdisjoint(names)
 
 
-def _unfit(rule: Any, frame: "pandas.DataFrame", named: Iterable[str]) -> str | None:
-    """Say why the data cannot even be asked about a rule: a column is missing, or of another type than the rule's."""
-    for column in _columns_of(rule):
-        if column not in frame.columns:
-            # A renamed column is one that no rule knows.
-            return f"column {column!r} is missing{did_you_mean(column, set(map(str, frame.columns)) - set(named))}"
+def _unfit(rule: Any, frame: "pandas.DataFrame", sensitive: Collection[str]) -> str | None:
+    """Say why the data cannot even be asked about a rule: a column is of another type than the rule's."""
     wanted = _wanted(rule, frame)
-    for column in _columns_of(rule) if wanted else []:
+    for column in columns_named(rule) if wanted else []:
         held = _kind(frame[column])
         if held == "nothing" and not _is_a(rule, {"ExpectColumnValuesToBeBetween", *_OF_TEXT}):
             return f"column {column!r} is null in every row where {_PLURALS[wanted]} are expected"
         if held in _PLURALS and held != wanted and (held, wanted) != ("boolean", "number"):
             values = frame[column].dropna()
-            told = _examples((_no_numbers(values) if (held, wanted) == ("text", "number") else values).head(100))
-            return f"column {column!r} holds {_PLURALS[held]} such as {told} where {_PLURALS[wanted]} are expected"
+            wrong = (_no_numbers(values) if (held, wanted) == ("text", "number") else values).head(100)
+            told = "" if column in sensitive else f" such as {_examples(wrong)}"
+            return f"column {column!r} holds {_PLURALS[held]}{told} where {_PLURALS[wanted]} are expected"
     return None
 
 
@@ -283,7 +395,7 @@ def _wanted(rule: Any, frame: "pandas.DataFrame") -> str:
     if _is_a(rule, _OF_BOUNDS):
         return "timestamp" if any(hasattr(bound, "year") for bound in (rule.min_value, rule.max_value)) else "number"
     if _is_a(rule, ["ExpectColumnPairValuesAToBeGreaterThanB"]):
-        kinds = {_kind(frame[column]) for column in _columns_of(rule)}
+        kinds = {_kind(frame[column]) for column in columns_named(rule)}
         return next((kind for kind in ("timestamp", "number") if kind in kinds), "")
     return "number" if _is_a(rule, _OF_NUMBERS) else "text" if _is_a(rule, _OF_TEXT) else ""
 
@@ -338,23 +450,30 @@ def _timestamp(bound: Any, zone: Any) -> Any:
     return stamp.tz_localize(zone) if stamp.tzinfo is None else stamp
 
 
-def _result(rule: Any, severity: Severity, answer: Any, columns: Iterable[Any]) -> RuleResult:
-    """Return what Great Expectations found about a rule."""
+def _result(
+    rule: Any, severity: Severity, asked: Found, columns: Iterable[Any], sensitive: Collection[str]
+) -> RuleResult:
+    """Return what was found about a rule; of a sensitive column no value, but how many are unexpected."""
+    if asked.unfit:
+        return _result_of(rule, severity, passed=False, reason=asked.unfit)
+    answer, hidden = asked.answer, _hidden(rule, sensitive)
     found = answer.result
-    examples = _distinct(found.get("partial_unexpected_list") or [])
-    observed = found.get("observed_value")
+    examples = [] if hidden else _distinct(found.get("partial_unexpected_list") or [])
+    observed = None if hidden else found.get("observed_value")
     observed = _plain(observed[:MOST_LISTED] if isinstance(observed, list) else observed)
     count, share = found.get("unexpected_count"), None
     if "element_count" in found:
-        asked = found["element_count"] - found.get("missing_count", 0)
-        share = count / asked if asked else 0.0
-        seen = f" in {count:,} of {asked:,} values ({_percent(share)})"
+        values = found["element_count"] - found.get("missing_count", 0)
+        share = count / values if values else 0.0
+        seen = f" in {count:,} of {values:,} values ({_percent(share)})"
         seen += f", such as {_examples(examples)}" if any(example is not None for example in examples) else ""
+    elif hidden:
+        seen = f"; what it found is not shown, since {hidden} {'are' if ' and ' in hidden else 'is'} sensitive"
     else:
         held = _examples(examples) or ("no value" if observed is None else _cut(_shown(observed)))
         mismatch = _mismatch(rule, found, columns)
         seen = f": {mismatch}" if mismatch else f": found {held}"
-    match _columns_of(rule):
+    match columns_named(rule):
         case []:
             subject = "the data breaks"
         case [column]:
@@ -374,14 +493,22 @@ def _result(rule: Any, severity: Severity, answer: Any, columns: Iterable[Any]) 
 
 
 def _result_of(rule: Any, severity: Severity, **found: Any) -> RuleResult:
-    columns = _columns_of(rule)
+    columns = columns_named(rule)
     return RuleResult(
         rule=_sentence(rule),
         expectation=type(rule).__name__,
         column=columns[0] if len(columns) == 1 else None,
         severity=severity,
+        threshold=_threshold(rule),
         **found,
     )
+
+
+def _threshold(rule: Any) -> Any:
+    """Return what a rule holds its value against, in JSON values: its bounds, else the share of rows that must hold."""
+    limits = {name: getattr(rule, name, None) for name in ("min_value", "max_value")}
+    bounds = {name: _plain(limit) for name, limit in limits.items() if limit is not None}
+    return bounds or ({"mostly": _mostly(rule)} if getattr(rule, "map_metric", None) else None)
 
 
 def _mismatch(rule: Any, found: Mapping[str, Any], columns: Iterable[Any]) -> str:
@@ -497,7 +624,7 @@ def _one_line(text: str) -> str:
 
 
 def _and(names: Iterable[str]) -> str:
-    *first, last = names
+    *first, last = [*names] or [""]
     return f"{', '.join(first)} and {last}" if first else last
 
 

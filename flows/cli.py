@@ -330,27 +330,42 @@ def collect(
 
 
 @app.command()
-def validate(model: Model, data: Data = None, as_json: AsJson = False) -> None:
-    """Check data against a model's suite and what its champion was trained on, and train nothing."""
+def validate(
+    model: Model,
+    data: Data = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write the report to this file, as a page too.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check data against a model's suite and what its champion was trained on; nothing is trained or set aside.
+
+    Exits 0 when it passes, also with warnings and rows for the quarantine, 3 when it is bad, 1 when a check is broken.
+    """
     from flows import screen
 
     with _errors(as_json):
         _known(model)
         from expectations.check import check
+        from expectations.page import page
+        from expectations.validate import Report
         from flows.since import changes_since
         from pipeline import sources
         from pipeline.errors import DataError
+        from pipeline.files import write_text
         from pipeline.spec import load_spec
 
         try:
             with _stdout_for_results():
                 source = load_spec(model).source
                 table = sources.read(source if data is None else sources.at(source, data))
-                report = check(model, table).to_dict()
-                changes = changes_since(settings(), _ledger(), model, table).to_dict() if report["passed"] else None
+                found = check(model, table)
+                changes = changes_since(settings(), _ledger(), model, table).to_dict() if found.passed else None
+            report = found.to_dict()
         except DataError as error:
-            nothing: dict[str, Any] = {"rows": None, "columns": None, "warnings": [], "rules": []}
-            report, changes = {"passed": False, **nothing, "reasons": [str(error)]}, None
+            nothing: dict[str, Any] = {"rows": None, "columns": None, "quarantine": None, "warnings": [], "rules": []}
+            found, changes = Report(rows=0, columns=0, rules=()).refused(str(error)), None
+            report = {"passed": False, **nothing, "reasons": [str(error)]}
+        if html:
+            write_text(html, page(found, model))
         refused = changes["errors"] if changes else ()
         if as_json:
             said = {"passed": report["passed"] and not refused, "reasons": [*report["reasons"], *refused]}

@@ -7,6 +7,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
+from expectations.apart import STARTED, started
 from flows.outcome import Outcome
 from flows.progress import LISTENER, timed
 from flows.server import prefect_server
@@ -23,7 +24,9 @@ def launch(settings: Settings, listener: Callable[[Any], None], model: str, **pa
     began = time.perf_counter()
     seconds: dict[str, float] = {}
     with ExitStack() as stack:
-        server = prefect_server(settings, lambda starting: _import_all(model, starting))
+        # It takes as long to import what validates as all else that a run needs: both happen at the same time.
+        stack.callback(STARTED.reset, STARTED.set(stack.enter_context(started(model))))
+        server = prefect_server(settings, lambda _: _import_all(model))
         timed("start", seconds, lambda: stack.enter_context(server))
         from flows.retrain import retrain
 
@@ -39,20 +42,17 @@ def launch(settings: Settings, listener: Callable[[Any], None], model: str, **pa
     return replace(outcome, seconds=seconds)
 
 
-def _import_all(model: str, starting: bool) -> None:
-    """Import what a run needs, and while a Prefect server starts, which takes as long, also what it may need."""
+def _import_all(model: str) -> None:
+    """Import what a run needs, while a Prefect server starts where one has to."""
     # Modules stay: collecting garbage while they load, and looking at them again later, took as long as loading them.
     gc.disable()
     try:
         import flows.retrain  # noqa: F401
-        from expectations.validate import load_suite
         from pipeline.spec import load_spec
 
         # What is broken there is said by the step that needs it.
         with suppress(Exception):
             load_spec(model)
-            if starting:
-                load_suite(model)
     finally:
         gc.freeze()
         gc.enable()

@@ -6,10 +6,12 @@ Every report begins with a headline, a paragraph of one line.
 import base64
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import digest
 from pipeline.evaluate import CONFIDENCE
+from pipeline.files import write_json, write_text
 from pipeline.metrics import METRICS
 from pipeline.numbers import number
 
@@ -218,6 +220,14 @@ def publish_validation(model: str, report: "Report") -> None:
 def publish_changes(model: str, found: "Changes", image: bytes | None) -> None:
     """Show what changed since the champion was trained, with the histograms of what drifted."""
     _publish(model, "drift", changes(found, None if image is None else _data_uri(image)))
+
+
+def write_validation(folder: Path, model: str, report: "Report") -> None:
+    """Leave the validation report in the run's folder, as a page for people and as JSON for programs."""
+    from expectations.page import page
+
+    write_text(folder / "validation.html", page(report, model))
+    write_json(folder / "validation.json", report.to_dict())
 
 
 def publish_candidates(model: str, trained: "Trained", metric: str) -> None:

@@ -23,6 +23,8 @@ from pipeline.settings import Settings
 from pipeline.spec import model_names
 
 KINDS = ("snapshots", "trained", "artifacts", "bentos", "runs", "serving")
+_SNAPSHOT = (".parquet", ".json", ".quarantine")
+"""How the parts of a snapshot end: its rows, its manifest, and what was set aside to make it."""
 OVER = (*SETTLING, STOPPED, ARCHIVED)
 """The kinds of events after which a release waits for nothing more; after others, such as "canary", it is in use."""
 
@@ -197,10 +199,10 @@ def _snapshots(home: Path, wanted: set[str], going: set[Path], seen: set[tuple[i
             if folder not in going:
                 with suppress(OSError, ValueError, LookupError):
                     wanted.add(read_json(inside / "manifest.json")["digests"]["snapshot"])
-    names = {path.stem for path in (home / "snapshots").glob("*.*") if path.suffix in (".parquet", ".json")}
+    names = {path.stem for path in (home / "snapshots").glob("*.*") if path.suffix in _SNAPSHOT}
     for name in sorted(names - wanted):
         # The rows first: a manifest without them is no snapshot, and is ingested anew.
-        paths = [home / "snapshots" / f"{name}{suffix}" for suffix in (".parquet", ".json")]
+        paths = [home / "snapshots" / f"{name}{suffix}" for suffix in _SNAPSHOT]
         yield _item("snapshots", None, [path for path in paths if path.exists()], seen)
 
 

@@ -19,10 +19,10 @@ from prefect.states import Completed, Failed, State
 from bentos import releases
 from bentos.ledger import open_ledger
 from bentos.package import Bento, load_bento, package, requirements
-from bentos.releases import Release, Run
+from bentos.releases import Event, Release, Run
 from bentos.trial import Trial, try_bento
-from expectations.check import check
-from expectations.validate import Report
+from expectations.apart import STARTED, Validator, started
+from expectations.validate import Report, suite_digest
 from flows import plots, reports, retention
 from flows.outcome import Name, Outcome
 from flows.progress import timed
@@ -37,7 +37,7 @@ from pipeline.evaluate import Champion, Evaluation, evaluate
 from pipeline.files import sweep, write_json, write_text
 from pipeline.gate import Verdict, decide
 from pipeline.settings import CHECKOUT, settings
-from pipeline.snapshot import Snapshot, ingest, read_snapshot
+from pipeline.snapshot import Snapshot, ingest, load_snapshot, read_snapshot
 from pipeline.spec import load_spec
 from pipeline.split import Rule
 from pipeline.train import Trained, load_trained, train
@@ -58,8 +58,8 @@ def retrain(
     """
     run = _Run(model, cause, settings().folder("runs", model, str(runtime.flow_run.id)))
     try:
-        with _alone(run):
-            outcome = _steps(run, data, force, release)
+        with _alone(run), _validator(model) as validator:
+            outcome = _steps(run, validator, data, force, release)
             run.conclude(outcome)
     except Exception as error:
         run.crash(error)
@@ -67,7 +67,7 @@ def retrain(
     return (Completed if outcome.exit_code == 0 else Failed)(name=outcome.state, message="; ".join(outcome.reasons))
 
 
-def _steps(run: "_Run", data: str | None, force: bool, release: bool) -> Outcome:
+def _steps(run: "_Run", validator: Validator, data: str | None, force: bool, release: bool) -> Outcome:
     """The promise, one step after the other, each leaving early with an outcome when the answer is no."""
     model, gate = run.model, load_spec(run.model).gate
     try:
@@ -78,12 +78,19 @@ def _steps(run: "_Run", data: str | None, force: bool, release: bool) -> Outcome
     if not force and (same := _seen(model, run.digests)):
         return run.unchanged(same)
     if not force and (bar := releases.barred(_ledger(), model, run.digests)):
-        return run.outcome("unchanged", [f"snapshot, spec and code are barred: {bar.kind} {bar.release}, {bar.reason}"])
+        return run.outcome("unchanged", [_barred(bar)])
 
-    report = run.step("validate", validate_rows, model, snapshot)
+    report = run.step("validate", validate_rows, validator, snapshot)
     run.show(reports.publish_validation, model, report)
+    run.show(reports.write_validation, run.folder, model, report)
     if not report.passed:
         return run.outcome("data-rejected", report.reasons)
+    if report.quarantine:
+        snapshot = run.goes_on_with(report.quarantine.snapshot or snapshot.digest)
+        if not force and (same := _seen(model, run.digests)):
+            return run.unchanged(same)
+        if not force and (bar := releases.barred(_ledger(), model, run.digests)):
+            return run.outcome("unchanged", [_barred(bar)])
     changes = run.step("drift", compare_with_champion, model, snapshot)
     run.show(_tell_changes, run, changes)
     if not changes.passed:
@@ -167,8 +174,8 @@ def ingest_rows(model: str, data: str | None) -> Snapshot:
 
 
 @task(name="validate", task_run_name="validate", cache_policy=NO_CACHE)
-def validate_rows(model: str, snapshot: Snapshot) -> Report:
-    return check(model, read_snapshot(snapshot))
+def validate_rows(validator: Validator, snapshot: Snapshot) -> Report:
+    return validator.check(snapshot)
 
 
 @task(name="drift", task_run_name="drift", cache_policy=NO_CACHE)
@@ -256,14 +263,19 @@ def _ledger() -> Any:
 def _digests(model: str, snapshot: Snapshot) -> dict[str, str]:
     """Return what everything made from a snapshot is named by."""
     spec, code = digest.of_value(load_spec(model)), code_digest(model, CHECKOUT)
-    return {"snapshot": snapshot.digest, "spec": spec, "code": code}
+    suite = suite_digest(model)
+    return {"snapshot": snapshot.digest, "spec": spec, "code": code} | ({"suite": suite} if suite else {})
 
 
 def _seen(model: str, digests: dict[str, str]) -> Run | None:
     """Return the last run that reached a verdict if it was about the same, and no champion was withdrawn since."""
     last = releases.last_run(_ledger(), model, releases.VERDICTS)
     withdrawn = last and last.outcome != "model-rejected" and releases.champion(_ledger(), model) is None
-    return last if last and last.digests == digests and not withdrawn else None
+    return last if last and digest.same(last.digests, digests) and not withdrawn else None
+
+
+def _barred(bar: Event) -> str:
+    return f"snapshot, spec and code are barred: {bar.kind} {bar.release}, {bar.reason}"
 
 
 def _compared(champion: Release) -> Champion:
@@ -329,9 +341,16 @@ class _Run:
             get_run_logger().warning("%s failed", publish.__name__, exc_info=True)
         self.seconds["reports"] = round(self.seconds.get("reports", 0.0) + time.perf_counter() - started, 3)
 
+    def goes_on_with(self, left: str) -> Snapshot:
+        """Return the snapshot with this digest, which is what is left of the one ingested; it is trained on instead."""
+        snapshot = load_snapshot(settings().folder("snapshots") / f"{left}.parquet")
+        self.results["snapshot"] = snapshot
+        self.digests |= {"snapshot": snapshot.digest, "ingested": self.digests["snapshot"]}
+        return snapshot
+
     def outcome(self, name: Name, reasons: Any) -> Outcome:
         """Return how this run ends, with all it has found."""
-        snapshot: Snapshot | None = self.results.get("ingest")
+        snapshot: Snapshot | None = self.results.get("snapshot", self.results.get("ingest"))
         report: Report | None = self.results.get("validate")
         changes: Changes | None = self.results.get("drift")
         evaluation: Evaluation | None = self.results.get("evaluate")
@@ -374,6 +393,17 @@ class _Run:
         write_text(self.folder / "report.md", reports.run_report(outcome, self.results))
         if outcome.outcome not in KINDS:
             releases.add_run(_ledger(), self.record(outcome.outcome, outcome.reasons))
+
+
+@contextmanager
+def _validator(model: str) -> Iterator[Validator]:
+    """Yield the process that validates: the one that was started with the command, or one that starts now."""
+    here = STARTED.get()
+    if here and here.model == model:
+        yield here
+        return
+    with started(model) as validator:
+        yield validator
 
 
 @contextmanager

@@ -30,8 +30,10 @@ def _(snapshot: Snapshot) -> str:
 @in_words.register
 def _(report: Report) -> str:
     broken = len(report.reasons)
-    warned = f", {len(report.warnings)} warned" if report.warnings else ""
-    return f"{len(report.rules)} rules, {broken} broken{warned}"
+    warnings = [rule for rule in report.rules if rule.severity == "warn" and not rule.passed]
+    warned = f", {len(warnings)} warned" if warnings else ""
+    aside = f", {report.quarantine.rows:,} rows set aside" if report.quarantine and report.quarantine.snapshot else ""
+    return f"{len(report.rules)} rules, {broken} broken{warned}{aside}"
 
 
 @in_words.register

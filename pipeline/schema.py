@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import pandas
     import pyarrow
 
+    from pipeline.snapshot import Stored
     from pipeline.spec import ModelSpec
 
 MOST_CATEGORIES = 200
@@ -68,7 +69,7 @@ def feature_names(spec: "ModelSpec", columns: Sequence[str]) -> tuple[str, ...]:
     return spec.features or tuple(name for name in columns if name not in outside)
 
 
-def check_columns(spec: "ModelSpec", table: "pyarrow.Table") -> None:
+def check_columns(spec: "ModelSpec", table: "pyarrow.Table | Stored") -> None:
     """Raise DataError, naming the column, unless the table has what the spec trains on.
 
     That is: every column the spec names, a target without nulls, of a type and with labels that suit the task.
@@ -120,10 +121,12 @@ def _first_infinity(column: "pyarrow.ChunkedArray") -> int | None:
     return None if found < 0 else int(found)
 
 
-def _check_target(spec: "ModelSpec", table: "pyarrow.Table") -> None:
+def _check_target(spec: "ModelSpec", table: "pyarrow.Table | Stored") -> None:
     kind = logical_type(table.schema.field(spec.target).type)
     labels = table.column(spec.target).unique().to_pylist()
     shown = ", ".join(repr(label) for label in labels[:5]) + (", ..." if len(labels) > 5 else "")
+    if spec.target in spec.sensitive:
+        shown = "values that are not shown"
     match spec.task.kind:
         case "regression" if kind != "number":
             raise DataError(f"column {spec.target!r} is to be predicted as a number, but holds {kind} such as {shown}")

@@ -1,6 +1,8 @@
 """Raw rows, frozen: one immutable Parquet file named by the digest of its content, and a manifest beside it."""
 
 import filecmp
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +14,7 @@ from pipeline.files import put, read_json, scratch_folder, space_for, write_json
 from pipeline.sources import Source, logical_type
 
 if TYPE_CHECKING:
+    import numpy
     import pyarrow
 
 
@@ -39,13 +42,56 @@ def ingest(source: Source, folder: Path) -> Snapshot:
     read (SourceError) or holds no usable table (DataError).
     """
     with space_for(folder), scratch_folder(folder) as scratch:
-        part = _frozen(source, scratch)
-        name = digest.of_parquet(part)
-        path = folder / f"{name}.parquet"
-        if not _whole(path, name, part):
-            put(part, path)
-            _describe(path, name, source)
+        return _placed(_frozen(source, scratch), folder, sources.origin(source))
+
+
+def _placed(part: Path, folder: Path, origin: str) -> Snapshot:
+    """Put a Parquet file into the folder under the name of its content, unless it is there already."""
+    name = digest.of_parquet(part)
+    path = folder / f"{name}.parquet"
+    if not _whole(path, name, part):
+        put(part, path)
+        _describe(path, name, origin)
     return load_snapshot(path)
+
+
+def set_aside(snapshot: Snapshot, failing: "Mapping[str, numpy.ndarray]") -> tuple[Snapshot, Path]:
+    """Freeze the rows that fail nothing as a snapshot of their own, and write the others beside it.
+
+    `failing` has, by the reason, a mask over the snapshot's rows. Returns the new snapshot and the Parquet file of what
+    was set aside: the rows in their order, `_row` their number in the snapshot from 1, `_reasons` why each is there.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet
+
+    folder, failed = snapshot.path.parent, np.logical_or.reduce([*failing.values()])
+    with space_for(folder), scratch_folder(folder) as scratch:
+        parts, row = [], 0
+        with _whole_parquet(snapshot.path):
+            file = pyarrow.parquet.ParquetFile(snapshot.path)
+        with file, _writer(scratch / "good.parquet", file.schema_arrow) as good:
+            for number in range(file.num_row_groups):
+                with _whole_parquet(snapshot.path):
+                    group = file.read_row_group(number)
+                mask = pa.array(failed[row : row + len(group)])
+                good.write_table(group.filter(pc.invert(mask)))
+                parts.append(group.filter(mask))
+                row += len(group)
+        left = _placed(scratch / "good.parquet", folder, snapshot.origin)
+        aside = pa.concat_tables(parts)
+        rows = np.flatnonzero(failed)
+        reasons = [[reason for reason, mask in failing.items() if mask[row]] for row in rows]
+        for name, values in (("_row", pa.array(rows + 1)), ("_reasons", pa.array(reasons, pa.list_(pa.string())))):
+            while name in aside.column_names:
+                name += "_"
+            aside = aside.append_column(name, values)
+        pyarrow.parquet.write_table(aside, scratch / "aside.parquet", compression="zstd")
+        beside = left.path.with_suffix(".quarantine") / f"{snapshot.digest}.parquet"
+        beside.parent.mkdir(exist_ok=True)
+        put(scratch / "aside.parquet", beside)
+    return left, beside
 
 
 def _frozen(source: Source, scratch: Path) -> Path:
@@ -100,14 +146,14 @@ def _writer(path: Path, schema: "pyarrow.Schema") -> "pyarrow.parquet.ParquetWri
     return pyarrow.parquet.ParquetWriter(path, schema, compression="zstd", use_dictionary=texts)
 
 
-def _describe(path: Path, name: str, source: Source) -> None:
+def _describe(path: Path, name: str, origin: str) -> None:
     import pyarrow.parquet
 
     with pyarrow.parquet.ParquetFile(path) as file:
         rows = file.metadata.num_rows
         columns: dict[str, str] = {field.name: logical_type(field.type) for field in file.schema_arrow}
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    snapshot = Snapshot(path, name, rows, columns, sources.origin(source), created)
+    snapshot = Snapshot(path, name, rows, columns, origin, created)
     write_json(_manifest(path), {key: value for key, value in asdict(snapshot).items() if key != "path"})
 
 
@@ -142,12 +188,43 @@ def read_snapshot(snapshot: Snapshot) -> "pyarrow.Table":
     return _parquet(snapshot.path)
 
 
+class Stored:
+    """A Parquet file under the names that an Arrow table has, of which columns are read when they are asked for."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow.parquet
+
+        self._path = path
+        with _whole_parquet(path):
+            self._file = pyarrow.parquet.ParquetFile(path)
+        self.schema: pyarrow.Schema = self._file.schema_arrow
+        self.column_names: list[str] = self.schema.names
+        self.num_rows: int = self._file.metadata.num_rows
+
+    def select(self, names: Sequence[str]) -> "pyarrow.Table":
+        """Read some columns, in this order; raises ArtifactError when the file is damaged."""
+        with _whole_parquet(self._path):
+            return self._file.read(columns=[*names], use_threads=False).select([*names])
+
+    def column(self, name: str) -> "pyarrow.ChunkedArray":
+        """Read one column."""
+        return self.select([name]).column(name)
+
+
 def _parquet(path: Path) -> "pyarrow.Table":
-    import pyarrow as pa
     import pyarrow.parquet
 
-    try:
+    with _whole_parquet(path):
         return pyarrow.parquet.read_table(path)
+
+
+@contextmanager
+def _whole_parquet(path: Path) -> Iterator[None]:
+    """Say, as an ArtifactError, that a snapshot's file is damaged when that is why reading fails."""
+    import pyarrow as pa
+
+    try:
+        yield
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         raise ArtifactError(f"snapshot {path.name} cannot be read ({error}); run again to ingest anew") from error
 

@@ -1,0 +1,97 @@
+"""Validation in a process of its own, which imports Great Expectations while its caller does something else.
+
+Run as a script (`python -m expectations.apart MODEL FOLDER`) it is that process: it answers one request.
+"""
+
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pipeline.errors
+from expectations.validate import Report
+from pipeline.errors import CheckError, EvergreenError
+from pipeline.files import read_json, whole_file, write_json
+from pipeline.processes import leashed
+from pipeline.settings import CHECKOUT
+from pipeline.snapshot import Snapshot
+
+LOOK_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Validator:
+    """A process that will validate one snapshot of a model."""
+
+    model: str
+    folder: Path
+    child: "subprocess.Popen[bytes]"
+
+    def check(self, snapshot: Snapshot) -> Report:
+        """Return what `check_snapshot` finds, and raise what it raises; CheckError when the process breaks."""
+        write_json(self.folder / "request.json", {**asdict(snapshot), "path": str(snapshot.path)})
+        answer = self.folder / "answer"
+        while not answer.exists():
+            if self.child.poll() is not None and not answer.exists():
+                log = (self.folder / "log").read_text(errors="replace")[-2000:].strip()
+                raise CheckError(
+                    f"the process that validates ended with {self.child.returncode}, which says nothing about the "
+                    f"data; was there too little memory? It said: {log or 'nothing'}"
+                )
+            time.sleep(LOOK_SECONDS)
+        # Written by this very code a moment ago, in a folder that nobody else may enter.
+        told: Report | tuple[str, str] = pickle.loads(answer.read_bytes())
+        if isinstance(told, Report):
+            return told
+        name, message = told
+        if kind := getattr(pipeline.errors, name, None):
+            raise kind(message)
+        raise CheckError(f"validation broke, which says nothing about the data: {name}: {message}")
+
+
+STARTED: ContextVar[Validator | None] = ContextVar("STARTED", default=None)
+"""The process that was started for the run in this context, if it was already."""
+
+
+@contextmanager
+def started(model: str) -> Iterator[Validator]:
+    """Start the process that validates for a model; it ends with the block, or when it has answered."""
+    with tempfile.TemporaryDirectory(prefix="evergreen-validate-") as name:
+        folder = Path(name)
+        path = os.pathsep.join(part for part in (str(CHECKOUT), os.environ.get("PYTHONPATH")) if part)
+        command = [sys.executable, "-m", "expectations.apart", model, str(folder)]
+        with leashed(command, {**os.environ, "PYTHONPATH": path}, Path.cwd(), folder / "log") as child:
+            yield Validator(model, folder, child)
+
+
+def _answer(model: str, folder: Path) -> None:
+    """Import what is needed, wait for the request and answer it."""
+    told: Report | tuple[str, str]
+    try:
+        from expectations.check import check_snapshot
+        from expectations.validate import load_suite
+
+        load_suite(model)
+        request = folder / "request.json"
+        while not request.exists():
+            time.sleep(LOOK_SECONDS)
+        asked = read_json(request)
+        told = check_snapshot(model, Snapshot(**{**asked, "path": Path(asked["path"])}))
+    except EvergreenError as error:
+        known = next(cls for cls in type(error).__mro__ if cls.__module__ == "pipeline.errors")
+        told = known.__name__, str(error)
+    except Exception as error:
+        told = type(error).__name__, str(error)
+    with whole_file(folder / "answer") as part:
+        part.write_bytes(pickle.dumps(told))
+
+
+if __name__ == "__main__":
+    _answer(sys.argv[1], Path(sys.argv[2]))

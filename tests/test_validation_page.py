@@ -1,0 +1,82 @@
+import re
+from html.parser import HTMLParser
+
+import pandas as pd
+from great_expectations import expectations as gxe
+
+from expectations.page import page
+from expectations.validate import Suite, validate
+
+VOID = {"meta", "br", "link", "img", "hr", "input"}
+
+
+class Tags(HTMLParser):
+    """Collects what a page holds, and fails on a tag that is not closed in its turn."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.names, self.attributes, self.text = [], set(), [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.names.add(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def read(html):
+    tags = Tags()
+    tags.feed(html)
+    assert tags.open == []
+    return tags
+
+
+def report(sensitive=()):
+    frame = pd.DataFrame({"x": [1, 2, 500, 4], "word": ["<b>", "a", "a", "a"]})
+    return validate(
+        frame,
+        Suite(
+            error=[gxe.ExpectColumnValuesToBeBetween(column="x", max_value=100)],
+            warn=[gxe.ExpectColumnValuesToBeInSet(column="word", value_set=["a"])],
+            quarantine=[gxe.ExpectColumnValuesToBeUnique(column="x")],
+        ),
+        sensitive,
+    )
+
+
+def test_the_page_says_the_verdict_why_and_value_and_threshold_of_each_rule():
+    text = " ".join(read(page(report(), "houses")).text)
+    assert "houses: data rejected" in text
+    assert "column 'x' breaks the rule 'x is at most 100' in 1 of 4 values (25%), such as 500" in text
+    assert "max value 100" in " ".join(text.split())
+    assert "1 (25%)" in text
+    assert "x is unique" in text
+
+
+def test_the_page_needs_nothing_from_elsewhere_runs_nothing_and_has_a_dark_side():
+    html = page(report(), "houses")
+    tags = read(html)
+    assert not {"script", "link", "img", "iframe", "object"} & tags.names
+    assert not [name for name, _ in tags.attributes if name in ("src", "href") or name.startswith("on")]
+    assert not re.search(r"https?:|url\(|@import", html)
+    assert "prefers-color-scheme: dark" in html
+    assert "color-scheme: light dark" in html
+
+
+def test_what_the_data_holds_is_never_markup():
+    html = page(report(), "<i>houses")
+    assert "<b>" not in html
+    assert "<i>" not in html
+    assert "&lt;b&gt;" in html
+
+
+def test_no_value_of_a_sensitive_column_is_on_the_page():
+    text = " ".join(read(page(report(sensitive=("x",)), "houses")).text)
+    assert "500" not in text
+    assert "in 1 of 4 values (25%)" in text
