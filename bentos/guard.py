@@ -57,9 +57,22 @@ class RequestGuard:
         return [(guard, [0]) for guard in broken]
 
     def _of_many(self, batch: Batch) -> list[tuple[Guard, list[int]]]:
-        found = [(guard, _outside(batch.columns[name], low, high)) for guard, name, low, high in self.ranges]
+        found = self._outside_at_once(batch)
+        if found is None:
+            found = [(guard, _outside(batch.columns[name], low, high)) for guard, name, low, high in self.ranges]
         found += [(guard, _not_in(batch.columns[name], known)) for guard, name, known in self.sets]
         return [(guard, rows) for guard, rows in found if rows]
+
+    def _outside_at_once(self, batch: Batch) -> list[tuple[Guard, list[int]]] | None:
+        """Compare all numbers with all bounds by one call; None where some are not in arrays."""
+        columns = [batch.columns[name] for _, name, _, _ in self.ranges]
+        if not columns or not all(isinstance(column, np.ndarray) for column in columns):
+            return None
+        values, low, high = np.array(columns), *(np.array([one[at] for one in self.ranges]) for at in (2, 3))
+        wrong = (values < low[:, None]) | (values > high[:, None])
+        if not wrong.any():
+            return []
+        return [(one[0], np.flatnonzero(row).tolist()) for one, row in zip(self.ranges, wrong, strict=True)]
 
 
 def _outside(column: Sequence[Any], low: Any, high: Any) -> list[int]:
