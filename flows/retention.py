@@ -110,7 +110,8 @@ def collect(
             found += _runs(home, model, {*needed}, keep[model], seen)
         if everybody <= free:
             last = [releases.last_run(ledger, model) for model in everybody]
-            wanted = {run.digests.get("snapshot", "") for run in last if run}
+            # What was ingested last stays too where rows of it were set aside: by it an unchanged source is noticed.
+            wanted = {run.digests.get(name, "") for run in last if run for name in ("snapshot", "ingested")}
             for model, needed in kept.items():
                 made, _ = releases.history(ledger, model)
                 wanted |= {release.digests["snapshot"] for release in made if release.number in needed}
