@@ -147,8 +147,9 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None
-    # Readers and one that writes do not wait for each other then. The file remembers it; who cannot change it now,
-    # because the file is in use, reads and writes all the same, and the next one to come changes it.
+    # Readers and one that writes do not wait for each other then, as long as all are on one machine. The file
+    # remembers it; who cannot change it now, because the file is in use, reads and writes all the same, and the next
+    # one to come changes it.
     with suppress(sqlite3.OperationalError):
         connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA busy_timeout = {1000 * BUSY_SECONDS:.0f}")

@@ -95,16 +95,21 @@ def _bento(release: Release, home: Path) -> Bento:
     return load_bento(release.bento, home, expected=release.digests["bento"])
 
 
-def serve(ledger: Engine, model: str, home: Path, folder: Path, options: Options) -> None:
+def serve(
+    ledger: Engine, model: str, home: Path, folder: Path, options: Options, on_alarm: Callable[[int, str], None]
+) -> None:
     """Serve the champion of a model, whichever it is, until SIGTERM or SIGINT; what is in flight then is answered.
 
-    `home` is BentoML's, with the packages; `folder` is this server's own. Raises as `champion_bento`, and ServerError
+    `home` is BentoML's, with the packages; `folder` is this server's own. `on_alarm` is told, in a thread, which canary
+    was sent back, and why. Raises as `champion_bento`, and ServerError
     when it could not listen on the port or the first release could not be started.
     """
     release, bento = champion_bento(ledger, model, home)
     with workers.listen(options.host, options.port) as listener, _stopped() as stopped:
         shutil.rmtree(folder / "metrics", ignore_errors=True)
-        server = Server(Book(ledger, model, f"{options.host}:{options.port}"), home, folder, options, listener)
+        server = Server(
+            Book(ledger, model, f"{options.host}:{options.port}"), home, folder, options, listener, on_alarm
+        )
         server.go_to(release, bento)
         try:
             while not stopped():
@@ -251,7 +256,16 @@ def _warn(done: "Future[Any]") -> None:
 class Server:
     """The workers of a model, and the release they serve; `tick` does what is due, and never waits."""
 
-    def __init__(self, book: Book, home: Path, folder: Path, options: Options, listener: socket) -> None:
+    def __init__(
+        self,
+        book: Book,
+        home: Path,
+        folder: Path,
+        options: Options,
+        listener: socket,
+        on_alarm: Callable[[int, str], None],
+    ) -> None:
+        self.on_alarm = on_alarm
         self.book, self.home, self.folder, self.options, self.listener = book, home, folder, options, listener
         self.workers: list[Worker] = []
         self.serving: tuple[Release, Bento] | None = None
@@ -504,6 +518,14 @@ class Server:
         self.book.stop_canary(baking.release.number, why)
         self.book.serves(baking.release.number, "alarm", why)
         say("error", f"the canary, release {baking.release.number}, is stopped: {why}", release=baking.release.number)
+        # Whoever is told may take their time.
+        Thread(target=self._pass_on, args=(baking.release.number, why), daemon=True).start()
+
+    def _pass_on(self, release: int, why: str) -> None:
+        try:
+            self.on_alarm(release, why)
+        except Exception as error:
+            say("warning", f"the alarm was not passed on: {error}")
 
     def _end_baking(self, baking: Baking) -> None:
         self.baking = None

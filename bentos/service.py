@@ -27,6 +27,7 @@ from bentos.problems import Problem
 from bentos.served import ServedModel
 from pipeline.artifact import load_artifact
 from pipeline.errors import ServerError
+from pipeline.processes import gently
 
 ARTIFACT = Path(__file__).resolve().parent.parent / "artifact"
 
@@ -59,13 +60,11 @@ class Endpoint:
         release = os.environ.get("EVERGREEN_RELEASE") or None
         if release is not None and not release.isdecimal():
             raise ServerError(f"EVERGREEN_RELEASE is {release!r}; give the number of a release, or leave it out")
-        artifact = load_artifact(ARTIFACT, expected=os.environ.get("EVERGREEN_ARTIFACT") or None)
-        manifest, limits = artifact.manifest, artifact.manifest["limits"]
-        self.served = ServedModel(artifact, None if release is None else int(release))
         self.trial_token = os.environ.get("EVERGREEN_TRIAL") or None
-        if self.trial_token is None:
-            # A trial asks itself, and tells what differs.
-            self.served.check()
+        # A trial asks the golden rows itself, and tells what differs.
+        self.served = gently(_load, None if release is None else int(release), self.trial_token is None)
+        artifact = self.served.artifact
+        manifest, limits = artifact.manifest, artifact.manifest["limits"]
         self.release_mark = (release or "none").encode()
         self.tokens = tuple(os.environ.get("EVERGREEN_TOKENS", "").split())
         self.most_bytes: int = limits["body_bytes"]
@@ -102,3 +101,10 @@ class Endpoint:
             return []
         told: list[dict[str, Any]] = json.loads(Path(path).read_bytes())
         return told
+
+
+def _load(release: int | None, check: bool) -> ServedModel:
+    served = ServedModel(load_artifact(ARTIFACT, expected=os.environ.get("EVERGREEN_ARTIFACT") or None), release)
+    if check:
+        served.check()
+    return served

@@ -9,6 +9,7 @@ answer a share of the requests. When the other end closes, it ends: it never out
 
 import argparse
 import asyncio
+import importlib
 import json
 import os
 import signal
@@ -26,6 +27,7 @@ from bentos import logs, problems
 from bentos.contract import Contract
 from bentos.forward import FORWARD_SECONDS, Route
 from bentos.problems import Problem
+from pipeline.processes import gently
 
 HEADER_SECONDS = 10.0
 """How long a client may take to send the head of a request, from connecting or from its first byte on."""
@@ -200,6 +202,8 @@ class Worker:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         await self.server.serve(sockets=[listener])
         report.cancel()
+        if self.contract.canary is not None:
+            await self.contract.canary.close()
         self.contract.flush()
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -268,9 +272,9 @@ def orders(line: socket.socket) -> Any:
 def serve(listener: socket.socket, line: socket.socket, certificate: str | None, key: str | None) -> None:
     """Answer requests on a listening socket until told to end over the line."""
     log = logs.to_stderr()
-    from bentos.service import Endpoint
-
-    app = Endpoint.to_asgi()  # type: ignore[attr-defined]  # mypy takes no class decorators
+    # Its imports take most of a start. What answers on this machine meanwhile goes first.
+    Endpoint = gently(importlib.import_module, "bentos.service").Endpoint
+    app = Endpoint.to_asgi()
     config = uvicorn.Config(
         app,
         http=Protocol,

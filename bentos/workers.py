@@ -152,7 +152,8 @@ def start(
             stdin=subprocess.DEVNULL,
             stdout=log or sys.stderr.fileno(),
             stderr=log or sys.stderr.fileno(),
-            # Ctrl-C is for who started it.
-            start_new_session=True,
+            # Ctrl-C is for who started it. Not a session of its own: Linux may share the processor among sessions
+            # first, whatever the priority of what is in them, and a new worker would take as much as the old one.
+            process_group=0,
         )
     return Worker(process, ours, release)

@@ -66,13 +66,19 @@ def serve(
     """Serve the champion of a model over HTTP, and each next champion without losing a request. Ctrl-C ends it."""
     with _errors(as_json=False):
         from bentos import server
-        from flows import retention
+        from flows import alarms, retention
 
         _known(model)
         options = server.Options(host, port, workers, certificate, key, tuple(cors or ()))
-        with retention.serving(settings().folder(), f"{model}-{port}"):
+        here = settings()
+        with retention.serving(here.folder(), f"{model}-{port}"):
             server.serve(
-                _ledger(), model, settings().folder("bentoml"), settings().folder("serving", f"{model}-{port}"), options
+                _ledger(),
+                model,
+                here.folder("bentoml"),
+                here.folder("serving", f"{model}-{port}"),
+                options,
+                on_alarm=lambda release, why: alarms.show(here, model, release, why),
             )
 
 

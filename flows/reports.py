@@ -173,6 +173,16 @@ def release(release: "Release", trial: "Trial") -> str:
     )
 
 
+def alarm(model: str, release: int, why: str) -> str:
+    """Return which canary an alarm sent back, why, and what is the way on."""
+    return _document(
+        f"**Release {release} of {model} was a canary and was sent back**: {_text(why)}.",
+        "The champion answers every request again. What was sent back is not released again while its snapshot, spec "
+        "and code stay the same.",
+        "\n".join(["```", f"evergreen explain {model} {release}", f"evergreen history {model}", "```"]),
+    )
+
+
 def plots(images: Mapping[str, str]) -> str:
     """Return images by name, shown from where they are: relative paths, or data URIs."""
     return _document(
@@ -188,6 +198,7 @@ def run_report(outcome: "Outcome", results: Mapping[str, Any]) -> str:
     """
     facts = {"rows": outcome.rows, "snapshot": outcome.snapshot, "Bento": outcome.bento, "release": outcome.release}
     sections: dict[str, tuple[str, Callable[[Any], str]]] = {
+        "alarm": ("Since the last run", lambda event: alarm(outcome.model, event.release, event.reason)),
         "release": ("Release", lambda made: release(made, results["trial"])),
         "gate": ("Verdict", verdict),
         "evaluate": ("Comparison", comparison),
@@ -256,6 +267,11 @@ def publish_trial(model: str, tried: "Trial") -> None:
     _publish(model, "trial", trial(tried))
 
 
+def publish_alarm(model: str, release: int, why: str) -> None:
+    """Show that an alarm sent a canary back."""
+    _publish(model, "alarm", alarm(model, release, why))
+
+
 def publish_release(made: "Release", tried: "Trial") -> None:
     """Show what was released, and how to serve and undo it."""
     _publish(made.model, "release", release(made, tried))
@@ -266,7 +282,12 @@ def _publish(model: str, part: str, text: str) -> None:
 
     # The headline is the description, which is on the artifact's card and above its body.
     headline, _, body = text.partition("\n\n")
-    create_markdown_artifact(body or text, key=f"{model}-{part}".replace("_", "-"), description=headline.strip())
+    create_markdown_artifact(body or text, key=key(model, part), description=headline.strip())
+
+
+def key(model: str, part: str) -> str:
+    """Return the key of an artifact; Prefect takes no underscores."""
+    return f"{model}-{part}".replace("_", "-")
 
 
 def _data_uri(png: bytes) -> str:

@@ -36,6 +36,7 @@ from pipeline.errors import ArtifactError, DataError, ReleaseError, SourceError
 from pipeline.evaluate import Champion, Evaluation, evaluate
 from pipeline.files import sweep, write_json, write_text
 from pipeline.gate import Verdict, decide
+from pipeline.processes import gently
 from pipeline.settings import CHECKOUT, settings
 from pipeline.snapshot import Snapshot, ingest, load_snapshot, read_snapshot
 from pipeline.spec import load_spec
@@ -75,6 +76,7 @@ def _steps(run: "_Run", validator: Validator, data: str | None, force: bool, rel
     except DataError as error:
         return run.outcome("data-rejected", [str(error)])
     run.digests = _digests(model, snapshot)
+    run.show(_say_alarm, run)
     if not force and (same := _seen(model, run.digests)):
         return run.unchanged(same)
     if not force and (bar := releases.barred(_ledger(), model, run.digests)):
@@ -232,7 +234,7 @@ def build_bento(artifact: Artifact) -> Bento:
 
 @task(name="trial", task_run_name="trial", cache_policy=NO_CACHE)
 def try_package(bento: Bento, artifact: Artifact) -> Trial:
-    return try_bento(bento, artifact)
+    return gently(try_bento, bento, artifact)
 
 
 @task(name="release", task_run_name="release", cache_policy=NO_CACHE)
@@ -303,6 +305,16 @@ def _tell_changes(run: "_Run", changes: Changes) -> None:
     if image is not None:
         (run.folder / "drift.png").write_bytes(image)
     reports.publish_changes(run.model, changes, image)
+
+
+def _say_alarm(run: "_Run") -> None:
+    """Show the alarm that sent a canary back since the last run, if one did: nobody may have been told."""
+    last = releases.last_run(_ledger(), run.model)
+    for event in releases.history(_ledger(), run.model)[1]:
+        if event.kind == releases.STOPPED and (last is None or event.at >= last.started):
+            run.results["alarm"] = event
+    if alarm := run.results.get("alarm"):
+        reports.publish_alarm(run.model, alarm.release, alarm.reason)
 
 
 def _draw(run: "_Run", snapshot: Snapshot, trained: Trained, importance: list[dict[str, Any]]) -> None:

@@ -12,10 +12,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 GRACE_SECONDS = 8.0
+GENTLE = 10
+"""The niceness of what is done gently: a tenth of the share of others, which still ends on a machine that is busy."""
 
 
 @contextmanager
@@ -59,6 +65,24 @@ def end_with(pid: int) -> None:
 
     if pid != os.getpid() and not any(thread.name == "end_with" for thread in threading.enumerate()):
         threading.Thread(target=watch, name="end_with", daemon=True).start()
+
+
+def gently(work: Callable[..., Result], *given: Any) -> Result:
+    """Do something in a thread of low priority, return what it returns and raise what it raises.
+
+    Processes that it starts have that priority, too. On Linux priority belongs to a thread, and one that was lowered
+    cannot be raised again without privileges: the thread that serves afterwards was never lowered. Elsewhere it is done
+    as it is.
+    """
+    if sys.platform != "linux":
+        return work(*given)
+    with ThreadPoolExecutor(1, initializer=_step_back) as alone:
+        return alone.submit(work, *given).result()
+
+
+def _step_back() -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(own, GENTLE))
 
 
 def wait_until(ready: Callable[[], bool], child: "subprocess.Popen[bytes]", seconds: float) -> bool:

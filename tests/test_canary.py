@@ -4,8 +4,10 @@ import json
 import os
 import signal
 import time
+import uuid
 from dataclasses import asdict
 
+import httpx
 import pytest
 from serving import served, until
 from test_handover import alone, asking
@@ -170,6 +172,42 @@ def test_a_canary_whose_worker_is_killed_is_sent_back_and_nobody_notices(project
     report = json.loads(clients.communicate(timeout=60)[0])
     assert {status for _, _, status, _ in report} == {"200"}
     assert releases.history(ledger(project), "points")[1][-1].reason.startswith("its worker ended with code -9")
+
+
+def test_an_alarm_is_seen_in_prefect_at_the_run_that_made_the_release_and_in_the_event_feed(
+    project,  # noqa: F811
+    prefect_server,
+    tmp_path,
+):
+    project.env = {**project.env, "PREFECT_API_URL": prefect_server}
+    releases.rollback(ledger(project), "points", 1, "person")
+    with served(project, "points", tmp_path / "log") as server:
+        assert until(lambda: releases.servers(ledger(project), "points"), 10)
+        (champion,) = server.workers()
+        number = release_canary(project, minutes=10.0)
+        run = str(uuid.uuid4())
+        outcome = project.home / "runs" / "points" / run / "outcome.json"
+        outcome.parent.mkdir(parents=True)
+        outcome.write_text(json.dumps({"release": number}))
+        assert until(lambda: canary_is_served(project), 20)
+        (worker,) = {*server.workers()} - {champion}
+        os.kill(worker, signal.SIGKILL)
+
+        def asked(what, query):
+            answer = httpx.post(f"{prefect_server}/{what}/filter", json=query).raise_for_status().json()
+            return answer if isinstance(answer, list) else answer["events"]
+
+        assert until(lambda: asked("artifacts", {"artifacts": {"flow_run_id": {"any_": [run]}}}), 60)
+        (shown,) = asked("artifacts", {"artifacts": {"flow_run_id": {"any_": [run]}}})
+        assert shown["key"] == "points-alarm"
+        sentence = "its worker ended with code -9; the log says why"
+        assert shown["description"] == f"**Release {number} of points was a canary and was sent back**: {sentence}."
+        query = {"filter": {"event": {"name": ["evergreen.canary.stopped"]}}}
+        assert until(lambda: asked("events", query), 20)
+        (event,) = asked("events", query)
+        assert event["resource"]["prefect.resource.id"] == "evergreen.model.points"
+        assert event["payload"] == {"release": number, "why": sentence}
+        assert [one["prefect.resource.id"] for one in event["related"]] == [f"prefect.flow-run.{run}"]
 
 
 def test_a_person_promotes_a_canary_before_its_time(project, server):  # noqa: F811

@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 from conftest import CHECKOUT
 
-from pipeline.processes import free_port, leashed, wait_until
+from pipeline.processes import free_port, gently, leashed, wait_until
 
 # Starts a child of its own, writes both process ids down, and refuses to end when asked nicely.
 STUBBORN = """
@@ -132,3 +132,18 @@ def test_waiting_ends_when_it_is_ready_when_the_child_ended_and_when_the_time_is
 def test_a_free_port_is_one_that_can_be_listened_on():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", free_port()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priority belongs to a whole process here")
+def test_what_is_done_gently_has_low_priority_with_all_it_starts_and_nothing_else_has(monkeypatch):
+    monkeypatch.setattr("pipeline.processes.GENTLE", 19)
+    ask = [sys.executable, "-c", "import os; print(os.getpriority(os.PRIO_PROCESS, 0))"]
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    assert gently(os.getpriority, os.PRIO_PROCESS, 0) == 19
+    assert gently(subprocess.check_output, ask) == b"19\n"
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
+
+
+def test_what_is_raised_in_what_is_done_gently_is_raised():
+    with pytest.raises(ValueError, match="invalid literal"):
+        gently(int, "x")

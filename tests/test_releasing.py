@@ -1,9 +1,14 @@
 """What a person decides about releases: hold, approve, go back; each is said, kept, and undone by a command."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 from project import points, shuffled
 from test_retrain import after_release, project, released  # noqa: F401  fixtures
+
+from bentos import releases
+from bentos.ledger import open_ledger
 
 
 def events(project):  # noqa: F811
@@ -92,3 +97,17 @@ def test_everything_about_a_release_is_told(after_release):  # noqa: F811
     assert code == 1
     assert said["error"]["message"] == "points has no release 7; there are: 1"
     assert json.loads(after_release.evergreen("promote", "points", "1", "--json")[1])["error"]["type"] == "ReleaseError"
+
+
+def test_a_run_shows_the_alarm_that_sent_a_canary_back_since_the_last_one(after_release):  # noqa: F811
+    project = after_release  # noqa: F811
+    ledger = open_ledger(f"sqlite:///{project.home}/ledger.sqlite")
+    first = releases.numbered(ledger, "points", 1)
+    releases.add_release(ledger, replace(first, replaced=1), kind=releases.CANARY)
+    releases.stop_canary(ledger, "points", 2, "canary", "errors: 5.0% of its requests ended in an error")
+
+    report = Path(project.json("run", "points")[1]["report"]).read_text()
+
+    assert "## Since the last run" in report
+    assert "**Release 2 of points was a canary and was sent back**: errors: 5.0% of its requests" in report
+    assert "## Since the last run" not in Path(project.json("run", "points")[1]["report"]).read_text()

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import shutil
 import signal
 
@@ -97,8 +98,10 @@ def test_json_and_csv_are_answered_with_the_releases_number_and_the_same_predict
     assert server.client.get("/model").json()["release"] == 2
 
 
-def test_as_many_processes_answer_as_were_asked_for(server):
+def test_as_many_processes_answer_as_were_asked_for_with_the_priority_that_the_server_has(server):
     assert until(lambda: len(server.workers()) == 2)
+    ours = os.getpriority(os.PRIO_PROCESS, server.process.pid)
+    assert [os.getpriority(os.PRIO_PROCESS, worker) for worker in server.workers()] == [ours] * 2
 
 
 def test_neither_a_trial_nor_a_second_server_on_the_port_empties_the_metrics_of_a_running_server(released, server):
