@@ -4,15 +4,16 @@ HTTP goes through httpx, everything else through fsspec. Secrets are named in an
 from the environment; those of object storage are where its own tools look for them, such as AWS_ACCESS_KEY_ID.
 """
 
+import errno
 import logging
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
-from urllib.parse import urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from pipeline.errors import SourceError
 from pipeline.sources import patience
@@ -21,6 +22,8 @@ from pipeline.sources.patience import patiently, unanswered, without
 
 if TYPE_CHECKING:
     import httpx
+
+Result = TypeVar("Result")
 
 CONNECT_SECONDS = 10.0
 SILENT_SECONDS = 30.0
@@ -38,11 +41,10 @@ def addresses(pattern: str) -> list[str]:
         raise SourceError(f"{pattern}: a pattern cannot have ${{...}} in it; name the files, or leave it out")
 
     def listed() -> list[str]:
-        with _told(pattern, ()):
-            system = _system(protocol)
-            return sorted(system.unstrip_protocol(path) for path in system.glob(pattern))
+        system = _system(protocol)
+        return sorted(system.unstrip_protocol(path) for path in system.glob(pattern))
 
-    if found := patiently(listed):
+    if found := patiently(lambda: _told(pattern, (), listed)):
         return found
     raise SourceError(f"nothing matches {pattern!r}; check the pattern and the credentials")
 
@@ -51,12 +53,7 @@ def fetch(address: str, target: Path) -> None:
     """Write what is at an address to a file; SourceError, without secrets, when patience is at its end."""
     url, secrets = _filled(address)
     get = _get if address.startswith(("http://", "https://")) else _copy
-
-    def once() -> None:
-        with _told(address, secrets):
-            get(url, target, secrets)
-
-    patiently(once)
+    patiently(lambda: _told(address, secrets, lambda: get(url, target, secrets)))
 
 
 def mark(address: str, known: str | None) -> str | None:
@@ -65,28 +62,34 @@ def mark(address: str, known: str | None) -> str | None:
     That is a strong ETag; with HTTP the server is asked whether it is still the `known` one. Nothing is tried twice.
     """
     url, secrets = _filled(address)
-    with _told(address, secrets):
-        if not address.startswith(("http://", "https://")):
-            info = _info(_system(address.partition("://")[0]), url)
-            return f"{info['ETag']} {info['size']}" if info.get("ETag") and info.get("size") is not None else None
-        headers = {"If-None-Match": known} if known else {}
-        with _client(url, secrets) as (client, plain), client.stream("GET", plain, headers=headers) as answer:
-            if answer.status_code == 304:
-                return known
-            tag = answer.headers.get("ETag", "")
-            return tag if answer.status_code == 200 and tag.startswith('"') else None
-    return None
+    tag = _tag if address.startswith(("http://", "https://")) else _object_tag
+    return _told(address, secrets, lambda: tag(url, known, secrets))
+
+
+def _tag(url: str, known: str | None, secrets: list[str]) -> str | None:
+    headers = {"If-None-Match": known} if known else {}
+    with _client(url, secrets) as (client, plain), client.stream("GET", plain, headers=headers) as answer:
+        if answer.status_code == 304:
+            return known
+        tag = str(answer.headers.get("ETag", ""))
+        # A weak one, W/"...", is of contents that mean the same, not of the same bytes.
+        return tag if answer.status_code == 200 and tag.startswith('"') else None
+
+
+def _object_tag(url: str, _known: str | None, _secrets: list[str]) -> str | None:
+    info = _info(_system(url.partition("://")[0]), url)
+    return f"{info['ETag']} {info['size']}" if info.get("ETag") and info.get("size") is not None else None
 
 
 def _filled(address: str) -> tuple[str, list[str]]:
-    """Return an address with the environment's values in it, and those values."""
+    """Return an address with the environment's values in it, quoted as addresses need it, and those values."""
     secrets = []
 
     def value(match: re.Match[str]) -> str:
         if (found := os.environ.get(match[1])) is None:
             raise SourceError(f"{address}: {match[1]} is not set in the environment; set it")
         secrets.append(found)
-        return found
+        return quote(found, safe="")
 
     return re.sub(r"\$\{(\w+)\}", value, address), secrets
 
@@ -157,25 +160,18 @@ def _system(protocol: str) -> Any:
         raise SourceError(f"nothing installed reads {protocol}:// ({first_line(error)})") from None
 
 
-@contextmanager
-def _told(address: str, secrets: list[str] | tuple[()]) -> Iterator[None]:
-    """Turn what goes wrong at an address into a SourceError that names it, without secrets."""
-    found: SourceError | None = None
+def _told(address: str, secrets: Sequence[str], work: Callable[[], Result]) -> Result:
+    """Return what `work` returns; what goes wrong at an address is a SourceError that names it, without secrets."""
     try:
-        yield
+        return work()
     except SourceError as error:
         found = SourceError(without(f"{address} could not be read: {error}", secrets))
     except (FileNotFoundError, PermissionError) as error:
         found = SourceError(without(f"{address} could not be read: {first_line(error)}", secrets))
     except Exception as error:
-        if isinstance(error, OSError) and error.filename is not None:
-            # The local disk's.
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         said = first_line(error) if str(error) else type(error).__name__
         found = unanswered(f"{address} could not be read: {said}", error, secrets)
-    if found is not None:
-        _raise(found)
-
-
-def _raise(error: SourceError) -> NoReturn:
-    raise error
+    # Outside of the handlers: a traceback of what was caught could show the secrets.
+    raise found

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -50,11 +51,9 @@ def tables(source: Sql) -> Iterator[tuple[str, "pyarrow.Table"]]:
     except Exception as error:
         said = first_line(getattr(error, "orig", None) or error)
         if late.is_set():
-            broken = unanswered(
+            broken = SourceError(
                 f"{where}: the query was not answered within {source.timeout:g} s, after {rows} rows; give a longer "
-                "timeout= or let the query ask for less",
-                error,
-                secrets,
+                "timeout= or let the query ask for less"
             )
         elif isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError) and not any(
             word in said for word in _HOPELESS
@@ -69,15 +68,19 @@ def tables(source: Sql) -> Iterator[tuple[str, "pyarrow.Table"]]:
         raise broken
 
 
-def duckdb_tables(source: DuckDb) -> Iterator[tuple[str, "pyarrow.Table"]]:
-    """Yield the rows of a DuckDB query; SourceError when it cannot be answered."""
+def duckdb_tables(source: DuckDb, scratch: Path) -> Iterator[tuple[str, "pyarrow.Table"]]:
+    """Yield the rows of a DuckDB query; SourceError when it cannot be answered.
+
+    What it sorts and does not fit into its share of the memory is put into the folder `scratch`.
+    """
     import duckdb
     import pyarrow as pa
 
     late = threading.Event()
     try:
         with duckdb.connect(source.database or ":memory:", read_only=source.database is not None) as connection:
-            connection.execute("SET memory_limit = '512MB'; SET TimeZone = 'UTC'")
+            folder = str(scratch).replace("'", "''")
+            connection.execute(f"SET memory_limit = '512MB'; SET temp_directory = '{folder}'; SET TimeZone = 'UTC'")
             with _ended_after(source.timeout, connection, late):
                 answer = connection.execute(source.query, _values(source.parameters) or None)
                 reader = answer.fetch_record_batch(_ROWS * 8)

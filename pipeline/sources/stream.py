@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,9 @@ def stream(source: Source, scratch: Path, begin: Callable[[], Write]) -> "pyarro
 
     forced: Forced = {}
     while True:
-        columns = patiently(lambda: _once(source, forced, scratch, begin))
+        once = partial(_once, source, forced, scratch, begin)
+        # What is fetched was waited for already.
+        columns = patiently(once) if isinstance(source, Sql) else once()
         again = columns.again() if isinstance(source, Csv | JsonLines) else {}
         if not again:
             return columns.schema()
@@ -84,7 +87,7 @@ def _tables(source: Source, forced: Forced, scratch: Path) -> Iterator[tuple[str
         case Sql():
             yield from _by_name("pipeline.sources.sql").tables(source)
         case DuckDb():
-            yield from _by_name("pipeline.sources.sql").duckdb_tables(source)
+            yield from _by_name("pipeline.sources.sql").duckdb_tables(source, scratch)
         case _:
             found = list(places(source, scratch))
             values = _partitions(found)
