@@ -2,7 +2,7 @@
 
 import filecmp
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import digest, sources
 from pipeline.errors import ArtifactError, DataError
 from pipeline.files import put, read_json, scratch_folder, space_for, write_json
+from pipeline.seen import Seen
 from pipeline.sources import Source, logical_type
 
 if TYPE_CHECKING:
@@ -38,11 +39,17 @@ class Snapshot:
 def ingest(source: Source, folder: Path) -> Snapshot:
     """Read a source and freeze its rows as `<digest>.parquet` in the folder, never all of them in memory.
 
-    The same table, read again, is the same file with its first manifest. Nothing is written when the source cannot be
-    read (SourceError) or holds no usable table (DataError).
+    The same table, read again, is the same file with its first manifest; files that are surely unchanged are not read
+    again. Nothing is written when the source cannot be read (SourceError) or holds no usable table (DataError).
     """
+    seen = Seen(source, folder)
+    if known := seen.snapshot():
+        with suppress(ArtifactError):
+            return load_snapshot(folder / f"{known}.parquet")
     with space_for(folder), scratch_folder(folder) as scratch:
-        return _placed(_frozen(source, scratch), folder, sources.origin(source))
+        snapshot = _placed(_frozen(source, scratch), folder, sources.origin(source))
+        seen.remember(snapshot.digest)
+        return snapshot
 
 
 def _placed(part: Path, folder: Path, origin: str) -> Snapshot:
@@ -116,7 +123,7 @@ def _frozen(source: Source, scratch: Path) -> Path:
         return write
 
     try:
-        schema = sources.stream(source, begin)
+        schema = sources.stream(source, scratch, begin)
     finally:
         close()
     if len(segments) == 1 and segments[0].schema.equals(schema):

@@ -15,13 +15,10 @@ from pipeline.errors import DataError
 from pipeline.sources.columns import first_line
 from pipeline.sources.kinds import Csv
 from pipeline.sources.parallel import in_order
-from pipeline.sources.places import Place, opened, places
+from pipeline.sources.places import Place, opened
 
 if TYPE_CHECKING:
     import pyarrow
-
-Forced = Mapping[str, Mapping[str, "pyarrow.DataType"]]
-"""Per file, and with "" for all files, the types that columns are read as whatever their words look like."""
 
 BLOCK = 2**24
 """How many bytes are parsed at a time; more when a record is longer."""
@@ -31,18 +28,11 @@ _ENCODINGS = ("utf-8", "cp1252", "cp1250", "cp1251", "shift_jis", "gb18030", "la
 """What files that are not in the encoding they were said to be in are in, the likely first."""
 
 
-def tables(source: Csv, forced: Forced) -> Iterator[tuple[str, "pyarrow.Table"]]:
-    """Yield the tables of a source's files, with the types that Arrow guesses from each block's words, or forced ones.
+def tables(place: Place, source: Csv, forced: Mapping[str, "pyarrow.DataType"]) -> Iterator["pyarrow.Table"]:
+    """Yield a file's tables, with the types that Arrow guesses from each block's words, or forced ones.
 
-    Raises DataError, naming file and line, when a file is no whole CSV file.
+    Raises DataError, naming file and line, when it is no whole CSV file.
     """
-    for place in places(source.path):
-        types = {**forced.get("", {}), **forced.get(place.name, {})}
-        for table in _tables(place, source, types):
-            yield place.name, table
-
-
-def _tables(place: Place, source: Csv, types: Mapping[str, "pyarrow.DataType"]) -> Iterator["pyarrow.Table"]:
     import pyarrow as pa
 
     with opened(place) as stream:
@@ -52,11 +42,11 @@ def _tables(place: Place, source: Csv, types: Mapping[str, "pyarrow.DataType"]) 
             raise DataError(f"{place.name}: the file is empty")
         _refuse_other_separator(place, source, first)
         try:
-            table = _parsed(first, source, types, None)
+            table = _parsed(first, source, forced, None)
             names = table.column_names
         except (pa.ArrowInvalid, UnicodeDecodeError) as error:
             _locate_defect(place, source, error)
-        rest = in_order(lambda block: _parsed(block, source, types, names), blocks, _THREADS)
+        rest = in_order(lambda block: _parsed(block, source, forced, names), blocks, _THREADS)
         found = chain([table], rest)
         while True:
             try:

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import DataError, SourceError
 from pipeline.sources.columns import first_line
-from pipeline.sources.kinds import Parquet
-from pipeline.sources.places import places
+from pipeline.sources.places import Place
 
 if TYPE_CHECKING:
     import pyarrow
@@ -16,27 +15,25 @@ _BYTES = 2**25
 """What a table yielded has at most, about: a wide one has fewer rows."""
 
 
-def tables(source: Parquet) -> Iterator[tuple[str, "pyarrow.Table"]]:
-    """Yield the tables of a source's files; DataError when one is empty or damaged, SourceError when one is refused."""
+def tables(place: Place) -> Iterator["pyarrow.Table"]:
+    """Yield a file's tables; DataError when it is empty or damaged, SourceError when the system refuses it."""
     import pyarrow as pa
     import pyarrow.parquet
 
-    for place in places(source.path):
-        try:
-            if place.path.stat().st_size == 0:
-                raise DataError(f"{place.name}: the file is empty")
-            with pyarrow.parquet.ParquetFile(place.path) as file:
-                yield place.name, file.schema_arrow.empty_table()
-                for batch in file.iter_batches(batch_size=_rows(file)):
-                    yield place.name, pa.Table.from_batches([batch])
-        except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-            # Arrow reports damaged pages as OSError, which the operating system's own errors are too: those have a
-            # number.
-            if isinstance(error, OSError) and error.errno is not None:
-                raise SourceError(f"{place.name} could not be read: {error.strerror or error}") from error
-            raise DataError(
-                f"{place.name}: not a whole Parquet file; was the copy cut short? ({first_line(error)})"
-            ) from error
+    try:
+        if place.path.stat().st_size == 0:
+            raise DataError(f"{place.name}: the file is empty")
+        with pyarrow.parquet.ParquetFile(place.path) as file:
+            yield file.schema_arrow.empty_table()
+            for batch in file.iter_batches(batch_size=_rows(file)):
+                yield pa.Table.from_batches([batch])
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        # Arrow reports damaged pages as OSError, which the operating system's own errors are too: those have a number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise SourceError(f"{place.name} could not be read: {error.strerror or error}") from error
+        raise DataError(
+            f"{place.name}: not a whole Parquet file; was the copy cut short? ({first_line(error)})"
+        ) from error
 
 
 def _rows(file: "pyarrow.parquet.ParquetFile") -> int:

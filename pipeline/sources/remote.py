@@ -1,0 +1,177 @@
+"""Files at addresses: fetched whole into a local folder first, so that what is read cannot change or end meanwhile.
+
+HTTP goes through httpx, everything else through fsspec. Secrets are named in an address as `${NAME}`, and are taken
+from the environment; those of object storage are where its own tools look for them, such as AWS_ACCESS_KEY_ID.
+"""
+
+import errno
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from pipeline.errors import SourceError
+from pipeline.sources import patience
+from pipeline.sources.columns import first_line
+from pipeline.sources.patience import patiently, unanswered, without
+
+if TYPE_CHECKING:
+    import httpx
+
+Result = TypeVar("Result")
+
+CONNECT_SECONDS = 10.0
+SILENT_SECONDS = 30.0
+"""How long nothing may arrive before a try is given up."""
+_BLOCK = 2**20
+_MAY_HEAL = (408, 425, 429, 500, 502, 503, 504)
+
+
+def addresses(pattern: str) -> list[str]:
+    """Return the addresses that a pattern names, in order, `${NAME}` and all; SourceError when there are none."""
+    protocol = pattern.partition("://")[0]
+    if not re.search(r"[*?\[]", pattern) or protocol in ("http", "https"):
+        return [pattern]
+    if "${" in pattern:
+        raise SourceError(f"{pattern}: a pattern cannot have ${{...}} in it; name the files, or leave it out")
+
+    def listed() -> list[str]:
+        system = _system(protocol)
+        return sorted(system.unstrip_protocol(path) for path in system.glob(pattern))
+
+    if found := patiently(lambda: _told(pattern, (), listed)):
+        return found
+    raise SourceError(f"nothing matches {pattern!r}; check the pattern and the credentials")
+
+
+def fetch(address: str, target: Path) -> None:
+    """Write what is at an address to a file; SourceError, without secrets, when patience is at its end."""
+    url, secrets = _filled(address)
+    get = _get if address.startswith(("http://", "https://")) else _copy
+    patiently(lambda: _told(address, secrets, lambda: get(url, target, secrets)))
+
+
+def mark(address: str, known: str | None) -> str | None:
+    """Return what tells one content at an address from the next, None where nothing does for sure.
+
+    That is a strong ETag; with HTTP the server is asked whether it is still the `known` one. Nothing is tried twice.
+    """
+    url, secrets = _filled(address)
+    tag = _tag if address.startswith(("http://", "https://")) else _object_tag
+    return _told(address, secrets, lambda: tag(url, known, secrets))
+
+
+def _tag(url: str, known: str | None, secrets: list[str]) -> str | None:
+    headers = {"If-None-Match": known} if known else {}
+    with _client(url, secrets) as (client, plain), client.stream("GET", plain, headers=headers) as answer:
+        if answer.status_code == 304:
+            return known
+        tag = str(answer.headers.get("ETag", ""))
+        # A weak one, W/"...", is of contents that mean the same, not of the same bytes.
+        return tag if answer.status_code == 200 and tag.startswith('"') else None
+
+
+def _object_tag(url: str, _known: str | None, _secrets: list[str]) -> str | None:
+    info = _info(_system(url.partition("://")[0]), url)
+    return f"{info['ETag']} {info['size']}" if info.get("ETag") and info.get("size") is not None else None
+
+
+def _filled(address: str) -> tuple[str, list[str]]:
+    """Return an address with the environment's values in it, quoted as addresses need it, and those values."""
+    secrets = []
+
+    def value(match: re.Match[str]) -> str:
+        if (found := os.environ.get(match[1])) is None:
+            raise SourceError(f"{address}: {match[1]} is not set in the environment; set it")
+        secrets.append(found)
+        return quote(found, safe="")
+
+    return re.sub(r"\$\{(\w+)\}", value, address), secrets
+
+
+def _get(url: str, target: Path, secrets: list[str]) -> None:
+    end = time.monotonic() + patience.LIMIT
+    with _client(url, secrets) as (client, plain), client.stream("GET", plain) as answer:
+        status = answer.status_code
+        if status in _MAY_HEAL:
+            raise ConnectionError(f"the server answered {status} {answer.reason_phrase}")
+        if status != 200:
+            raise SourceError(f"the server answered {status} {answer.reason_phrase}")
+        with target.open("wb") as file:
+            for block in answer.iter_bytes(_BLOCK):
+                file.write(block)
+                if time.monotonic() > end:
+                    raise TimeoutError(f"not whole after {patience.LIMIT:.0f} s")
+
+
+@contextmanager
+def _client(url: str, secrets: list[str]) -> Iterator[tuple["httpx.Client", str]]:
+    """Yield a client and the address without user and password, which travel in a header; httpx logs addresses."""
+    import httpx
+
+    class Redacted(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            record.msg, record.args = without(record.getMessage(), secrets), ()
+            return True
+
+    parts = urlsplit(url)
+    plain = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    auth = httpx.URL(url).userinfo and httpx.BasicAuth(httpx.URL(url).username, httpx.URL(url).password)
+    timeout = httpx.Timeout(SILENT_SECONDS, connect=CONNECT_SECONDS)
+    log, redacted = logging.getLogger("httpx"), Redacted()
+    log.addFilter(redacted)
+    try:
+        with httpx.Client(timeout=timeout, follow_redirects=True, auth=auth or None) as client:
+            client.headers["Accept-Encoding"] = "identity"
+            yield client, plain
+    finally:
+        log.removeFilter(redacted)
+
+
+def _copy(url: str, target: Path, _secrets: list[str]) -> None:
+    system = _system(url.partition("://")[0])
+    before = _info(system, url)
+    system.get_file(url, str(target))
+    if _info(system, url) != before or target.stat().st_size != before.get("size", target.stat().st_size):
+        raise ConnectionError("it changed while it was read")
+
+
+def _info(system: Any, url: str) -> dict[str, Any]:
+    system.invalidate_cache()
+    info = system.info(url)
+    return {name: info[name] for name in ("ETag", "size", "LastModified", "mtime") if name in info}
+
+
+def _system(protocol: str) -> Any:
+    import fsspec
+
+    options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
+    if protocol in ("s3", "s3a"):
+        patient = {"connect_timeout": CONNECT_SECONDS, "read_timeout": SILENT_SECONDS, "retries": {"max_attempts": 1}}
+        options["config_kwargs"] = patient
+    try:
+        return fsspec.filesystem(protocol, **options)
+    except (ImportError, ValueError) as error:
+        raise SourceError(f"nothing installed reads {protocol}:// ({first_line(error)})") from None
+
+
+def _told(address: str, secrets: Sequence[str], work: Callable[[], Result]) -> Result:
+    """Return what `work` returns; what goes wrong at an address is a SourceError that names it, without secrets."""
+    try:
+        return work()
+    except SourceError as error:
+        found = SourceError(without(f"{address} could not be read: {error}", secrets))
+    except (FileNotFoundError, PermissionError) as error:
+        found = SourceError(without(f"{address} could not be read: {first_line(error)}", secrets))
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        said = first_line(error) if str(error) else type(error).__name__
+        found = unanswered(f"{address} could not be read: {said}", error, secrets)
+    # Outside of the handlers: a traceback of what was caught could show the secrets.
+    raise found
