@@ -23,7 +23,6 @@ from pipeline.spec import (
         ({"name": "House Prices"}, "name: 'House Prices' cannot name a model; use lower-case letters, digits and _"),
         ({"name": "7days"}, "name: '7days' cannot name a model"),
         ({"keep": 0}, "keep is 0; the newest release is always kept, so give 1 or more"),
-        ({"key": ()}, "key is empty; name the columns that tell one row from another"),
         ({"key": "id"}, r"key is 'id'; give a tuple of column names, such as \('Id',\)"),
         ({"key": ["id"]}, r"key is \['id'\]; give a tuple"),
         ({"key": ("id", "id")}, "key names 'id' twice; name it once"),
