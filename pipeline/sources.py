@@ -1,16 +1,16 @@
 """Where raw rows come from, and how they are read into one table of numbers, texts, booleans and timestamps."""
 
+import codecs
 import csv
 import glob
 import io
-import mmap
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from pipeline.errors import DataError, SourceError, did_you_mean
+from pipeline.errors import DataError, SourceError, SpecError, did_you_mean
 
 if TYPE_CHECKING:
     import pyarrow
@@ -23,14 +23,33 @@ _NO_TYPES: Mapping[str, LogicalType] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Csv:
-    """One CSV file or a glob of them: UTF-8, a header row, `nulls` the words that mean a missing value.
+    """One CSV file or a glob of them, with a header row; `nulls` are the words that mean a missing value.
 
-    `types` declares columns whose type the words alone do not tell, such as postal codes: `{"zip": "text"}`.
+    `types` declares columns whose type the words alone do not tell, such as postal codes: `{"zip": "text"}`. `decimal`
+    is what stands before the fraction of a number; `encoding` is any that Python knows. A file whose name ends in .gz,
+    .bz2, .xz or .zst is decompressed. Raises SpecError when the parts contradict each other.
     """
 
     path: str
     nulls: tuple[str, ...] = ("",)
     types: Mapping[str, LogicalType] = field(default_factory=lambda: _NO_TYPES)
+    separator: str = ","
+    decimal: str = "."
+    encoding: str = "utf-8"
+
+    def __post_init__(self) -> None:
+        for name in ("separator", "decimal"):
+            value = getattr(self, name)
+            if len(value) != 1 or not value.isascii() or value.isalnum() or value in '"\r\n\0':
+                raise SpecError(f"{self.path}: {name} is {value!r}; give one character that is no letter, such as ';'")
+        if self.separator == self.decimal:
+            raise SpecError(f"{self.path}: separator and decimal are both {self.decimal!r}; is the separator ';'?")
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError:
+            raise SpecError(
+                f"{self.path}: {self.encoding!r} is no encoding that Python knows; give one such as 'cp1252'"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -57,6 +76,8 @@ Source = Csv | Parquet | Function
 def at(source: Source, path: str) -> Source:
     """Return the same source read from another place: a Parquet file by its ending, else a CSV file."""
     kind = Parquet if path.lower().endswith((".parquet", ".pq")) else Csv
+    if isinstance(source, kind):
+        return replace(source, path=path)
     return kind(path, nulls=source.nulls, types=source.types)
 
 
@@ -134,7 +155,7 @@ def _read_file(source: Csv | Parquet, path: Path, types: Mapping[str, LogicalTyp
     try:
         if path.stat().st_size == 0:
             raise DataError(f"{path}: the file is empty")
-        return _read_csv(path, source.nulls, types) if isinstance(source, Csv) else _read_parquet(path)
+        return _read_csv(path, source, types) if isinstance(source, Csv) else _read_parquet(path)
     except OSError as error:
         raise SourceError(f"{path} could not be read: {error.strerror or error}") from error
 
@@ -152,21 +173,33 @@ def _read_parquet(path: Path) -> "pyarrow.Table":
         raise DataError(f"{path}: not a whole Parquet file; was the copy cut short? ({_first_line(error)})") from error
 
 
-def _read_csv(path: Path, nulls: tuple[str, ...], types: Mapping[str, LogicalType]) -> "pyarrow.Table":
+_OPENERS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+_SEPARATORS = (",", ";", "\t", "|")
+_ENCODINGS = ("utf-8", "cp1252", "cp1250", "cp1251", "shift_jis", "gb18030", "latin-1")
+"""What files that are not in the encoding they were said to be in are in, the likely first."""
+
+
+def _read_csv(path: Path, source: Csv, types: Mapping[str, LogicalType]) -> "pyarrow.Table":
     import pyarrow as pa
     import pyarrow.csv
 
-    _refuse_nul_bytes(path)
-    _refuse_open_quote(path)
+    text = _decoded(path, source.encoding)
+    content = text.encode()
+    _refuse_nul_bytes(path, content)
+    # Arrow would take all that follows a quote never closed for the end of one long text. A lone quote inside an
+    # unquoted text, such as 5", opens nothing.
+    if content.count(b'"') % 2:
+        _read_strictly(path, text, source)
     try:
         table = pyarrow.csv.read_csv(
-            path,
+            pa.py_buffer(content),
             # A row must fit into a block, and Arrow's own 1 MiB is less than some texts.
             read_options=pyarrow.csv.ReadOptions(block_size=2**24),
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+            parse_options=pyarrow.csv.ParseOptions(delimiter=source.separator, newlines_in_values=True),
             convert_options=pyarrow.csv.ConvertOptions(
-                null_values=list(nulls),
+                null_values=list(source.nulls),
                 strings_can_be_null=True,
+                decimal_point=source.decimal,
                 # Other declared types are cast to once Arrow has guessed: it knows zones and whole numbers then.
                 column_types={name: pa.string() for name, kind in types.items() if kind == "text"},
             ),
@@ -175,51 +208,113 @@ def _read_csv(path: Path, nulls: tuple[str, ...], types: Mapping[str, LogicalTyp
             name for name, kind in zip(table.column_names, table.schema.types, strict=True) if pa.types.is_time(kind)
         ]
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        _locate_defect(path, error)
-    if any(pa.types.is_binary(kind) for kind in table.schema.types):
-        _locate_defect(path, ValueError("a text is not UTF-8"))
+        _locate_defect(path, text, source, error)
+    _refuse_other_separator(path, text, source)
     # A time of day has no logical type of its own; it stays the words that were written.
-    return _read_csv(path, nulls, {**types, **dict.fromkeys(clock, "text")}) if clock else table
+    return _read_csv(path, source, {**types, **dict.fromkeys(clock, "text")}) if clock else table
 
 
-def _refuse_nul_bytes(path: Path) -> None:
-    with (
-        path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-    ):
-        position = content.find(b"\0")
-        if position >= 0:
-            line = content[:position].count(b"\n") + 1
-            raise DataError(f"{path}, line {line}: a NUL byte; the file is damaged or is not CSV")
+def _bytes(path: Path) -> bytes:
+    """Return what a file holds, decompressed as the ending of its name says."""
+    import lzma
+
+    import pyarrow as pa
+
+    how = path.suffix.lower()
+    if how not in (*_OPENERS, ".xz"):
+        return path.read_bytes()
+    try:
+        if how == ".xz":
+            return lzma.decompress(path.read_bytes())
+        with pa.CompressedInputStream(pa.OSFile(str(path)), _OPENERS[how]) as stream:
+            return bytes(stream.read())
+    except (lzma.LZMAError, OSError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise DataError(
+            f"{path}: not a whole {how[1:]} file; was the copy cut short? ({_first_line(error)})"
+        ) from error
 
 
-def _refuse_open_quote(path: Path) -> None:
-    """Raise DataError when a quote is never closed: Arrow would take all that follows for the end of one long text."""
-    with path.open("rb") as file:
-        quotes = sum(block.count(b'"') for block in iter(lambda: file.read(2**20), b""))
-    if quotes % 2:
-        # A lone quote inside an unquoted text, such as 5", opens nothing.
-        _read_strictly(path)
+def _decoded(path: Path, encoding: str) -> str:
+    """Return a file's text without a byte order mark; DataError names the line, the byte and what it may be instead."""
+    content = _bytes(path)
+    if not content:
+        raise DataError(f"{path}: the file is empty")
+    try:
+        return content.decode(encoding).removeprefix("\ufeff")
+    except UnicodeDecodeError as broken:
+        line = content.count(b"\n", 0, broken.start) + 1
+        raise DataError(
+            f"{path}, line {line}: byte 0x{content[broken.start]:02X} is not {_named(encoding)}; "
+            f"{_other_encodings(content, broken.start, encoding)}, or write the file again as UTF-8"
+        ) from broken
 
 
-def _locate_defect(path: Path, error: Exception) -> NoReturn:
+def _named(encoding: str) -> str:
+    return "UTF-8" if codecs.lookup(encoding).name in ("utf-8", "utf-8-sig") else encoding
+
+
+def _other_encodings(content: bytes, position: int, encoding: str) -> str:
+    """Say what the text around a byte would read as in other encodings, those with a byte order mark first."""
+    for mark, name in {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16", codecs.BOM_UTF8: "utf-8"}.items():
+        if content.startswith(mark):
+            return f"the file begins as {name} does: give encoding={name!r}"
+    # A word, since a line may hold a person.
+    start = max(content.rfind(end, 0, position) for end in b" ,;|\t\n\"'") + 1
+    word = content[start : position + 12].split(b"\n")[0].split(b",")[0].split(b";")[0]
+    readings: dict[str, str] = {}
+    for name in _ENCODINGS:
+        try:
+            text = word.decode(name)
+        except UnicodeDecodeError:
+            continue
+        if codecs.lookup(name) != codecs.lookup(encoding) and text.isprintable() and text not in readings.values():
+            readings[name] = text
+    if not readings:
+        return "give its encoding, such as encoding='cp1252'"
+    shown = ", ".join(f"{text!r} in {name}" for name, text in [*readings.items()][:3])
+    return f"it reads {shown}: give that as encoding="
+
+
+def _refuse_nul_bytes(path: Path, content: bytes) -> None:
+    position = content.find(b"\0")
+    if position >= 0:
+        line = content.count(b"\n", 0, position) + 1
+        raise DataError(
+            f"{path}, line {line}: a NUL byte; the file is damaged or is not CSV, or is UTF-16: encoding='utf-16'"
+        )
+
+
+def _refuse_other_separator(path: Path, text: str, source: Csv) -> None:
+    """Raise DataError when the header is one column, and header and first row are several by another separator."""
+    lines = [line for line in text[: 2**16].splitlines() if line][:2]
+    header = next(csv.reader(lines, delimiter=source.separator))
+    if len(header) == 1 and (other := _other_separator(lines, source)):
+        raise DataError(
+            f"{path}: one column {header[0]!r:.80} with separator {source.separator!r}; by {other!r} there are "
+            f"{lines[0].count(other) + 1}: give separator={other!r}"
+        )
+
+
+def _other_separator(lines: Sequence[str], source: Csv) -> str | None:
+    """Return the separator, if there is one, that cuts a header and a first row into the same number of fields."""
+    for other in _SEPARATORS:
+        cut = [len(row) for row in csv.reader(lines, delimiter=other)]
+        if other != source.separator and min(cut) > 1 and len(set(cut)) == 1:
+            return other
+    return None
+
+
+def _locate_defect(path: Path, text: str, source: Csv, error: Exception) -> NoReturn:
     """Find the line that made Arrow refuse a CSV file, and raise DataError naming it."""
-    _read_strictly(path, error)
+    _read_strictly(path, text, source, error)
     raise DataError(f"{path}: {_first_line(error)}") from error
 
 
-def _read_strictly(path: Path, cause: Exception | None = None) -> None:
-    """Raise DataError naming the first line with broken bytes, another number of fields, or a quote out of place."""
-    content = path.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as broken:
-        line = content[: broken.start].count(b"\n") + 1
-        byte = content[broken.start]
-        raise DataError(f"{path}, line {line}: byte 0x{byte:02X} is not UTF-8; write the file again as UTF-8") from (
-            cause or broken
-        )
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+def _read_strictly(path: Path, text: str, source: Csv, cause: Exception | None = None) -> None:
+    """Raise DataError naming the first line with another number of fields, or a quote out of place."""
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=source.separator)
     header: list[str] = []
     line = 1
     limit = csv.field_size_limit(len(text) + 1)
@@ -227,6 +322,8 @@ def _read_strictly(path: Path, cause: Exception | None = None) -> None:
         for row in rows:
             header = header or row
             if row and len(row) != len(header):
+                if len(header) == 1:
+                    _refuse_other_separator(path, text, source)
                 fields = "field" if len(row) == 1 else "fields"
                 raise DataError(
                     f"{path}, line {line}: {len(row)} {fields} where the header has {len(header)}; "

@@ -1,3 +1,4 @@
+import lzma
 from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -8,7 +9,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from pipeline.errors import DataError, SourceError
+from pipeline.errors import DataError, SourceError, SpecError
 from pipeline.snapshot import ingest
 from pipeline.sources import Csv, Function, Parquet, at, origin, read
 
@@ -76,15 +77,85 @@ def test_what_is_not_there_is_a_source_error(name, tmp_path):
         (b"a,a\n1,2\n", r"x\.csv: two columns are named 'a'; rename one"),
         (b",a\n1,2\n", r"x\.csv: column 1 has no name; if it is an index, write the table without it"),
         (b"a, \n1,2\n", r"x\.csv: column 2 has no name"),
-        (b"a,b\n1,x\n2,\xe9t\xe9\n", r"x\.csv, line 3: byte 0xE9 is not UTF-8; write the file again as UTF-8"),
+        (
+            b"a,b\n1,x\n2,\xe9t\xe9\n",
+            r"x\.csv, line 3: byte 0xE9 is not UTF-8; it reads 'été' in cp1252, .*: give that as",
+        ),
         (b"a,\xe9\n1,x\n", r"x\.csv, line 1: byte 0xE9 is not UTF-8"),
-        (b"a,b\n1,x\n2,y\0\n", r"x\.csv, line 3: a NUL byte; the file is damaged or is not CSV"),
+        (b"a,b\n1,x\n2,y\0\n", r"x\.csv, line 3: a NUL byte; the file is damaged or is not CSV, or is UTF-16"),
         (b'a,b\n1,x\n"2,y\n3,z\n', r"x\.csv, line 3: .*is a quote left open\?"),
+        (b"a;b\n1;2\n", r"x\.csv: one column 'a;b' with separator ','; by ';' there are 2: give separator=';'"),
+        (b"a;b\n1,5;2\n", r"x\.csv: one column 'a;b' with separator ','; by ';' there are 2: give separator=';'"),
+        ("a,b\n1,x\n".encode("utf-16"), r"x\.csv, line 1: byte 0xFF .* begins as utf-16 does: give encoding='utf-16'"),
+        ("a,b\n1,x\n".encode("utf-16-le"), r"x\.csv, line 1: a NUL byte; .*or is UTF-16"),
     ],
 )
 def test_a_file_that_is_no_whole_table_is_refused_naming_file_and_line_or_column(content, sentence, reads):
     with pytest.raises(DataError, match=sentence):
         reads(content)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-8-sig", "UTF-16-LE", "iso8859-15"])
+def test_a_file_in_another_encoding_is_read_as_it_was_meant(encoding, reads):
+    table = reads("año;straße\n1;Köln\n2;\n".encode(encoding), separator=";", encoding=encoding)
+    assert table.to_pydict() == {"año": [1, 2], "straße": ["Köln", None]}
+
+
+def test_a_byte_that_the_encoding_does_not_have_is_named_with_its_line(reads):
+    with pytest.raises(DataError, match=r"x\.csv, line 2: byte 0x81 is not cp1252; it reads .* in "):
+        reads(b"a,b\n1,x\x81y\n", encoding="cp1252")
+
+
+def test_numbers_with_a_decimal_comma_are_numbers_and_texts_keep_theirs(reads):
+    table = reads("a;b;c\n1,5;x,y;1\n-2,25;1.5;2\n", separator=";", decimal=",")
+    assert table.to_pydict() == {"a": [1.5, -2.25], "b": ["x,y", "1.5"], "c": [1, 2]}
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|", " "])
+def test_a_quoted_separator_is_a_part_of_the_text(separator, reads):
+    table = reads(f'a{separator}b\n1{separator}"x{separator}y"\n', separator=separator)
+    assert table.to_pydict() == {"a": [1], "b": [f"x{separator}y"]}
+
+
+def test_one_column_whose_name_has_a_semicolon_is_one_column(reads):
+    assert reads("net; gross\n1\n2\n").to_pydict() == {"net; gross": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"decimal": ","}, r"separator and decimal are both ','; is the separator ';'\?"),
+        ({"separator": "::"}, "separator is '::'; give one character"),
+        ({"separator": "x"}, "separator is 'x'; give one character that is no letter"),
+        ({"decimal": ""}, "decimal is ''; give one character"),
+        ({"encoding": "utf8000"}, "'utf8000' is no encoding that Python knows; give one such as 'cp1252'"),
+    ],
+)
+def test_a_dialect_that_cannot_be_is_refused_when_it_is_written(options, sentence):
+    with pytest.raises(SpecError, match=sentence):
+        Csv("x.csv", **options)
+
+
+def compressed(content, ending):
+    buffer = pa.BufferOutputStream()
+    if ending == "xz":
+        return lzma.compress(content)
+    with pa.CompressedOutputStream(buffer, {"gz": "gzip", "zst": "zstd", "bz2": "bz2"}[ending]) as stream:
+        stream.write(content)
+    return buffer.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize("ending", ["gz", "zst", "bz2", "xz"])
+def test_a_compressed_file_is_read_by_its_ending_and_refused_when_it_was_cut_short(ending, tmp_path):
+    rows = "".join(f"{number},{number * 7919 % 1000}\n" for number in range(5_000))
+    content = compressed(f"a,b\n{rows}".encode(), ending)
+    path = tmp_path / f"x.csv.{ending}"
+    path.write_bytes(content)
+    assert read(Csv(str(path)))["b"][4_999].as_py() == 4_999 * 7919 % 1000
+    for damaged in (content[: len(content) // 2], content[:-3], b"a,b\n1,2\n"):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=rf"x\.csv\.{ending}: not a whole {ending} file; was the copy cut short\?"):
+            read(Csv(str(path)))
 
 
 @pytest.mark.parametrize("content", [b'a,b\n1,x\n2,"y\n3,z\n', b'a,b\n1,x\n2,"y'])
@@ -303,3 +374,5 @@ def test_the_same_source_elsewhere_is_read_by_the_ending_of_its_name():
     assert at(source, "x.csv") == Csv("x.csv", nulls=("NA",), types={"zip": "text"})
     assert at(source, "X.PARQUET") == Parquet("X.PARQUET", nulls=("NA",), types={"zip": "text"})
     assert at(source, "x.parquet") == Parquet("x.parquet", nulls=("NA",), types={"zip": "text"})
+    ours = Csv("a.csv", separator=";", decimal=",", encoding="cp1252")
+    assert at(ours, "b.csv.gz") == Csv("b.csv.gz", separator=";", decimal=",", encoding="cp1252")
