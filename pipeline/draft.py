@@ -5,7 +5,7 @@ from datetime import timedelta
 from math import floor, log10
 from pathlib import Path
 
-from pipeline.layout import block, comment, imports, literal, names
+from pipeline.layout import Call, block, comment, imports, literal, names
 from pipeline.numbers import number
 from pipeline.profile import Column, Profile, Role
 from pipeline.sources import Csv
@@ -35,6 +35,7 @@ def spec_source(profile: Profile, name: str, path: str) -> str:
     groups = {title: members for title, members in groups.items() if members}
     body = [
         *_groups(profile, groups),
+        *_parser(groups),
         *_for_lines(profile, groups),
         "",
         "",
@@ -116,7 +117,7 @@ def _target_type(profile: Profile) -> str:
     return {"regression": "continuous"}.get(profile.kind, profile.kind)
 
 
-def _parts(profile: Profile, dates: Sequence[str]) -> list[str]:
+def _parts(profile: Profile, dates: Sequence[str]) -> str:
     """Return the parts of dates that tell rows apart: those that come back within the time that the table covers."""
     columns = [column for column in profile.features if column.name in dates]
     spans = [column.last - column.first for column in columns if column.first and column.last]
@@ -124,114 +125,108 @@ def _parts(profile: Profile, dates: Sequence[str]) -> list[str]:
     parts = ["year"] if span > timedelta(days=730) else []
     parts += ["month"] if span > timedelta(days=365) else []
     parts += ["day_of_week"]
-    return parts + (["hour"] if any(column.clock for column in columns) else [])
+    return literal(parts + (["hour"] if any(column.clock for column in columns) else []))
 
 
-def _dates(profile: Profile, groups: dict[str, tuple[str, ...]], wrapped: str) -> list[str]:
-    """Return the column transformer's lines for dates; `wrapped` has the place of the step that makes their parts."""
-    lines = []
+def _dates(profile: Profile, groups: dict[str, tuple[str, ...]], then: str = "") -> list[str | Call]:
+    """Return the column transformer's items for dates: their parts, and `then` what is made of these."""
+    items: list[str | Call] = []
+
+    def add(members: Sequence[str], columns: str, before: list[str]) -> None:
+        wanted = f"features_to_extract={_parts(profile, members)}"
+        parts = Call("DatetimeFeatures(", [wanted, 'missing_values="ignore"'])
+        steps: list[str | Call] = [*before, parts, *([then] if then else [])]
+        made: str | Call = parts if len(steps) == 1 else Call("make_pipeline(", steps)
+        items.append(Call("(", [made, columns]))
+
     if "DATES" in groups:
-        parts = literal(_parts(profile, groups["DATES"]))
-        lines += _step(
-            wrapped.format(f'DatetimeFeatures(features_to_extract={parts}, missing_values="ignore")'), "[*DATES]"
-        )
+        add(groups["DATES"], "[*DATES]", [])
     by_form: dict[str, list[str]] = {}
     for column in profile.features:
         if column.role == "written date":
             by_form.setdefault(column.form, []).append(column.name)
     for form, members in by_form.items():
-        few = "[*WRITTEN]" if len(by_form) == 1 else literal(members)
-        arguments = [few, literal(_parts(profile, members)), 'missing_values="ignore"', f"format={literal(form)}"]
-        lines += _step(wrapped.format(f"DatetimeFeatures({', '.join(arguments)})"), few)
-    return lines
+        columns = "[*WRITTEN]" if len(by_form) == 1 else literal(members)
+        add(members, columns, [f'FunctionTransformer(parsed, kw_args={{"format": {literal(form)}}})'])
+    return items
 
 
-def _step(step: str, columns: str) -> list[str]:
-    """Return one item of a column transformer, its inner calls on lines of their own where it is too long."""
-    one = f"        ({step}, {columns}),"
-    if len(one) <= 120:
-        return [one]
-    inner = f"            {step},"
-    if len(inner) > 120 and step.startswith("make_pipeline("):
-        head, _, rest = step.removesuffix(")").removeprefix("make_pipeline(").rpartition("), ")
-        inner = "\n".join(
-            ["            make_pipeline(", f"                {head}),", f"                {rest},", "            ),"]
-        )
-    return ["        (", *inner.split("\n"), f"            {columns},", "        ),"]
+def _parser(groups: dict[str, tuple[str, ...]]) -> list[str]:
+    if "WRITTEN" not in groups:
+        return []
+    return [
+        "def parsed(frame: pd.DataFrame, format: str) -> pd.DataFrame:",
+        '    """Return dates that were written as words; what is none is missing."""',
+        '    return frame.apply(pd.to_datetime, format=format, errors="coerce")',
+        "",
+        "",
+    ]
 
 
 def _for_lines(profile: Profile, groups: dict[str, tuple[str, ...]]) -> list[str]:
-    steps: list[str] = []
+    items: list[str | Call] = []
     for title, scaler in (("NUMBERS", "StandardScaler()"), ("SKEWED", "PowerTransformer()")):
         if title in groups:
             flag = ", add_indicator=True" if _nullable(profile, groups[title]) else ""
-            steps += _step(f'make_pipeline(SimpleImputer(strategy="median"{flag}), {scaler})', f"[*{title}]")
+            items.append(_piped(f'SimpleImputer(strategy="median"{flag})', scaler, columns=f"[*{title}]"))
     if "PLACE" in groups:
-        # Of squares and products the distance to any place is made.
-        steps += ["        # The squared distance to any one place is a sum of these and their squares."]
-        square = (
-            'make_pipeline(SimpleImputer(strategy="median"), StandardScaler(), PolynomialFeatures(include_bias=False))'
-        )
-        steps += _step(square, "[*PLACE]")
+        items.append("# The squared distance to any one place is a sum of these and their squares.")
+        square = ('SimpleImputer(strategy="median")', "StandardScaler()", "PolynomialFeatures(include_bias=False)")
+        items.append(_piped(*square, columns="[*PLACE]"))
     if "CATEGORIES" in groups:
-        steps += ["        # Rare and never-seen words share one column."]
-        steps += _step(_one_hot(profile), "[*CATEGORIES]")
+        least = max(5, min(100, profile.rows // 200))
+        rare = [f"min_frequency={least}", 'handle_unknown="infrequent_if_exist"', "sparse_output=False"]
+        items.append("# Rare and never-seen values share one column.")
+        items.append(Call("(", [Call("OneHotEncoder(", rare), "[*CATEGORIES]"]))
     if "MANY" in groups:
-        encoder = f'make_pipeline(TargetEncoder(target_type="{_target_type(profile)}"), StandardScaler())'
-        steps += _step(encoder, "[*MANY]")
-    steps += _dates(profile, groups, 'make_pipeline({}, OneHotEncoder(handle_unknown="ignore", sparse_output=False))')
-    for text in groups.get("TEXTS", ()):
-        steps += _step("TfidfVectorizer(min_df=3, max_features=5_000)", literal(text))
-    return [
-        *_definition(groups, "for_lines"),
-        '    """Return the steps, not yet fitted, for a model that adds up: all filled, all on one scale."""',
-        *_returned(groups, steps),
-    ]
+        items.append(
+            _piped(f'TargetEncoder(target_type="{_target_type(profile)}")', "StandardScaler()", columns="[*MANY]")
+        )
+    items += _dates(profile, groups, then='OneHotEncoder(handle_unknown="ignore", sparse_output=False)')
+    items += [f"(TfidfVectorizer(min_df=3, max_features=5_000), {literal(text)})" for text in groups.get("TEXTS", ())]
+    what = "for a model that adds up: all filled, all on one scale"
+    return _function("for_lines", what, groups, items)
 
 
-def _one_hot(profile: Profile) -> str:
-    least = max(5, min(100, profile.rows // 200))
-    return f'OneHotEncoder(min_frequency={least}, handle_unknown="infrequent_if_exist", sparse_output=False)'
+def _piped(*steps: str, columns: str) -> Call:
+    return Call("(", [Call("make_pipeline(", steps), columns])
 
 
 def _for_trees(profile: Profile, groups: dict[str, tuple[str, ...]]) -> list[str]:
-    steps: list[str] = []
+    items: list[str | Call] = []
     as_they_are = [f"*{title}" for title in ("NUMBERS", "SKEWED", "PLACE") if title in groups]
     if as_they_are:
-        steps += [f'        ("passthrough", [{", ".join(as_they_are)}]),']
+        items.append(f'("passthrough", [{", ".join(as_they_are)}])')
     if "CATEGORIES" in groups:
-        encoder = 'OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan)'
-        steps += _step(encoder, "[*CATEGORIES]")
+        items.append('(OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan), [*CATEGORIES])')
     if "MANY" in groups:
-        steps += _step(f'TargetEncoder(target_type="{_target_type(profile)}")', "[*MANY]")
-    steps += _dates(profile, groups, "{}")
+        items.append(f'(TargetEncoder(target_type="{_target_type(profile)}"), [*MANY])')
+    items += _dates(profile, groups)
     for text in groups.get("TEXTS", ()):
-        steps += _step("make_pipeline(TfidfVectorizer(min_df=3), TruncatedSVD(30))", literal(text))
-    return [
-        *_definition(groups, "for_trees"),
-        '    """Return the steps, not yet fitted, for trees, which need no scale and take missing numbers."""',
-        *_returned(groups, steps),
-    ]
+        items.append(_piped("TfidfVectorizer(min_df=3)", "TruncatedSVD(30)", columns=literal(text)))
+    return _function("for_trees", "for trees, which need no scale and take missing numbers", groups, items)
 
 
-def _definition(groups: dict[str, tuple[str, ...]], name: str) -> list[str]:
-    return [f"def {name}() -> {'Pipeline' if 'TEXTS' in groups else 'ColumnTransformer'}:"]
-
-
-def _returned(groups: dict[str, tuple[str, ...]], steps: list[str]) -> list[str]:
-    if "TEXTS" not in groups:
-        return ["    return make_column_transformer(", *steps, "    )"]
-    imputer = '        CategoricalImputer(fill_value="", variables=[*TEXTS], ignore_format=True),'
-    inner = [f"    {step}" for step in steps]
-    return ["    return make_pipeline(", imputer, "        make_column_transformer(", *inner, "        ),", "    )"]
+def _function(name: str, what: str, groups: dict[str, tuple[str, ...]], items: Sequence[str | Call]) -> list[str]:
+    """Return a function that makes a column transformer; a null among free texts is filled before."""
+    kind, indent = ("Pipeline", 8) if "TEXTS" in groups else ("ColumnTransformer", 4)
+    lines = [f"def {name}() -> {kind}:", f'    """Return the steps, not yet fitted, {what}."""']
+    if indent == 8:
+        lines += ["    return make_pipeline("]
+        lines += ['        CategoricalImputer(fill_value="", variables=[*TEXTS], ignore_format=True),']
+    lines += [" " * indent + ("make_column_transformer(" if indent == 8 else "return make_column_transformer(")]
+    for item in items:
+        remark = isinstance(item, str) and item.startswith("#")
+        lines += block(item, indent + 4, comma="" if remark else ",")
+    return [*lines, *(["        ),"] if indent == 8 else []), "    )"]
 
 
 def _candidates(profile: Profile) -> list[str]:
     regression = profile.kind == "regression"
-    rate = "max_iter=300, learning_rate=0.05" if profile.rows > 1_000 else "max_iter=150, learning_rate=0.06"
+    rate = ["max_iter=300", "learning_rate=0.05"] if profile.rows > 1_000 else ["max_iter=150", "learning_rate=0.06"]
     leaves = 31 if profile.rows > 50_000 else 15 if profile.rows > 1_000 else 8
     kind = "Regressor" if regression else "Classifier"
-    trees = f"HistGradientBoosting{kind}({rate}, max_leaf_nodes={leaves}, random_state=0)"
+    trees = Call(f"HistGradientBoosting{kind}(", [*rate, f"max_leaf_nodes={leaves}", "random_state=0"])
     if regression:
         texts = profile.named("text")
         linear, model = ("ridge", "Ridge(alpha=3.0)" if texts else "RidgeCV(alphas=np.logspace(-1, 3, 9))")
@@ -246,8 +241,8 @@ def _candidates(profile: Profile) -> list[str]:
             "",
             "",
         ]
-    lines += block(f"{linear} = make_pipeline(", ["for_lines()", model], ")")
-    lines += block("boosting = make_pipeline(", ["for_trees()", trees], ")")
+    lines += block(Call(f"{linear} = make_pipeline(", ["for_lines()", model]))
+    lines += block(Call("boosting = make_pipeline(", ["for_trees()", trees]))
     if profile.rows <= BLENDED:
         soft = "" if regression else ', voting="soft"'
         lines += [f'blend = Voting{kind}([("{linear}", {linear}), ("boosting", boosting)]{soft})']
@@ -299,8 +294,7 @@ def _source(profile: Profile, path: str) -> list[str]:
         for name, usual in (("separator", ","), ("decimal", "."), ("encoding", "utf-8")):
             if getattr(source, name) != usual:
                 options.append(f"{name}={literal(getattr(source, name))}")
-    lines = block(f"source={type(source).__name__}(", [literal(path), *options], ")", indent=4)
-    return [*lines[:-1], lines[-1] + ","]
+    return block(Call(f"source={type(source).__name__}(", [literal(path), *options]), indent=4, comma=",")
 
 
 def _gate(profile: Profile) -> tuple[str, str, str]:
@@ -348,6 +342,7 @@ _WHERE = {
     "RidgeCV": "sklearn.linear_model",
     "Pipeline": "sklearn.pipeline",
     "make_pipeline": "sklearn.pipeline",
+    "FunctionTransformer": "sklearn.preprocessing",
     "OneHotEncoder": "sklearn.preprocessing",
     "OrdinalEncoder": "sklearn.preprocessing",
     "PolynomialFeatures": "sklearn.preprocessing",
@@ -372,4 +367,5 @@ def _imports(body: Sequence[str]) -> list[str]:
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     theirs = [(module, name) for name, module in _WHERE.items() if name in used and not module.startswith("pipeline.")]
     ours = [(module, name) for name, module in _WHERE.items() if name in used and module.startswith("pipeline.")]
-    return [*(["import numpy as np"] if "np" in used else []), *imports(theirs), "", *imports(ours)]
+    short = [f"import {module} as {name}" for module, name in (("numpy", "np"), ("pandas", "pd")) if name in used]
+    return [*short, *imports(theirs), "", *imports(ours)]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -22,7 +23,9 @@ def literal(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return repr(value)
     if isinstance(value, int | float):
-        return f"{int(value):_}" if float(value).is_integer() and abs(value) < 1e15 else repr(value)
+        if not float(value).is_integer() or abs(value) >= 1e15:
+            return repr(value)
+        return f"{int(value):_}" if abs(value) >= 10_000 else str(int(value))
     if isinstance(value, datetime):
         return f"datetime({value.year}, {value.month}, {value.day})"
     if isinstance(value, tuple):
@@ -30,22 +33,35 @@ def literal(value: Any) -> str:
     return "[" + ", ".join(map(literal, value)) + "]"
 
 
-def block(start: str, items: Sequence[str], end: str, indent: int = 0) -> list[str]:
-    """Return `start`, items with commas between them, and `end`: on one line, else in three, else an item a line.
+@dataclass(frozen=True)
+class Call:
+    """What is written `start`, items with commas between them, `end`; items may be calls again."""
 
-    >>> print(*block("f(", ["x" * 60, "y" * 60], ")"), sep="\\n")  # doctest: +ELLIPSIS
+    start: str
+    items: Sequence["str | Call"]
+    end: str = ")"
+
+    def __str__(self) -> str:
+        return f"{self.start}{', '.join(map(str, self.items))}{self.end}"
+
+
+def block(node: str | Call, indent: int = 0, comma: str = "") -> list[str]:
+    """Return a call on one line, else in three, else an item a line, as far inwards as it must be.
+
+    >>> print(*block(Call("f(", ["x" * 9, "y" * 9]), 4, ","), *block(Call("f(", ["x" * 60, "y" * 60])), sep="\\n")
+    ... # doctest: +ELLIPSIS
+        f(xxxxxxxxx, yyyyyyyyy),
     f(
         xxx...xxx, yyy...yyy
     )
     """
-    blank, inner = " " * indent, " " * (indent + 4)
-    one = f"{blank}{start}{', '.join(items)}{end}"
-    if len(one) <= WIDTH and "\n" not in one:
+    blank = " " * indent
+    one = f"{blank}{node}{comma}"
+    if isinstance(node, str) or len(one) <= WIDTH:
         return [one]
-    body = f"{inner}{', '.join(items)}"
-    if len(body) <= WIDTH and "\n" not in body:
-        return [f"{blank}{start}", body, f"{blank}{end}"]
-    return [f"{blank}{start}", *(f"{inner}{item}," for item in items), f"{blank}{end}"]
+    body = f"{blank}    {', '.join(map(str, node.items))}"
+    inner = [body] if len(body) <= WIDTH else [line for item in node.items for line in block(item, indent + 4, ",")]
+    return [f"{blank}{node.start}", *inner, f"{blank}{node.end}{comma}"]
 
 
 def names(title: str, values: Sequence[Any], indent: int = 0, brackets: str = "()", end: str = "") -> list[str]:
@@ -117,5 +133,7 @@ def imports(found: Iterable[tuple[str, str]]) -> list[str]:
     lines: list[str] = []
     for module, members in sorted(by_module.items()):
         ordered = sorted(members, key=lambda name: (name[0].islower(), name))
-        lines += block(f"from {module} import ", ordered, "")
+        one = f"from {module} import {', '.join(ordered)}"
+        wrapped = [f"from {module} import (", *(f"    {name}," for name in ordered), ")"]
+        lines += [one] if len(one) <= WIDTH else wrapped
     return lines

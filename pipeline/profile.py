@@ -116,7 +116,11 @@ def profile(table: "pyarrow.Table", source: Csv | Parquet, target: str, ask: Ask
     places = np.unique(np.linspace(0, len(table) - 1, min(len(table), SAMPLE)).astype(np.int64))
     sample = table if len(places) == len(table) else table.take(places)
     decimal = source.decimal if isinstance(source, Csv) else "."
-    found = {name: _column(name, table.column(name), sample.column(name), decimal) for name in table.column_names}
+    found = {
+        # Codes of digits that were declared to be texts are no numbers written as words.
+        name: _column(name, table.column(name), sample.column(name), None if name in source.types else decimal)
+        for name in table.column_names
+    }
     wanted = found.pop(target)
     kind, positive, log = _task(wanted, table.column(target), source, ask, notes)
     columns = _coded(_placed([*found.values()]))
@@ -166,7 +170,7 @@ def _target_name(table: "pyarrow.Table", source: Csv | Parquet, target: str, not
 # One column.
 
 
-def _column(name: str, column: "pyarrow.ChunkedArray", sample: "pyarrow.ChunkedArray", decimal: str) -> Column:
+def _column(name: str, column: "pyarrow.ChunkedArray", sample: "pyarrow.ChunkedArray", decimal: str | None) -> Column:
     import pyarrow.compute as pc
 
     nulls = column.null_count / len(column)
@@ -242,7 +246,7 @@ def _text(
     sample: "pyarrow.ChunkedArray",
     nulls: float,
     distinct: int,
-    decimal: str,
+    decimal: str | None,
 ) -> Column:
     some = sample.slice(0, 20_000).unique().to_pylist()[:1_000]
     if forms := _date_forms(some):
@@ -252,9 +256,9 @@ def _text(
     found = Column(name=name, role="many", nulls=nulls, distinct=distinct, values=values, least=least)
     if distinct <= FEW:
         return replace(found, role="category")
-    numbers = [word for word in some if is_number(re.sub(r"[\s$€£%,']", "", word), decimal)]
+    numbers = [word for word in some if decimal and is_number(re.sub(r"[\s$€£%,']", "", word), decimal)]
     if len(numbers) > len(some) * 0.9:
-        why = f"holds numbers that are written as words, such as {numbers[0]!r}; write them as plain numbers to use it"
+        why = f"holds numbers that are written as words, such as {numbers[0]!r}: write them as plain numbers to use it"
         return replace(found, role="identifier", why=why)
     if sum(len(word.split()) >= 4 for word in some) > len(some) / 2:
         return replace(found, role="text")
