@@ -4,7 +4,7 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +26,56 @@ Model = Annotated[str, typer.Argument(help="A model of this project: a module of
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
 Why = Annotated[str, typer.Option("--why", help="The reason, for the ledger.")]
 Data = Annotated[str | None, typer.Option("--data", help="A CSV or Parquet file, or a glob, to read instead.")]
+
+
+@app.command()
+def init(
+    data: Annotated[str, typer.Argument(help="A CSV or Parquet file, or a glob.")],
+    target: Annotated[str, typer.Option(help="The column to predict.")],
+    name: Annotated[str, typer.Option(help="What the model is to be called.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing; take the likely answers.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the two files when they are there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read a table and write a first spec and a first suite for it: two files to look at, edit and run."""
+    from flows import screen
+    from flows.init import begin
+    from pipeline.settings import CHECKOUT
+
+    with _errors(as_json):
+        terminal = sys.stdin.isatty() and not as_json
+        try:
+            found = begin(CHECKOUT, data, target, name, force, screen.ask if terminal and not yes else _likely)
+        except SpecError as error:
+            raise typer.BadParameter(str(error)) from error
+        if as_json:
+            _print_json(found)
+        else:
+            screen.show_begun(found, unasked=not terminal and not yes)
+
+
+def _likely(_question: str, choices: Sequence[str]) -> str:
+    return choices[0]
+
+
+@app.command()
+def show(model: Model, as_json: AsJson = False) -> None:
+    """Show what a model's spec comes to: source, columns, candidates, gate, limits, the size of its suite."""
+    from flows import screen
+
+    with _errors(as_json):
+        _known(model)
+        from bentos import releases
+        from flows.spec import resolved
+        from pipeline.spec import load_spec
+
+        with _stdout_for_results():
+            last = releases.last_run(_ledger(), model)
+            found = resolved(load_spec(model), last.digests.get("snapshot") if last else None, settings())
+        if as_json:
+            _print_json(found)
+        else:
+            screen.show_spec(found)
 
 
 @app.command()

@@ -84,6 +84,89 @@ def _metrics_table(metrics: Mapping[str, Any]) -> Table:
     return table
 
 
+def ask(question: str, choices: Sequence[str]) -> str:
+    """Ask a person; an empty answer is the first choice."""
+    import typer
+    from click import Choice
+
+    console = Console(stderr=True, highlight=False)
+    console.print(escape(question))
+    return str(typer.prompt("  ", type=Choice(list(choices)), default=choices[0], err=True))
+
+
+def show_begun(found: Mapping[str, Any], unasked: bool) -> None:
+    """Print what `init` found in a table, what it decided, and which files it wrote."""
+    console = Console(highlight=False)
+    features = ", ".join(f"{len(names)} {_ROLES.get(role, role)}" for role, names in found["features"].items())
+    console.print(f"[bold]{found['model']}[/]: {found['task']} of {escape(found['target'])}, {found['rows']:,} rows")
+    console.print(f"  features  {features}", soft_wrap=True)
+    for name, why in found["left_out"].items():
+        console.print(f"  left out  {escape(name)}: {escape(why)}", soft_wrap=True)
+    for said in found["decided"]:
+        console.print(f"  decided   {escape(said)}", soft_wrap=True)
+    if unasked:
+        console.print("  nobody was asked, since this is no terminal", style="dim")
+    for file in found["files"]:
+        console.print(f"  [green]wrote[/]     {file}", soft_wrap=True)
+    console.print(f"next: look at both files, then [bold]evergreen run {found['model']}[/]")
+
+
+_ROLES = {
+    "number": "numbers",
+    "skewed": "skewed numbers",
+    "place": "latitudes and longitudes",
+    "boolean": "booleans",
+    "category": "categories",
+    "many": "categories with many values",
+    "text": "free texts",
+    "date": "dates",
+    "written date": "dates written as words",
+}
+
+
+def show_spec(found: Mapping[str, Any]) -> None:
+    """Print what a spec comes to."""
+    console = Console(highlight=False)
+    console.print(f"[bold]{escape(found['model'])}[/]: {found['task']['kind']} of {escape(found['target'])}")
+    lines = {
+        "source": found["source"],
+        "key": ", ".join(found["key"]) or "all features together",
+        "time": found["time"],
+        "group": found["group"],
+        "features": _features(found["features"]),
+    }
+    lines |= {f"candidate {name}": steps for name, steps in found["candidates"].items()}
+    gate = found["gate"]
+    bound = f"at most {gate['at_most']:g}" if gate["at_most"] is not None else f"at least {gate['at_least']:g}"
+    slices = f", slices of {', '.join(gate['slices'])}" if gate["slices"] else ""
+    lines["gate"] = f"{found['metric']} {bound}, tolerance {gate['tolerance']:g}{slices}"
+    held = found["holdout"]
+    days = f", the newest {held['days']:g} days" if held["days"] else ", the newest" if found["time"] else ""
+    lines["holdout"] = f"{held['share']:.0%}{days}; {found['folds']} folds of the rest"
+    limits = found["limits"]
+    lines["limits"] = f"{limits['rows']:,} rows, {limits['body_bytes']:,} bytes, {limits['seconds']:g} s a request"
+    lines["limits"] += f", {limits['at_once']} at once"
+    if canary := found["canary"]:
+        lines["canary"] = f"{canary['share']:.0%} of the requests for {canary['minutes']:g} minutes"
+    lines["approval"] = "by a person" if found["approval"] == "manual" else "none"
+    schedule = found["schedule"]
+    lines["schedule"] = f"{schedule['expression']} in {schedule['timezone']}" if schedule else "none"
+    suite = found["suite"]
+    counted = f"{suite['error']} rules that stop a run, {suite['warn']} that warn"
+    lines["suite"] = suite["problem"] or counted
+    width = max(map(len, lines)) + 2
+    for name, said in lines.items():
+        if said:
+            console.print(f"  [dim]{escape(name):<{width}}[/]{escape(said)}", soft_wrap=True)
+
+
+def _features(features: Sequence[Mapping[str, Any]] | None) -> str:
+    if features is None:
+        return "every column of the table that is none of these; which, the first run tells"
+    typed = [f"{one['name']} ({one['type']})" if one["type"] else one["name"] for one in features]
+    return f"{len(features)}: {', '.join(typed)}"
+
+
 def status_of(
     model: str, wish: "Wish", last: "Run | None", servers: Sequence["Server"], awaiting: Sequence[int]
 ) -> dict[str, Any]:

@@ -184,6 +184,7 @@ class Limits:
 class ModelSpec:
     """Everything one model is.
 
+    `key` names the columns that tell one row from another; where it is empty, all features together do.
     `features` defaults to every column of the snapshot that is neither key, target, time nor group.
     A feature is required in a request when it was never null in training. `nullable` names features that may be null
     all the same; `required`, instead, names the only ones that may not.
@@ -226,8 +227,6 @@ class ModelSpec:
             )
         for field_name in ("key", "features", "nullable", "required", "sensitive"):
             _check_names(self.name, field_name, getattr(self, field_name))
-        if not self.key:
-            raise SpecError(f"{self.name}: key is empty; name the columns that tell one row from another")
         if not isinstance(self.task, Task):
             raise SpecError(
                 f"{self.name}: task is {self.task!r:.80}; give Regression(), BinaryClassification(positive=...) or "

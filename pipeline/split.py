@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError
+from pipeline.schema import feature_names
 
 if TYPE_CHECKING:
     import pyarrow
@@ -42,7 +43,7 @@ def holdout_rule(spec: "ModelSpec", table: "pyarrow.Table") -> Rule:
     Without a time column it depends on the spec alone. With one, the holdout is the newest window: everything at or
     after a start that leaves out about the share of the rows, or the given number of days before the newest row.
     """
-    by = (spec.group,) if spec.group else spec.key
+    by = (spec.group,) if spec.group else spec.key or feature_names(spec, table.column_names)
     if spec.time is None:
         return Rule(spec.name, by, spec.holdout.share)
     times = np.sort(_times(table, spec.time))
@@ -77,16 +78,28 @@ def split(rule: Rule, table: "pyarrow.Table") -> NDArray[np.bool_]:
 
 def hash_share(model: str, by: tuple[str, ...], table: "pyarrow.Table") -> NDArray[np.float64]:
     """Return, per row, a number in [0, 1) that depends on the model's name and the row's key alone."""
-    columns = [[_canonical(value) for value in table.column(name).to_pylist()] for name in by]
     top = float(2**64)
+    # In batches, since the keys of a table without a key column are all of it, as texts.
+    keys = (
+        key
+        for batch in table.select(list(by)).to_batches(max_chunksize=2**16)
+        for key in zip(*map(_words, batch.columns), strict=True)
+    )
     return np.fromiter(
         (
             int.from_bytes(hashlib.blake2b("\x1f".join(key).encode(), key=model.encode(), digest_size=8).digest()) / top
-            for key in zip(*columns, strict=True)
+            for key in keys
         ),
         float,
         table.num_rows,
     )
+
+
+def _words(column: "pyarrow.Array") -> list[str]:
+    """Return values as texts, each distinct one made only once."""
+    encoded = column.dictionary_encode(null_encoding="encode")
+    words = np.array([_canonical(value) for value in encoded.dictionary.to_pylist()], object)
+    return words[encoded.indices.to_numpy(zero_copy_only=False)].tolist()
 
 
 def _canonical(value: Any) -> str:

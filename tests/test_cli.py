@@ -10,6 +10,8 @@ import pytest
 from project import MODEL, SUITE, Project, copy_of_the_project
 
 OPTIONS = {
+    "init": ["--target", "--name", "--yes", "--force", "--json"],
+    "show": ["--json"],
     "run": ["--data", "--force", "--no-release", "--json"],
     "serve": ["--host", "--port", "--workers", "--ssl-certfile", "--ssl-keyfile", "--cors-origin"],
     "status": ["--json"],
@@ -117,6 +119,30 @@ def test_nothing_is_written_outside_of_evergreens_home(cold):
     written = {path for path in cold.folder.rglob("*") if path.is_file() and path.stat().st_mtime > cold.began}
     assert written - ours == set()
     assert [*Path(cold.env["HOME"]).iterdir(), *Path(cold.env["TMPDIR"]).iterdir()] == []
+
+
+def test_show_says_what_a_spec_comes_to_with_the_types_that_the_last_run_saw(cold):
+    code, found = cold.json("show", "points")
+
+    assert code == 0
+    assert found["source"] == "Csv points.csv"
+    assert found["features"] == [{"name": "x", "type": "number"}, {"name": "z", "type": "number"}]
+    assert found["candidates"] == {"ridge": "SimpleImputer > Squares > Ridge"}
+    assert (found["metric"], found["gate"]["at_most"], found["gate"]["tolerance"]) == ("rmse", 1.0, 0.1)
+    assert found["suite"] == {"error": 2, "warn": 0, "problem": None}
+    lines = [line.split(maxsplit=1) for line in cold.evergreen("show", "points")[1].splitlines()]
+    assert ["source", "Csv points.csv"] in lines
+    assert ["features", "2: x (number), z (number)"] in lines
+    assert ["gate", "rmse at most 1, tolerance 0.1"] in lines
+    assert ["suite", "2 rules that stop a run, 0 that warn"] in lines
+
+
+def test_show_of_a_model_that_never_ran_leaves_open_what_only_the_data_tells(new):
+    code, found = new.json("show", "points")
+
+    assert code == 0
+    assert found["features"] is None
+    assert found["snapshot"] is None
 
 
 def test_help_names_every_verb_and_loads_nothing_heavy(cold):

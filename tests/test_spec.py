@@ -25,7 +25,6 @@ from pipeline.spec import (
         ({"name": "7days"}, "name: '7days' cannot name a model"),
         ({"keep": 0}, "keep is 0; the newest release is always kept, so give 1 or more"),
         ({"sensitive": "income"}, "sensitive is 'income'; give a tuple"),
-        ({"key": ()}, "key is empty; name the columns that tell one row from another"),
         ({"key": "id"}, r"key is 'id'; give a tuple of column names, such as \('Id',\)"),
         ({"key": ["id"]}, r"key is \['id'\]; give a tuple"),
         ({"key": ("id", "id")}, "key names 'id' twice; name it once"),

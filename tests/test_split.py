@@ -75,6 +75,16 @@ def test_a_row_stays_held_out_when_a_new_row_makes_its_key_column_one_of_texts(w
     assert after[:-1].tolist() == before.tolist()
 
 
+def test_without_a_key_rows_are_held_out_by_all_their_features_and_equal_ones_together():
+    table = pa.table({"area": [row % 150 for row in range(300)], "town": ["a", None, "b"] * 100, "price": range(300)})
+    rule = holdout_rule(a_spec(key=()), table)
+    assert rule.by == ("area", "town")
+    mask = held_out(rule, table)
+    assert 0 < mask.sum() < 150
+    assert mask[:150].tolist() == mask[150:].tolist()
+    assert held_out(rule, table.take([*reversed(range(300))])).tolist() == mask[::-1].tolist()
+
+
 def test_another_model_holds_out_other_rows():
     table = pa.table({"id": range(500)})
     assert ids(table) != ids(table, Rule("flats", ("id",), 0.2))

@@ -1,0 +1,59 @@
+"""A table -> a first spec and a first suite, written into the checkout for a person to edit."""
+
+import keyword
+import re
+from pathlib import Path
+from typing import Any
+
+from expectations.profile import suite_source
+from pipeline.draft import spec_source
+from pipeline.errors import SpecError
+from pipeline.files import write_text
+from pipeline.profile import Ask, Profile, profile
+from pipeline.sniff import check_header, sniffed, whole
+
+
+def begin(checkout: Path, data: str, target: str, name: str, force: bool, ask: Ask) -> dict[str, Any]:
+    """Write a model's two files and return what they say, as JSON values.
+
+    Raises SpecError, before anything is read, when the name cannot be one, or the files are there and are not to be
+    replaced; SourceError or DataError when no model can be made of the table.
+    """
+    spec, suite = (checkout / folder / f"{name}.py" for folder in ("pipeline/models", "expectations/suites"))
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name) or keyword.iskeyword(name):
+        plain = re.sub(r"\W+", "_", name.lower(), flags=re.ASCII).strip("_")
+        hint = f", as in {plain!r}" if re.fullmatch(r"[a-z][a-z0-9_]{0,62}", plain) and plain != name else ""
+        raise SpecError(f"{name!r} cannot name a model; use lower-case letters, digits and _{hint}")
+    if not force and (there := [str(path.relative_to(checkout)) for path in (spec, suite) if path.exists()]):
+        raise SpecError(f"{' and '.join(there)} is there already; give another --name, or --force to write it anew")
+    source, written = sniffed(data)
+    table, source, missing = whole(source)
+    check_header(source, table.column_names)
+    found = profile(table, source, target, ask)
+    where = _from(checkout, data)
+    write_text(spec, spec_source(found, name, where))
+    write_text(suite, suite_source(found, name, where))
+    return _said(found, name, [str(path.relative_to(checkout)) for path in (spec, suite)], [*written, *missing])
+
+
+def _from(checkout: Path, data: str) -> str:
+    """Return where the data is as the spec says it: from the checkout where it lies in there, else from the root."""
+    path = Path(data).absolute()
+    return path.relative_to(checkout).as_posix() if path.is_relative_to(checkout) else str(path)
+
+
+def _said(found: Profile, name: str, files: list[str], decided: list[str]) -> dict[str, Any]:
+    roles = {column.role for column in found.features}
+    return {
+        "model": name,
+        "files": files,
+        "rows": found.rows,
+        "target": found.target.name,
+        "task": found.kind,
+        "key": [found.key] if found.key else [],
+        "time": found.time,
+        "group": found.group,
+        "features": {role: list(found.named(role)) for role in sorted(roles)},
+        "left_out": found.left_out,
+        "decided": [*decided, *found.notes],
+    }

@@ -1,0 +1,84 @@
+"""What a model's spec comes to, with the types of its features where a run has seen them."""
+
+from dataclasses import asdict
+from typing import Any
+
+from pipeline import sources
+from pipeline.errors import ArtifactError, CheckError
+from pipeline.schema import feature_names
+from pipeline.settings import Settings
+from pipeline.snapshot import load_snapshot
+from pipeline.spec import ModelSpec
+
+
+def resolved(spec: ModelSpec, snapshot: str | None, settings: Settings) -> dict[str, Any]:
+    """Return everything a spec comes to as JSON values; `snapshot` is the digest of the last one it was run on."""
+    columns = _columns(snapshot, settings)
+    names = spec.features or (feature_names(spec, [*columns]) if columns else None)
+    return {
+        "model": spec.name,
+        "source": f"{type(spec.source).__name__} {sources.origin(spec.source)}",
+        "key": list(spec.key),
+        "target": spec.target,
+        "task": asdict(spec.task),
+        "features": None if names is None else [{"name": name, "type": columns.get(name)} for name in names],
+        "time": spec.time,
+        "group": spec.group,
+        "snapshot": snapshot if columns else None,
+        "candidates": {name: steps(estimator) for name, estimator in spec.candidates.items()},
+        "metric": spec.metric,
+        "gate": asdict(spec.gate),
+        "holdout": asdict(spec.holdout),
+        "folds": spec.folds,
+        "value": spec.value.unit if spec.value else None,
+        "limits": asdict(spec.limits),
+        "canary": asdict(spec.canary) if spec.canary else None,
+        "approval": spec.approval,
+        "schedule": asdict(spec.schedule) if spec.schedule else None,
+        "seed": spec.seed,
+        "keep": spec.keep,
+        "suite": _suite(spec.name),
+    }
+
+
+def steps(estimator: Any) -> str:
+    """Return an estimator as the names of its steps.
+
+    >>> from sklearn.linear_model import Ridge
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> steps(make_pipeline(StandardScaler(), Ridge()))
+    'StandardScaler > Ridge'
+    """
+    name = type(estimator).__name__
+    if isinstance(estimator, str):
+        return estimator
+    if hasattr(estimator, "steps"):
+        return " > ".join(steps(step) for _, step in estimator.steps)
+    for attribute in ("transformers", "transformer_list", "estimators"):
+        if parts := getattr(estimator, attribute, None):
+            return f"{name}({', '.join(dict.fromkeys(steps(part[1]) for part in parts))})"
+    for attribute in ("regressor", "estimator"):
+        if (inner := getattr(estimator, attribute, None)) is not None:
+            return f"{name}({steps(inner)})"
+    return name
+
+
+def _columns(snapshot: str | None, settings: Settings) -> dict[str, str]:
+    if snapshot is None:
+        return {}
+    try:
+        return load_snapshot(settings.folder("snapshots") / f"{snapshot}.parquet").columns
+    except ArtifactError:
+        return {}
+
+
+def _suite(model: str) -> dict[str, Any]:
+    """Return how many rules a model's suite has, or what is wrong with it."""
+    from expectations.validate import load_suite
+
+    try:
+        suite = load_suite(model)
+    except CheckError as error:
+        return {"error": None, "warn": None, "problem": str(error)}
+    return {"error": len(suite.error), "warn": len(suite.warn), "problem": None}
