@@ -452,7 +452,7 @@ def _rows(spec: "ModelSpec", table: "pyarrow.Table", columns: Sequence[str]) -> 
         conflicting = int(times[np.bincount(group)[group] > 1].sum())
     return Rows(
         rows=table.num_rows,
-        keys_twice=_repeated(keys) if set(spec.key) <= set(table.column_names) else 0,
+        keys_twice=_repeated(keys) if spec.key and set(spec.key) <= set(table.column_names) else 0,
         duplicate=_repeated(whole),
         conflicting=conflicting,
     )
@@ -498,7 +498,7 @@ def _relabelled(spec: "ModelSpec", rule: Rule | None, then: "pyarrow.Table", now
     import pyarrow.compute as pc
 
     names = [*spec.key, spec.target]
-    if rule is None or any(name not in table.column_names for name in names for table in (then, now)):
+    if rule is None or not spec.key or any(name not in table.column_names for name in names for table in (then, now)):
         return None
     try:
         before, after = (_once(table.select(names), spec.key) for table in (then, now))

@@ -300,3 +300,10 @@ def test_what_changed_is_json():
     said = json.loads(json.dumps(changes(BEFORE, rows, a_spec(features=("x",))).to_dict(), allow_nan=False))
     assert said["since"] == 3
     assert {one["column"]: one["drifted"] for one in said["columns"]} == {"price": False}
+
+
+def test_without_a_key_no_row_has_the_key_of_another_and_no_label_is_compared():
+    rows = table(x=[1.0, 2.0, 3.0, 4.0], price=[1.0, 2.0, 3.0, 4.0])
+    found = changes(rows, rows, a_spec(key=()), ALL)
+    assert found.rows_now.keys_twice == 0
+    assert found.relabelled is None
