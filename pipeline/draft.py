@@ -202,8 +202,9 @@ def _for_trees(profile: Profile, groups: dict[str, tuple[str, ...]]) -> list[str
     if "MANY" in groups:
         items.append(f'(TargetEncoder(target_type="{_target_type(profile)}"), [*MANY])')
     items += _dates(profile, groups)
-    for text in groups.get("TEXTS", ()):
-        items.append(_piped("TfidfVectorizer(min_df=3)", "TruncatedSVD(30)", columns=literal(text)))
+    items += [f"(TfidfVectorizer(max_features=200), {literal(text)})" for text in groups.get("TEXTS", ())]
+    if "TEXTS" in groups:
+        items += ["# Trees take no sparse matrix.", "sparse_threshold=0"]
     return _function("for_trees", "for trees, which need no scale and take missing numbers", groups, items)
 
 
@@ -330,7 +331,6 @@ _WHERE = {
     "ColumnTransformer": "sklearn.compose",
     "TransformedTargetRegressor": "sklearn.compose",
     "make_column_transformer": "sklearn.compose",
-    "TruncatedSVD": "sklearn.decomposition",
     "HistGradientBoostingClassifier": "sklearn.ensemble",
     "HistGradientBoostingRegressor": "sklearn.ensemble",
     "VotingClassifier": "sklearn.ensemble",

@@ -339,7 +339,8 @@ def _key(columns: list[Column], table: "pyarrow.Table", ask: Ask, notes: list[st
         if column.nulls or column.distinct != len(table):
             continue
         words = words_of(column.name)
-        numbered = column.whole and column.high == column.low + len(table) - 1
+        # A count of the rows, unless it is all that there is to learn from.
+        numbered = len(columns) > 1 and column.whole and column.high == column.low + len(table) - 1
         if _is_id(column):
             scores[column.name] = 4 + (len(words) == 1)
         elif column.role == "identifier":

@@ -1,6 +1,7 @@
 """A table that nobody prepared -> two files that work: on the data they were made of, and against a broken copy."""
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 
@@ -157,14 +158,16 @@ def test_what_cannot_be_compiled_is_free_text(made):
 @pytest.mark.parametrize("columns", [["review", "paid on"], []], ids=["without texts", "with texts"])
 def test_both_files_are_formatted_as_the_house_formats_code_and_pass_its_checks(checkout, made, columns):
     made(orders().drop(columns=columns), "price")
-    (checkout / "pyproject.toml").write_text((CHECKOUT / "pyproject.toml").read_text())
+    # What is the project's own stands apart from other imports, so it has to be there.
+    for room in ("pipeline", "expectations"):
+        shutil.copytree(CHECKOUT / room, checkout / room, dirs_exist_ok=True)
+    shutil.copy(CHECKOUT / "pyproject.toml", checkout)
     files = ["pipeline/models/mine.py", "expectations/suites/mine.py"]
 
-    for command in (["ruff", "check"], ["ruff", "format", "--diff"], ["mypy", "--follow-imports=silent"]):
+    for command in (["ruff", "check"], ["ruff", "format", "--diff"], ["mypy", "--follow-imports=silent", "--cache-dir=cache"]):
         done = subprocess.run(
             [sys.executable, "-m", *command, *files],
             cwd=checkout,
-            env={"PATH": "", "MYPYPATH": str(CHECKOUT), "RUFF_CACHE_DIR": str(checkout / "cache")},
             capture_output=True,
             text=True,
             check=False,
@@ -365,7 +368,7 @@ def test_500_columns_that_count_up_are_one_line_of_the_spec(checkout, made):
 
     assert spec.features == tuple(frame.columns)
     assert 'tuple(f"sensor{number}" for number in range(0, 500))' in (checkout / "pipeline/models/mine.py").read_text()
-    assert 500 < len(suite.error) < 1_100
+    assert 1_000 < len(suite.error) < 1_600
 
 
 @pytest.mark.parametrize(
