@@ -38,7 +38,7 @@ def suite_source(profile: Profile, name: str, path: str) -> str:
         lines += ["from datetime import datetime", ""]
     lines += ["from great_expectations import expectations as gxe", "", "from expectations.validate import Suite", ""]
     if listed:
-        lines += ["# Every value that was found, the most frequent first.", "WORDS = {"]
+        lines += ["# Every value that was found, the most frequent first.", "WORDS: dict[str, list[object]] = {"]
         for column in listed:
             lines += names(f"{literal(column.name)}: ", column.values, indent=4, brackets="[]", end=",")
         lines += ["}", ""]

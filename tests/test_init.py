@@ -164,7 +164,11 @@ def test_both_files_are_formatted_as_the_house_formats_code_and_pass_its_checks(
     shutil.copy(CHECKOUT / "pyproject.toml", checkout)
     files = ["pipeline/models/mine.py", "expectations/suites/mine.py"]
 
-    for command in (["ruff", "check"], ["ruff", "format", "--diff"], ["mypy", "--follow-imports=silent", "--cache-dir=cache"]):
+    for command in (
+        ["ruff", "check"],
+        ["ruff", "format", "--diff"],
+        ["mypy", "--follow-imports=silent", "--cache-dir=cache"],
+    ):
         done = subprocess.run(
             [sys.executable, "-m", *command, *files],
             cwd=checkout,
