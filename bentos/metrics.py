@@ -6,7 +6,7 @@ than one. Every worker writes to files of its own in PROMETHEUS_MULTIPROC_DIR, a
 
 from collections import Counter as Counts
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import partial
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
@@ -115,26 +115,33 @@ class Metrics:
         }
 
 
-@cache
 def families(edges: tuple[float, ...]) -> SimpleNamespace:
     """Return what is counted in this process; `edges` are the buckets of predictions, none where they are labels."""
     # Not before: what prometheus_client does in its processes it asks of the environment when it is imported.
     from prometheus_client import Counter, Gauge, Histogram
 
+    # /metrics adds up the workers' files and asks no registry; in the process's own, each name could be had only once.
+    counter, histogram = partial(Counter, registry=None), partial(Histogram, registry=None)
     unseen = "Values of features that training never saw"
     broken = "Values of features that break a rule of the suite"
     return SimpleNamespace(
-        requests=Counter("evergreen_requests_total", "Requests", ["model", "path", "status"]),
-        errors=Counter("evergreen_errors_total", "Requests that were refused or broke", ["model", "kind"]),
-        rows=Counter("evergreen_rows_total", "Rows predicted", ["model"]),
-        nulls=Counter("evergreen_nulls_total", "Nulls in features of rows predicted", ["model", "feature"]),
-        unseen=Counter("evergreen_unseen_categories_total", unseen, ["model", "feature"]),
-        broken=Counter("evergreen_broken_rules_total", broken, ["model", "feature", "rule"]),
-        labels=Counter("evergreen_predicted_labels_total", "Predictions by label", ["model", "label"]),
-        seconds=Histogram("evergreen_predict_seconds", "Time to answer POST /predict", ["model"], buckets=SECONDS),
-        batch_rows=Histogram("evergreen_batch_rows", "Rows predicted at once", ["model"], buckets=ROWS),
-        predictions=Histogram("evergreen_prediction", "Predicted values", ["model"], buckets=edges) if edges else None,
-        release=Gauge("evergreen_release", "The release that answers", ["model"], multiprocess_mode="livemostrecent"),
+        requests=counter("evergreen_requests_total", "Requests", ["model", "path", "status"]),
+        errors=counter("evergreen_errors_total", "Requests that were refused or broke", ["model", "kind"]),
+        rows=counter("evergreen_rows_total", "Rows predicted", ["model"]),
+        nulls=counter("evergreen_nulls_total", "Nulls in features of rows predicted", ["model", "feature"]),
+        unseen=counter("evergreen_unseen_categories_total", unseen, ["model", "feature"]),
+        broken=counter("evergreen_broken_rules_total", broken, ["model", "feature", "rule"]),
+        labels=counter("evergreen_predicted_labels_total", "Predictions by label", ["model", "label"]),
+        seconds=histogram("evergreen_predict_seconds", "Time to answer POST /predict", ["model"], buckets=SECONDS),
+        batch_rows=histogram("evergreen_batch_rows", "Rows predicted at once", ["model"], buckets=ROWS),
+        predictions=histogram("evergreen_prediction", "Predicted values", ["model"], buckets=edges) if edges else None,
+        release=Gauge(
+            "evergreen_release",
+            "The release that answers",
+            ["model"],
+            registry=None,
+            multiprocess_mode="livemostrecent",
+        ),
     )
 
 
