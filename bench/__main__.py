@@ -14,6 +14,7 @@ MEASUREMENTS = {
     "validate": "load and validate 80 columns by 40 rules, beside Great Expectations on pandas; time and memory",
     "handover": "20 releases, a rollback and a bad canary while 40 clients ask; what they notice of it",
     "ingest": "time and memory of freezing a CSV file as a snapshot, beside DuckDB writing it as Parquet",
+    "score": "time and memory of `evergreen score` on a Parquet file, beside pyarrow reading and writing it; by step",
     "init_cost": "what `evergreen init` costs on 1M rows x 40 columns, beside reading them with pandas",
     "house_prices_rmsle": "RMSLE on real House Prices; one plain boosted-tree pipeline has 0.129, ridge 0.144",
 }

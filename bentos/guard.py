@@ -27,7 +27,7 @@ class RequestGuard:
 
     def check(self, batch: Batch) -> Batch | Problem:
         """Return a batch, or its refusal where a rule that it breaks says so; either counts what was broken."""
-        broken = self._of_one(batch) if batch.size == 1 else self._of_many(batch)
+        broken = self.broken(batch)
         if not broken:
             return batch
         counts = {(guard.feature, str(guard)): len(rows) for guard, rows in broken}
@@ -37,11 +37,13 @@ class RequestGuard:
         found = Found()
         for row, place in refused:
             guard = broken[place][0]
-            value = _shown(batch.columns[guard.feature][row])
-            noun = "a time" if isinstance(guard.minimum or guard.maximum, str) else "a number"
-            found.add(row, guard.feature, f"{value} is out of range; give {noun} {guard.range}")
+            found.add(row, guard.feature, refusal(guard, batch.columns[guard.feature][row]))
         problem = found.problem()
         return replace(batch, broken=counts) if problem is None else replace(problem, broken=counts)
+
+    def broken(self, batch: Batch) -> list[tuple[Guard, list[int]]]:
+        """Return the rules that a batch breaks, each with the rows."""
+        return self._of_one(batch) if batch.size == 1 else self._of_many(batch)
 
     def _of_one(self, batch: Batch) -> list[tuple[Guard, list[int]]]:
         columns = batch.columns
@@ -73,6 +75,12 @@ class RequestGuard:
         if not wrong.any():
             return []
         return [(one[0], np.flatnonzero(row).tolist()) for one, row in zip(self.ranges, wrong, strict=True)]
+
+
+def refusal(guard: Guard, value: Any) -> str:
+    """Say why a value that breaks a rule is refused."""
+    noun = "a time" if isinstance(guard.minimum or guard.maximum, str) else "a number"
+    return f"{_shown(value)} is out of range; give {noun} {guard.range}"
 
 
 def _outside(column: Sequence[Any], low: Any, high: Any) -> list[int]:

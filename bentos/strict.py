@@ -19,13 +19,13 @@ from bentos.problems import Found, Problem
 from pipeline.schema import Schema
 from pipeline.sources import LogicalType
 
-_JSON_NOUNS: Mapping[LogicalType, str] = {
+NOUNS: Mapping[LogicalType, str] = {
     "number": "a number",
     "text": "a string",
     "boolean": "true or false",
     "timestamp": 'an ISO 8601 string such as "2024-05-31T12:00:00Z"',
 }
-_CSV_NOUNS: Mapping[LogicalType, str] = {
+WORD_NOUNS: Mapping[LogicalType, str] = {
     "number": "a number such as -1.5 or 2e3",
     "text": "a text",
     "boolean": "true or false",
@@ -117,10 +117,10 @@ def _from_records(records: Any, schema: Schema, most_rows: int) -> Batch | Probl
                 try:
                     row[feature.name] = _FROM_JSON[feature.type](value)
                 except ValueError as error:
-                    found.add(number, feature.name, f"{error}; give {_JSON_NOUNS[feature.type]}")
+                    found.add(number, feature.name, f"{error}; give {NOUNS[feature.type]}")
             elif feature.required:
                 lack = "null" if feature.name in record else "missing"
-                found.add(number, feature.name, f"is {lack} and is required; give {_JSON_NOUNS[feature.type]}")
+                found.add(number, feature.name, f"is {lack} and is required; give {NOUNS[feature.type]}")
         for name, value in record.items():
             if name not in known:
                 found.add(number, name, "is no column of the model's data", like=known)
@@ -279,9 +279,9 @@ def _from_words(columns: Mapping[str, list[str]], schema: Schema) -> Batch | Pro
                 try:
                     rows[number][feature.name] = convert(word)
                 except ValueError as error:
-                    found.add(number, feature.name, f"{error}; give {_CSV_NOUNS[feature.type]}")
+                    found.add(number, feature.name, f"{error}; give {WORD_NOUNS[feature.type]}")
             elif feature.required:
-                give = _CSV_NOUNS[feature.type]
+                give = WORD_NOUNS[feature.type]
                 found.add(number, feature.name, f"{_shown(word)} is null, and it is required; give {give}")
     keys = {name: columns[name] for name in schema.key if name in columns}
     return found.problem() or of_rows(rows, schema.features, keys)

@@ -434,6 +434,45 @@ def validate(
 
 
 @app.command()
+def score(
+    model: Model,
+    rows: Annotated[str, typer.Argument(metavar="IN", help="CSV, Parquet, JSON Lines, a glob, or sql:URL_ENV:query.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="A .csv or .parquet file, or sql:URL_ENV:table.")],
+    as_json: AsJson = False,
+) -> None:
+    """Predict a table of any size by the champion's own package, as the endpoint would; a killed run is gone on with.
+
+    Rows that the endpoint would refuse are set aside, with the reason. Exits 3 when the data is of no use at all.
+    """
+    with _errors(as_json):
+        _known(model)
+        from flows import screen
+        from flows.launch import launch_flow
+        from pipeline.errors import DataError
+
+        try:
+            with _stdout_for_results(), screen.rows(quiet=as_json) as listener:
+                found = launch_flow("score", settings(), listener, model=model, source=rows, output=out)
+        except SpecError as error:
+            raise typer.BadParameter(str(error)) from error
+        except DataError as error:
+            if not as_json:
+                raise _said(error) from error
+            _print_json({"error": {"type": "DataError", "message": str(error)}})
+            raise typer.Exit(3) from error
+        if as_json:
+            _print_json(found)
+        else:
+            screen.show_scores(found)
+
+
+def _said(error: Exception) -> typer.Exit:
+    """Say what is wrong with data; return the exit."""
+    typer.echo(f"error: {error}", err=True)
+    return typer.Exit(3)
+
+
+@app.command()
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port of the Prefect UI.")] = 4200,
 ) -> None:

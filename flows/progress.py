@@ -19,8 +19,17 @@ class Step:
     words: str = ""
 
 
-LISTENER: ContextVar[Callable[[Step], None] | None] = ContextVar("LISTENER", default=None)
-"""Who is told of the steps of the runs in this context."""
+@dataclass(frozen=True)
+class Rows:
+    """How many rows a step has done, of how many, where that is known, and what is to be said of them."""
+
+    done: int
+    total: int | None
+    words: str = ""
+
+
+LISTENER: ContextVar[Callable[[Any], None] | None] = ContextVar("LISTENER", default=None)
+"""Who is told of the steps of the runs in this context, and of the rows of a step that counts them."""
 
 
 def timed(name: str, seconds: dict[str, float], work: Callable[..., Result], *args: Any) -> Result:

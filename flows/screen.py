@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.progress import Step
+from flows.progress import Rows, Step
 from pipeline.numbers import number
 
 if TYPE_CHECKING:
@@ -48,6 +48,49 @@ def steps(quiet: bool) -> Iterator[Callable[[Step], None]]:
             console.print(f"{mark} {step.name:<9}[dim]{step.seconds:6.1f} s[/]  {words}", soft_wrap=True)
 
         yield listen
+
+
+@contextmanager
+def rows(quiet: bool, noun: str = "rows") -> Iterator[Callable[[Any], None]]:
+    """Yield a listener that shows a bar of rows, or whatever is counted; a quiet one shows nothing."""
+    if quiet:
+        yield lambda _: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"))
+    with Progress(
+        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True
+    ) as bar:
+        task = bar.add_task("start", total=None, said="")
+
+        def listen(told: Any) -> None:
+            if isinstance(told, Rows):
+                of = f" of {told.total:,}" if told.total else ""
+                bar.update(task, completed=told.done, total=told.total, said=f"{told.done:,}{of} {noun}{told.words}")
+            elif isinstance(told, Step) and told.seconds is None:
+                bar.update(task, description=told.name)
+
+        yield listen
+
+
+def show_scores(found: Mapping[str, Any]) -> None:
+    """Print what came of a scoring."""
+    console = Console(highlight=False)
+    rate = found["rows"] / max(found["of_score"]["scoring"], 1e-9)
+    console.print(
+        f"{found['model']}: [bold green]{found['scored']:,}[/] of {found['rows']:,} rows scored by release "
+        f"{found['release']} into {escape(found['out'])}",
+        soft_wrap=True,
+    )
+    if found["resumed"]:
+        console.print(f"  {found['resumed']:,} rows were scored by a run that did not finish")
+    if found["rejected"]:
+        console.print(
+            f"  [yellow]{found['rejected']:,} rejected[/], in {escape(os.path.relpath(found['rejected_file']))}"
+        )
+    steps = ", ".join(f"{name} {value:.1f}" for name, value in found["of_score"].items())
+    console.print(f"{found['seconds']['total']:.1f} s: {steps}; {rate:,.0f} rows/s", style="dim", soft_wrap=True)
 
 
 def show_outcome(outcome: "Outcome") -> None:

@@ -14,7 +14,7 @@
 
 from pipeline.sources.columns import conform, logical_type
 from pipeline.sources.kinds import Csv, DuckDb, Function, JsonLines, LogicalType, Parquet, Source, Sql, at, origin
-from pipeline.sources.stream import Write, read, stream
+from pipeline.sources.stream import Write, names, read, stream
 
 __all__ = [
     "Csv",
@@ -29,6 +29,7 @@ __all__ = [
     "at",
     "conform",
     "logical_type",
+    "names",
     "origin",
     "read",
     "stream",

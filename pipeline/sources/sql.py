@@ -31,7 +31,7 @@ def tables(source: Sql) -> Iterator[tuple[str, "pyarrow.Table"]]:
     import pyarrow as pa
     import sqlalchemy as sa
 
-    url, secrets = _url(source)
+    url, secrets = database_url(source.url_env)
     where, rows = source.url_env, 0
     broken: SourceError | None = None
     late = threading.Event()
@@ -95,19 +95,19 @@ def duckdb_tables(source: DuckDb, scratch: Path) -> Iterator[tuple[str, "pyarrow
         raise SourceError(f"{origin(source)}: {first_line(error)}") from None
 
 
-def _url(source: Sql) -> tuple["sqlalchemy.URL", list[str]]:
-    """Return the database's URL from the environment, and what of it is secret."""
+def database_url(name: str) -> tuple["sqlalchemy.URL", list[str]]:
+    """Return the database's URL from the environment variable `name`, and what of it is secret; else SourceError."""
     import sqlalchemy as sa
 
-    text = os.environ.get(source.url_env, "")
+    text = os.environ.get(name, "")
     if not text:
-        raise SourceError(f"{source.url_env} is not set in the environment; set it to the database's SQLAlchemy URL")
+        raise SourceError(f"{name} is not set in the environment; set it to the database's SQLAlchemy URL")
     try:
         url = sa.make_url(text)
     except (sa.exc.ArgumentError, ValueError):
         url = None
     if url is None:
-        raise SourceError(f"{source.url_env} is no SQLAlchemy URL; give one such as postgresql+psycopg://host/database")
+        raise SourceError(f"{name} is no SQLAlchemy URL; give one such as postgresql+psycopg://host/database")
     secrets = [text, str(url.password or ""), *(str(value) for key, value in url.query.items() if "pass" in key)]
     return url, [secret for secret in secrets if secret]
 

@@ -43,6 +43,13 @@ def read(source: Source) -> "pyarrow.Table":
     return pa.concat_tables([conform(table, schema) for table in kept])
 
 
+def names(source: Source) -> list[str]:
+    """Return the names of a source's columns, as its first table has them. Raises as `read` does."""
+    with tempfile.TemporaryDirectory() as scratch:
+        _, table = next(_tables(source, {}, Path(scratch)))
+        return list(table.column_names)
+
+
 def stream(source: Source, scratch: Path, begin: Callable[[], Write]) -> "pyarrow.Schema":
     """Give a source's rows to the function that `begin` returns, a table at a time; return the schema of all of them.
 
