@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -464,6 +464,31 @@ def score(
             _print_json(found)
         else:
             screen.show_scores(found)
+
+
+@app.command()
+def backtest(
+    model: Model,
+    by: Annotated[Literal["month"], typer.Option(help="How often history was retrained on.")] = "month",
+    data: Data = None,
+    time: Annotated[
+        str | None, typer.Option(help="A column of timestamps, or one of years and one of months: YrSold,MoSold.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replay history month by month: what would never, always and the gate's retraining have been worth?"""
+    with _errors(as_json):
+        _known(model)
+        from flows import screen
+        from flows.launch import launch_flow
+
+        columns = [] if time is None else [name.strip() for name in time.split(",")]
+        with _stdout_for_results(), screen.rows(quiet=as_json, noun=f"{by}s") as listener:
+            found = launch_flow("backtest", settings(), listener, model=model, by=by, data=data, time=columns)
+        if as_json:
+            _print_json(found)
+        else:
+            screen.show_backtest(found)
 
 
 def _said(error: Exception) -> typer.Exit:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.numbers import number
 from pipeline.predict import Answers, predict, target
 from pipeline.schema import describe, to_frame
 from pipeline.spec import BinaryClassification, Regression
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from pipeline.backtest import Backtest
     from pipeline.drift import ColumnDrift
     from pipeline.spec import ModelSpec
 
@@ -29,7 +31,7 @@ MOST_LABELS = 12
 MOST_HISTOGRAMS = 12
 """So many drifted columns are drawn, the worst ones."""
 
-_ACCENT, _INK, _MUTED, _GRID = "#2a6f97", "#343a40", "#868e96", "#e9ecef"
+_ACCENT, _INK, _MUTED, _GRID, _WARM = "#2a6f97", "#343a40", "#868e96", "#e9ecef", "#d9772b"
 
 
 def draw(
@@ -96,6 +98,40 @@ def draw_drift(drifted: "Sequence[ColumnDrift]") -> bytes | None:
         axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
         if place == 1:
             axes.legend(frameon=False, fontsize=9)
+    return _png(figure)
+
+
+def draw_backtest(found: "Backtest") -> bytes:
+    """Return a PNG image of the metric over time of three ways of life, and of the months in which the gate released.
+
+    Each point is of a month's rows, and of as many months before it as make up enough of them.
+    """
+    months = found.months
+    x = np.arange(len(months))
+    overall = {way: number(value) for way, value in found.overall.items()}
+    counts = {way: f"{found.releases[way]} model{'s' if found.releases[way] > 1 else ''}" for way in found.releases}
+    figure, axes = _axes(f"{_name(found.model)}: {_name(found.metric)} on the month after, {found.rows:,} rows", 4.0)
+    figure.set_figwidth(8.4)
+    ways = {
+        "never": (_MUTED, "--", "never retrained"),
+        "always": (_WARM, "-", "always retrained"),
+        "gate": (_ACCENT, "-", "retrained by the gate"),
+    }
+    for way, (colour, style, label) in ways.items():
+        y = np.array([month.pooled[way] for month in months], dtype=float)
+        said = f"{label}: {overall[way]} over all, {counts[way]}"
+        axes.plot(x, y, color=colour, linestyle=style, linewidth=1.8, label=said)
+    released = [place for place, month in enumerate(months) if month.outcome == "released"]
+    y = np.array([months[place].pooled["gate"] for place in released], dtype=float)
+    axes.plot(
+        released, y, "o", color=_ACCENT, markersize=4.5, linestyle="none", label="the gate released the month before"
+    )
+    step = max(1, len(months) // 8)
+    axes.set_xticks(x[::step], [month.month for month in months[::step]])
+    better = "more is better" if found.greater_is_better else "less is better"
+    axes.set_ylabel(f"{_name(found.metric)}, {better}")
+    axes.legend(frameon=False, fontsize=9)
+    axes.margins(y=0.28)
     return _png(figure)
 
 

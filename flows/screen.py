@@ -93,6 +93,26 @@ def show_scores(found: Mapping[str, Any]) -> None:
     console.print(f"{found['seconds']['total']:.1f} s: {steps}; {rate:,.0f} rows/s", style="dim", soft_wrap=True)
 
 
+def show_backtest(found: Mapping[str, Any]) -> None:
+    """Print the metric of each way of life, month by month and over all."""
+    console = Console(highlight=False)
+    ways = {"never": "never retrained", "always": "always retrained", "gate": "by the gate"}
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for heading in ("month", "rows", *(f"{ways[way]}" for way in ways), "the month before"):
+        table.add_column(heading, justify="left" if heading in ("month", "the month before") else "right")
+    for month in found["months"]:
+        figures = (number(month["metrics"][way]) for way in ways)
+        table.add_row(month["month"], f"{month['rows']:,}", *figures, month["outcome"])
+    table.add_row("all", f"{found['rows']:,}", *(number(found["overall"][way]) for way in ways), "", style="bold")
+    table.add_row("models", "", *(f"{found['releases'][way]}" for way in ways), "", style="dim")
+    better = "more" if found["greater_is_better"] else "less"
+    console.print(f"{found['model']}: {found['metric']} on the month after training; {better} is better")
+    console.print(table)
+    for sentence in (*found["said"], *found["notes"]):
+        console.print(f"  {escape(sentence)}", soft_wrap=True)
+    console.print(f"report: {escape(os.path.relpath(found['report']))}", style="dim", soft_wrap=True)
+
+
 def show_outcome(outcome: "Outcome") -> None:
     """Print how a run ended, why, with which numbers, and what to do next."""
     console = Console(highlight=False)

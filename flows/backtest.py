@@ -1,0 +1,102 @@
+"""The backtest flow: history replayed month by month, for three ways of life; a table, JSON and a plot."""
+
+import base64
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from prefect import flow, get_run_logger, runtime, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows.plots import draw_backtest
+from flows.progress import LISTENER, Rows, Step
+from flows.reports import key
+from pipeline import backtest as replaying
+from pipeline import sources
+from pipeline.backtest import ALWAYS, GATE, NEVER, Backtest
+from pipeline.files import write_json, write_text
+from pipeline.numbers import number, signed
+from pipeline.settings import settings
+from pipeline.spec import load_spec
+
+WORDS = {NEVER: "never retrained", ALWAYS: "always retrained", GATE: "retrained by the gate"}
+
+
+@flow(name="backtest", flow_run_name="{model}")
+def backtest(
+    model: str, by: Literal["month"] = "month", data: str | None = None, time: list[str] | None = None
+) -> dict[str, Any]:
+    """Replay a model's history and return what `evergreen backtest --json` prints.
+
+    `data` is a file or glob read instead of the spec's source; `time` names the columns that tell the month, where the
+    spec has no time column. Nothing is released, and nothing is packaged or tried.
+    """
+    folder = settings().folder("runs", model, str(runtime.flow_run.id))
+    replayed = replay_history(model, data, time or [])
+    image = draw_backtest(replayed)
+    found = {**replayed.to_dict(), "by": by, "said": said(replayed), "report": str(folder / "backtest.md")}
+    (folder / "backtest.png").write_bytes(image)
+    write_json(folder / "backtest.json", found)
+    write_text(folder / "backtest.md", markdown(found, "backtest.png"))
+    try:
+        shown = markdown(found, f"data:image/png;base64,{base64.b64encode(image).decode()}")
+        create_markdown_artifact(shown, key=key(model, "backtest"), description=found["said"][0])
+    except Exception:
+        get_run_logger().warning("the backtest could not be shown", exc_info=True)
+    return found
+
+
+@task(name="replay", task_run_name="replay", cache_policy=NO_CACHE)
+def replay_history(model: str, data: str | None, time: list[str]) -> Backtest:
+    """Read a table and replay it."""
+    spec = load_spec(model)
+    tell = LISTENER.get() or (lambda _: None)
+    logger = get_run_logger()
+
+    def done(month: str, place: int, of: int) -> None:
+        logger.info("trained on all rows until %s, %d of %d", month, place, of)
+        tell(Rows(place, of, f", until {month}"))
+
+    tell(Step("read"))
+    past = replaying.history(spec, sources.read(spec.source if data is None else sources.at(spec.source, data)), time)
+    tell(Step("replay"))
+    return replaying.replay(spec, past, done)
+
+
+def said(found: Backtest) -> list[str]:
+    """Return in sentences what a backtest found, also where it found that nothing mattered."""
+    figures = ", ".join(f"{WORDS[way]} {number(found.overall[way])} ({found.releases[way]})" for way in WORDS)
+    sentences = [
+        f"{found.metric} over {found.rows:,} rows of {len(found.months)} months, with how many models: {figures}."
+    ]
+    for way, one in found.differences.items():
+        if one is None:
+            continue
+        ends = f"{signed(one.low)} to {signed(one.high)}"
+        worse, better = (one.low, one.high) if found.greater_is_better else (-one.high, -one.low)
+        word = "better than" if worse > 0 else "worse than" if better < 0 else "not surely different from"
+        sentences.append(
+            f"The gate is {word} {WORDS[way]}: difference {signed(one.difference)}, "
+            f"{one.confidence:.0%} interval {ends}."
+        )
+    return sentences
+
+
+def markdown(found: Mapping[str, Any], image: str) -> str:
+    """Return a backtest as Markdown: sentences, the plot at `image`, and a row for each month."""
+    lines = [
+        f"**{found['said'][0]}**",
+        "",
+        *(f"- {sentence}" for sentence in (*found["said"][1:], *found["notes"])),
+        "",
+    ]
+    lines += [f"![{found['metric']} over time]({image})", ""]
+    lines += [
+        "| month | rows | never | always | by the gate | the month before | why |",
+        "|---|---:|---:|---:|---:|---|---|",
+    ]
+    for month in found["months"]:
+        figures = " | ".join(number(month["metrics"][way]) for way in WORDS)
+        why = month["reasons"][0].replace("|", "\\|")
+        lines.append(f"| {month['month']} | {month['rows']:,} | {figures} | {month['outcome']} | {why} |")
+    return "\n".join([*lines, ""])
