@@ -20,7 +20,7 @@ from bench.endpoint.project import EVERGREEN, environment
 from pipeline import ames
 from pipeline.settings import CHECKOUT
 
-ROWS = 2_400
+ROWS = 1_460
 FALLS_FROM = 12 * 2008 + 8
 MONTHS, A_MONTH = 12, 0.02
 

@@ -115,6 +115,9 @@ def main() -> None:
         folder = Path(scratch)
         env = _released(folder)
         _measured([sys.executable, "-c", GENERATE, "rows.parquet", str(given.rows), ""], folder, env)
+        # Neither waits for what was just written, or reads what the other has read.
+        os.sync()
+        (folder / "rows.parquet").read_bytes()
         commands = {
             "pyarrow": [sys.executable, "-c", PYARROW, "rows.parquet", "copy.parquet"],
             "evergreen": [*EVERGREEN, "score", "orders", "rows.parquet", "scores.parquet", "--json"],

@@ -44,7 +44,7 @@ def joint_schema(parts: Sequence[Path]) -> "pyarrow.Schema":
 
     schemas = []
     for part in parts:
-        with pa.memory_map(str(part)) as file:
+        with pa.OSFile(str(part)) as file:
             schemas.append(pa.ipc.open_file(file).schema)
     return pa.unify_schemas(schemas, promote_options="permissive")
 
@@ -54,7 +54,7 @@ def tables(parts: Sequence[Path], schema: "pyarrow.Schema") -> Iterator["pyarrow
     import pyarrow as pa
 
     for part in parts:
-        with pa.memory_map(str(part)) as file:
+        with pa.OSFile(str(part)) as file:
             reader = pa.ipc.open_file(file)
             for number in range(reader.num_record_batches):
                 yield conform(pa.Table.from_batches([reader.get_batch(number)]), schema)
