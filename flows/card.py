@@ -1,4 +1,4 @@
-"""The model card: all that there is to know of a release before it is trusted, as one HTML page that needs nothing else.
+"""The model card: all that there is to know of a release before it is trusted, as one HTML page of its own.
 
 It is made from the release's package, its snapshot and the folder of its run; what of these is gone is said to be.
 `card.html` is the page with places for the facts, which Jinja escapes.
@@ -204,7 +204,8 @@ def _intervals(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
         better = (middle > 0) == evaluation["greater_is_better"]
         words = (
             f"{evaluation['metric']} is {number(abs(middle))} {'better' if better else 'worse'} than {other}: "
-            f"{signed(middle)}, with {100 * interval['confidence']:.4g}% confidence from {signed(low)} to {signed(high)}"
+            f"{signed(middle)}, with {100 * interval['confidence']:.4g}% confidence "
+            f"from {signed(low)} to {signed(high)}"
         )
         found.append({"words": words, "drawn": charts.whiskers(low, middle, high, words)})
     return found
@@ -297,7 +298,7 @@ def _answered(manifest: Mapping[str, Any], y: Array, answers: Answers) -> dict[s
     """Return how held-out rows were answered: drawn, and the most telling of it in words."""
     if manifest["task"]["kind"] == "regression":
         return _errors(manifest, y, answers.predictions)
-    said = {"confusion": _confusion(y, answers), "figures": [], "words": []}
+    said: dict[str, Any] = {"confusion": _confusion(y, answers), "figures": [], "words": []}
     if answers.probabilities is not None:
         positive = manifest["task"].get("positive")
         if positive in answers.labels:
@@ -357,7 +358,9 @@ def _calibration(what: str, truth: Array, probability: Array) -> dict[str, Any]:
     parts = np.array_split(np.argsort(probability, kind="stable"), int(np.clip(len(truth) // 20, 1, 10)))
     points = [(float(probability[part].mean()), float(truth[part].mean())) for part in parts if len(part)]
     gap = float(np.average([abs(said - found) for said, found in points], weights=[len(part) for part in parts]))
-    said = f"Probabilities {what} are {100 * gap:.1f} points from how often it is so, in the mean of {len(points)} groups."
+    said = (
+        f"Probabilities {what} are {100 * gap:.1f} points from how often it is so, in the mean of {len(points)} groups."
+    )
     unit = charts.Scale(0.0, 1.0)
     labels = (f"mean predicted probability {what}", "share that is so")
     return {

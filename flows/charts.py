@@ -147,9 +147,7 @@ def _chart(inside: Markup, x: Scale, y: Scale, labels: tuple[str, str], said: st
         grid += Markup('<line class="grid" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(
             across, _TOP, height - _BOTTOM
         )
-        grid += Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
-            across, height - _BOTTOM + 16, word
-        )
+        grid += Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(across, height - _BOTTOM + 16, word)
     names = Markup('<text x="{}" y="{}" text-anchor="middle" class="label">{}</text>').format(
         (480 + _LEFT - _RIGHT) / 2, height - 6, labels[0]
     )
@@ -192,5 +190,3 @@ def _step(rough: float) -> float:
     """Return the least round step that is at least so much."""
     power: float = 10.0 ** math.floor(math.log10(rough))
     return next(base * power for base in (1, 2, 5, 10) if base * power >= rough * 0.999)
-
-
