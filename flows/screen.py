@@ -302,7 +302,7 @@ def show_history(found: Mapping[str, Any]) -> None:
     for event in sorted(lines, key=lambda one: str(one["at"]), reverse=True):
         if "server" in event:
             what = f"{event['server']}: {event['event']} release {event['release']}"
-            _line(console, f"{_time(event['at'])}  {what}", style="dim", hang=2)
+            _line(console, f"{_time(event['at'])}  {what}", style="dim", hang=18)
             if event["event"] in ("refused", "alarm"):
                 _print_reasons(console, [event["reason"]])
             continue
@@ -311,7 +311,7 @@ def show_history(found: Mapping[str, Any]) -> None:
         what = f"release {event['release']}" if event["event"] == "released" else f"{event['event']} {event['release']}"
         now = " [green](champion)[/]" if event is settling[-1] and found["champion"] else ""
         numbers = f"{release['metric']} {number(value)}, {release['bento']}"
-        _line(console, f"{_time(event['at'])}  [bold]{what}[/]{now} by {event['cause']}: {numbers}", hang=2)
+        _line(console, f"{_time(event['at'])}  [bold]{what}[/]{now} by {event['cause']}: {numbers}", hang=18)
         _print_reasons(console, release["reasons"] if event["event"] == "released" else [event["reason"]])
 
 
@@ -380,7 +380,7 @@ def show_explanation(found: Mapping[str, Any]) -> None:
     )
     for check in found["checks"]:
         mark = "[green]✓[/]" if check["passed"] else "[red]✗[/]"
-        _line(console, f"  {mark} {escape(check['sentence'])}", hang=12)
+        _line(console, f"  {mark} {escape(check['sentence'])}", hang=4)
     trial = found["trial"]
     if trial.get("answers"):
         _line(console, f"  trial     {trial['answers']} answers exactly as trained", hang=12)
@@ -390,7 +390,7 @@ def show_explanation(found: Mapping[str, Any]) -> None:
     if found["guards"]:
         _line(console, f"  counts    what breaks one of {len(found['guards'])} rules of the suite", hang=12)
     if found["unguarded"]:
-        _line(console, f"  [dim]no request is held to: {escape('; '.join(found['unguarded']))}[/]", hang=12)
+        _line(console, f"  [dim]no request is held to: {escape('; '.join(found['unguarded']))}[/]", hang=4)
     if found["card"]:
         _line(console, f"  card      {escape(os.path.relpath(found['card']))}", hang=12)
     for event in [*found["events"], *found["served"]]:
@@ -398,7 +398,7 @@ def show_explanation(found: Mapping[str, Any]) -> None:
         what = f"{event['event']} {event['release']}" if event["release"] != found["release"] else event["event"]
         # What it was released for is said above.
         why = f": {escape(event['reason'])}" if event["reason"] not in ("", found["reason"]) else ""
-        _line(console, f"  {_time(event['at'])}  {what} {who}{why}", style="dim", hang=12)
+        _line(console, f"  {_time(event['at'])}  {what} {who}{why}", style="dim", hang=20)
 
 
 def show_reproduction(model: str, release: int, found: Mapping[str, Any]) -> None:
