@@ -1,6 +1,6 @@
 """What a model answers on average as one feature changes: partial dependence on held-out rows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,19 +32,35 @@ def dependence(
     """
     rng = np.random.default_rng(seed)
     sample = rows.take(np.sort(rng.permutation(rows.num_rows)[:MOST_ROWS])).combine_chunks()
+    values = {feature.name: _values(feature, rows.column(feature.name)) for feature in features}
+    asked = {name: _asked(sample, name, some) for name, some in values.items() if some}
     found = []
-    for feature in features:
-        values = _values(feature, rows.column(feature.name))
-        try:
-            answers = ask(_asked(sample, feature.name, values))
-        except Exception:
-            # A pipeline may refuse values that never came together; the others are worth showing.
-            continue
-        each = [slice(start, start + len(sample)) for start in range(0, len(sample) * len(values), len(sample))]
+    for name, answers in _answered(asked, ask).items():
+        each = [slice(start, start + len(sample)) for start in range(0, len(asked[name]), len(sample))]
         means = [summary(taken(answers, part)) for part in each]
-        if values and np.isfinite(means).all():
-            found.append({"feature": feature.name, "type": feature.type, "values": values, "answers": means})
+        if np.isfinite(means).all():
+            kind = next(feature.type for feature in features if feature.name == name)
+            found.append({"feature": name, "type": kind, "values": values[name], "answers": means})
     return found
+
+
+def _answered(asked: "Mapping[str, pyarrow.Table]", ask: Callable[["pyarrow.Table"], Answers]) -> dict[str, Answers]:
+    """Return the answers to each table, all asked at once, since asking may start a process."""
+    import pyarrow as pa
+
+    if not asked:
+        return {}
+    try:
+        answers, start, found = ask(pa.concat_tables(asked.values())), 0, {}
+        for name, table in asked.items():
+            found[name] = taken(answers, slice(start, start + len(table)))
+            start += len(table)
+        return found
+    except Exception:
+        if len(asked) == 1:
+            return {}
+        # A pipeline may refuse values that never came together; those of other features are worth showing.
+        return {name: one for each in asked for name, one in _answered({each: asked[each]}, ask).items()}
 
 
 def _asked(sample: "pyarrow.Table", name: str, values: Sequence[Any]) -> "pyarrow.Table":
