@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -46,7 +47,7 @@ def steps(quiet: bool) -> Iterator[Callable[[Step], None]]:
                 return
             mark = "[green]✓[/]" if step.passed else "[red]✗[/]"
             words = escape(" ".join(step.words.split()))
-            _line(console, f"{mark} {step.name:<9}[dim]{step.seconds:6.1f} s[/]  {words}", hang=22)
+            _line(console, f"{mark} {step.name:<9}[dim]{step.seconds:6.1f} s[/]  {words}", hang=21)
 
         yield listen
 
@@ -67,7 +68,10 @@ def show_outcome(outcome: "Outcome") -> None:
     total = sum(outcome.seconds.values())
     _line(console, f"{total:.1f} s: {', '.join(parts)}", style="dim", hang=2)
     if outcome.report:
-        _line(console, f"report: {escape(os.path.relpath(outcome.report))}", style="dim", hang=2)
+        _line(console, f"report: {escape(_path(outcome.report))}", style="dim", hang=2)
+        card = Path(outcome.report).with_name("card.html")
+        if outcome.release and card.exists():
+            _line(console, f"model card: {escape(_path(str(card)))}", style="dim", hang=2)
     if outcome.outcome == "released":
         console.print(
             f"next: [bold]evergreen serve {outcome.model}[/], undo: [bold]evergreen rollback {outcome.model}[/]"
@@ -392,7 +396,7 @@ def show_explanation(found: Mapping[str, Any]) -> None:
     if found["unguarded"]:
         _line(console, f"  [dim]no request is held to: {escape('; '.join(found['unguarded']))}[/]", hang=4)
     if found["card"]:
-        _line(console, f"  card      {escape(os.path.relpath(found['card']))}", hang=12)
+        _line(console, f"  card      {escape(_path(found['card']))}", hang=12)
     for event in [*found["events"], *found["served"]]:
         who = event.get("server") or f"by {event['cause']}"
         what = f"{event['event']} {event['release']}" if event["release"] != found["release"] else event["event"]
@@ -465,6 +469,12 @@ def _line(console: Console, markup: str, hang: int, style: str | None = None) ->
     for place, part in enumerate(text[hang:].wrap(console, max(console.width - hang, 20))):
         part.rstrip()
         console.print(Text.assemble(text[:hang] if place == 0 else " " * hang, part), soft_wrap=True)
+
+
+def _path(path: str) -> str:
+    """Return a path as it is typed from here; whole where that would lead up."""
+    here = os.path.relpath(path)
+    return path if here.startswith(os.pardir) else here
 
 
 def _time(iso: str) -> str:
