@@ -608,9 +608,15 @@ def markdown(report: Report) -> str:
         if sentences:
             lines += ["", f"## {heading}", "", *(f"- {_one_line(sentence)}" for sentence in sentences)]
     if passed := [rule for rule in report.rules if rule.passed]:
-        lines += ["", "## Passed", "", "| rule | severity | found |", "|---|---|---|"]
-        lines += [f"| {_one_line(rule.rule)} | {rule.severity} | {_one_line(_found(rule))} |" for rule in passed]
+        # No table: in the Prefect UI a long rule would push the other columns out of sight.
+        lines += ["", "## Passed", "", *(f"- {_one_line(rule.rule)}{_aside(rule)}" for rule in passed)]
     return "\n".join(lines) + "\n"
+
+
+def _aside(rule: RuleResult) -> str:
+    severity = "" if rule.severity == "error" else rule.severity
+    words = ", ".join(filter(None, [severity, _one_line(_found(rule))]))
+    return f" ({words})" if words else ""
 
 
 def _found(rule: RuleResult) -> str:

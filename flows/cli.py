@@ -263,12 +263,13 @@ def unhold(model: Model, why: Why = "", as_json: AsJson = False) -> None:
 def explain(
     model: Model,
     number: Annotated[int, typer.Argument(help="The number of a release.")],
+    html: Annotated[Path | None, typer.Option("--html", help="Write its model card to this file, as a page.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Tell everything about one release: its rows, code and checks, what it was compared with, what became of it."""
     from bentos import releases
     from flows import screen
-    from flows.since import packed_manifest
+    from flows.since import packed_manifest, run_of
 
     with _errors(as_json):
         _known(model)
@@ -277,8 +278,18 @@ def explain(
         release = releases.numbered(ledger, model, number)
         manifest = packed_manifest(settings(), release)
         found = screen.explanation_of(release, events, releases.served(ledger, model), manifest)
+        run = run_of(settings(), model, number)
+        if html:
+            from flows.card import write_card
+
+            with _stdout_for_results():
+                write_card(settings(), release, run, html)
+        kept = run and run / "card.html"
+        found["card"] = str(html) if html else str(kept) if kept and kept.exists() else None
         if as_json:
             _print_json(found)
+        elif html:
+            typer.echo(f"the model card of release {number} of {model} is in {html}")
         else:
             screen.show_explanation(found)
 

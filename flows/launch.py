@@ -43,9 +43,12 @@ def launch(settings: Settings, listener: Callable[[Any], None], model: str, **pa
         stack.callback(STARTED.reset, STARTED.set(stack.enter_context(started(model))))
         server = prefect_server(settings, lambda _: _import_all(model))
         timed("start", seconds, lambda: stack.enter_context(server))
+        from prefect import tags
+
         from flows.retrain import retrain
 
-        state: Any = retrain(model, **parameters, return_state=True)
+        with tags(model):
+            state: Any = retrain(model, **parameters, return_state=True)
         _flush()
     folder = settings.folder("runs", model, str(state.state_details.flow_run_id))
     if not (folder / "outcome.json").exists():

@@ -45,7 +45,7 @@ def draw(
 
     A regression gives `predicted-against-actual` and `residuals`; a classification `confusion`, and of two labels also
     `roc` and `calibration`; all give `importance`, of what the artifact's manifest says of it. An image that would be
-    undefined is left out, such as the ROC of rows that all have one label.
+    undefined is left out, such as the ROC of rows that all have one label, and so is what shows a sensitive target.
     """
     rows = table.filter(held_out(rule, table))
     if rows.num_rows == 0:
@@ -54,7 +54,9 @@ def draw(
     y = target(spec.task.kind, rows.column(spec.target))
     answers = predict(estimator, frame)
     figures: dict[str, Figure | None]
-    if isinstance(spec.task, Regression):
+    if spec.target in spec.sensitive:
+        figures = {}
+    elif isinstance(spec.task, Regression):
         seen = _sample(spec, len(y), MOST_POINTS)
         seen = seen[np.isfinite(answers.predictions[seen])]
         title = _title(len(seen), len(y))

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pipeline.gate import Verdict
     from pipeline.train import Candidate, Trained
 
+WIDTH = 440
+"""Of a plot, in pixels."""
 MOST_COLUMNS = 60
 """Of so many columns, the farthest beyond their thresholds, a report tells what became of them since the champion."""
 MOST_SLICES = 40
@@ -145,11 +147,17 @@ def verdict(verdict: "Verdict") -> str:
 def trial(trial: "Trial") -> str:
     """Return whether the package answered as trained, how fast, and what was wrong."""
     word = "passed" if trial.passed else "failed"
-    return _document(f"**Trial {word}**: {_tried(trial)}.", _bullets(_text(problem) for problem in trial.problems))
+    return _document(
+        f"**Trial {word}**: {_tried(trial)}.",
+        _bullets(_text(problem) for problem in trial.problems),
+        "" if trial.start_seconds is None else f"The package was ready after {trial.start_seconds:.1f} s.",
+    )
 
 
-def release(release: "Release", trial: "Trial") -> str:
-    """Return what was released, what it replaced, and how to serve and undo it."""
+def release(
+    release: "Release", trial: "Trial", outcome: str = "released", links: Mapping[str, str] | None = None
+) -> str:
+    """Return what was released, what it replaced, where its pages are, and how to serve and undo it."""
     from bentos.releases import answered_by
 
     replaced = "no other" if release.replaced is None else f"release {release.replaced}"
@@ -157,19 +165,58 @@ def release(release: "Release", trial: "Trial") -> str:
     facts = {
         "Bento": f"`{release.bento}`",
         "released": f"{_text(release.created)}, cause: {_text(release.cause)}",
-        "why": _text(release.reason),
         "answers": _text(answered_by(release)),
         "trial": _tried(trial),
         "digests": ", ".join(digests),
     }
-    commands = [f"evergreen serve {release.model}"]
-    if release.replaced is not None:
-        commands.append(f"evergreen rollback {release.model}")
+    became, invited, commands = {
+        "canary": (
+            f"is a canary.** Beside it, {replaced} answers most requests.",
+            "Make it champion at once:",
+            [f"evergreen promote {release.model} {release.number}"],
+        ),
+        "awaiting-approval": (
+            f"awaits approval.** Until then {replaced} is served.",
+            "Make it champion:",
+            [f"evergreen promote {release.model} {release.number}"],
+        ),
+    }.get(
+        outcome,
+        (
+            f"is champion.** It replaced {replaced}.",
+            "Serve it:" if release.replaced is None else f"Serve it, or go back to {replaced}:",
+            [f"evergreen serve {release.model}"]
+            + ([] if release.replaced is None else [f"evergreen rollback {release.model}"]),
+        ),
+    )
     return _document(
-        f"**Release {release.number} of {release.model} is champion.** It replaced {replaced}.",
+        f"**Release {release.number} of {release.model} {became}",
+        _links(links or {}),
+        _bullets(_text(reason) for reason in release.verdict.get("reasons") or [release.reason]),
         _bullets(f"{name}: {value}" for name, value in facts.items()),
-        "Serve it:" if len(commands) == 1 else f"Serve it, or go back to {replaced}:",
+        invited,
         "\n".join(["```", *commands, "```"]),
+    )
+
+
+def outcome(outcome: "Outcome", links: Mapping[str, str]) -> str:
+    """Return how a whole run ended, why, with which numbers, and where its pages are."""
+    name = f"released as {outcome.release}" if outcome.outcome == "released" else outcome.outcome
+    scores = {who: metrics for who, metrics in (outcome.metrics or {}).items() if metrics}
+    facts = {"rows": outcome.rows and f"{outcome.rows:,}", "snapshot": outcome.snapshot, "Bento": outcome.bento}
+    return _document(
+        f"**{outcome.model}: {name}**",
+        _links(links or {}),
+        _bullets(_text(reason) for reason in outcome.reasons),
+        _bullets(f"warning: {_text(warning)}" for warning in outcome.warnings),
+        _table(
+            ["held-out rows", *scores],
+            ([name, *(number(side.get(name)) for side in scores.values())] for name in scores["challenger"]),
+        )
+        if scores
+        else "",
+        _bullets(f"{name}: `{value}`" for name, value in facts.items() if value is not None),
+        _table(["step", "seconds"], ([step, f"{seconds:,.1f}"] for step, seconds in outcome.seconds.items())),
     )
 
 
@@ -187,7 +234,10 @@ def plots(images: Mapping[str, str]) -> str:
     """Return images by name, shown from where they are: relative paths, or data URIs."""
     return _document(
         "The challenger on the held-out rows.",
-        *(f"![{name.replace('-', ' ')}]({where})" for name, where in images.items()),
+        # Two beside each other; Markdown's own images would fill the width.
+        " ".join(
+            f'<img src="{where}" alt="{name.replace("-", " ")}" width="{WIDTH}">' for name, where in images.items()
+        ),
     )
 
 
@@ -199,7 +249,7 @@ def run_report(outcome: "Outcome", results: Mapping[str, Any]) -> str:
     facts = {"rows": outcome.rows, "snapshot": outcome.snapshot, "Bento": outcome.bento, "release": outcome.release}
     sections: dict[str, tuple[str, Callable[[Any], str]]] = {
         "alarm": ("Since the last run", lambda event: alarm(outcome.model, event.release, event.reason)),
-        "release": ("Release", lambda made: release(made, results["trial"])),
+        "release": ("Release", lambda made: release(made, results["trial"], outcome.outcome, results.get("card", {}))),
         "gate": ("Verdict", verdict),
         "evaluate": ("Comparison", comparison),
         "plots": ("Plots", lambda drawn: plots({name: f"{name}.png" for name in drawn})),
@@ -272,9 +322,14 @@ def publish_alarm(model: str, release: int, why: str) -> None:
     _publish(model, "alarm", alarm(model, release, why))
 
 
-def publish_release(made: "Release", tried: "Trial") -> None:
-    """Show what was released, and how to serve and undo it."""
-    _publish(made.model, "release", release(made, tried))
+def publish_release(made: "Release", tried: "Trial", ended: str, links: Mapping[str, str]) -> None:
+    """Show what was released, where its pages are, and how to serve and undo it."""
+    _publish(made.model, "release", release(made, tried, ended, links))
+
+
+def publish_outcome(ended: "Outcome", links: Mapping[str, str]) -> None:
+    """Show how a whole run ended."""
+    _publish(ended.model, "outcome", outcome(ended, links))
 
 
 def _publish(model: str, part: str, text: str) -> None:
@@ -288,6 +343,10 @@ def _publish(model: str, part: str, text: str) -> None:
 def key(model: str, part: str) -> str:
     """Return the key of an artifact; Prefect takes no underscores."""
     return f"{model}-{part}".replace("_", "-")
+
+
+def _links(links: Mapping[str, str]) -> str:
+    return " · ".join(f"[{what}]({where})" for what, where in links.items())
 
 
 def _data_uri(png: bytes) -> str:

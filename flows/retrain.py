@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from filelock import FileLock, Timeout
-from prefect import flow, get_run_logger, runtime, task
+from prefect import flow, get_client, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed, State
 
@@ -23,10 +23,12 @@ from bentos.releases import Event, Release, Run
 from bentos.trial import Trial, try_bento
 from expectations.apart import STARTED, Validator, started
 from expectations.validate import Report, suite_digest
-from flows import plots, reports, retention
+from flows import pages, plots, reports, retention
+from flows.card import write_card
 from flows.outcome import Name, Outcome
 from flows.progress import timed
 from flows.since import changes_since
+from flows.words import in_words
 from pipeline import digest, sources
 from pipeline.answer import ask
 from pipeline.artifact import Artifact, load_artifact, write_artifact
@@ -48,7 +50,12 @@ KINDS = {"released": releases.RELEASED, "canary": releases.CANARY, "awaiting-app
 """By outcome: the event with which a release begins. The run is recorded together with it."""
 
 
-@flow(name="retrain", flow_run_name="{model}")
+def _name() -> str:
+    """Return what a run is called while it goes on; at its end comes what it came to."""
+    return f"{runtime.flow_run.parameters['model']} {datetime.now(UTC):%Y-%m-%d}"
+
+
+@flow(name="retrain", flow_run_name=_name)
 def retrain(
     model: str, data: str | None = None, force: bool = False, release: bool = True, cause: str = "person"
 ) -> State[Any]:
@@ -62,6 +69,7 @@ def retrain(
         with _alone(run), _validator(model) as validator:
             outcome = _steps(run, validator, data, force, release)
             run.conclude(outcome)
+            run.show(_tell, run, outcome)
     except Exception as error:
         run.crash(error)
         raise
@@ -136,7 +144,8 @@ def _steps(run: "_Run", validator: Validator, data: str | None, force: bool, rel
         # Judged against a champion that is none now: no verdict, so that the next run takes the matter up again.
         run.digests = {}
         return run.outcome("kept", [str(error)])
-    run.show(reports.publish_release, made, trial)
+    run.show(_write_card, run, made, part="card")
+    run.show(_show_release, run, made, trial, name)
     run.show(_collect, run)
     return run.outcome(name, reasons)
 
@@ -298,6 +307,32 @@ def _collect(run: "_Run") -> None:
     retention.collect(settings(), _ledger(), {run.model: load_spec(run.model).keep}, running=run.model)
 
 
+def _write_card(run: "_Run", made: Release) -> None:
+    """Write the release's model card; servers are on their way to the release meanwhile."""
+    write_card(settings(), made, run.folder, run.folder / pages.CARD)
+    run.results["card"] = {"model card": pages.CARD, "validation report": pages.VALIDATION}
+
+
+def _show_release(run: "_Run", made: Release, trial: Trial, name: Name) -> None:
+    reports.publish_release(made, trial, name, _links(run))
+
+
+def _links(run: "_Run") -> dict[str, str]:
+    """Return where the pages of a run are, and the endpoints of its model that are up."""
+    up = [one.server.replace("0.0.0.0", "127.0.0.1") for one in releases.servers(_ledger(), run.model)]
+    return pages.links(settings(), run.folder) | {f"endpoint {server}": f"http://{server}/" for server in up}
+
+
+def _tell(run: "_Run", outcome: Outcome) -> None:
+    """Say in the run's log, its name and an artifact what it came to."""
+    get_run_logger().info("%s: %s", outcome.outcome, "; ".join(outcome.reasons))
+    reports.publish_outcome(outcome, _links(run))
+    ended = f"released {outcome.release}" if outcome.outcome == "released" else outcome.outcome
+    here = runtime.flow_run
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(here.id, name=f"{here.name} -> {ended}", tags=sorted({*here.tags, run.model}))
+
+
 def _tell_changes(run: "_Run", changes: Changes) -> None:
     """Show what changed since the champion, and leave it in the run's folder."""
     write_json(run.folder / "drift.json", changes.to_dict())
@@ -342,16 +377,17 @@ class _Run:
     def step(self, name: str, work: Callable[..., Result], *args: Any) -> Result:
         """Do a step, timed and told of; its result belongs to the run's report."""
         self.results[name] = result = timed(name, self.seconds, work, *args)
+        get_run_logger().info("%s: %s", name, in_words(result))
         return result
 
-    def show(self, publish: Callable[..., Any], *args: Any) -> None:
+    def show(self, publish: Callable[..., Any], *args: Any, part: str = "reports") -> None:
         """Publish something for people; that this fails must not fail a run whose work is sound."""
         started = time.perf_counter()
         try:
             publish(*args)
         except Exception:
             get_run_logger().warning("%s failed", publish.__name__, exc_info=True)
-        self.seconds["reports"] = round(self.seconds.get("reports", 0.0) + time.perf_counter() - started, 3)
+        self.seconds[part] = round(self.seconds.get(part, 0.0) + time.perf_counter() - started, 3)
 
     def goes_on_with(self, left: str) -> Snapshot:
         """Return the snapshot with this digest, which is what is left of the one ingested; it is trained on instead."""

@@ -3,11 +3,13 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from flows.progress import Rows, Step
 from pipeline.numbers import number
@@ -45,7 +47,7 @@ def steps(quiet: bool) -> Iterator[Callable[[Step], None]]:
                 return
             mark = "[green]✓[/]" if step.passed else "[red]✗[/]"
             words = escape(" ".join(step.words.split()))
-            console.print(f"{mark} {step.name:<9}[dim]{step.seconds:6.1f} s[/]  {words}", soft_wrap=True)
+            _line(console, f"{mark} {step.name:<9}[dim]{step.seconds:6.1f} s[/]  {words}", hang=21)
 
         yield listen
 
@@ -120,29 +122,32 @@ def show_outcome(outcome: "Outcome") -> None:
     what = f"release {outcome.release}" if outcome.release else ""
     console.print(f"{outcome.model}: [{_STYLES[outcome.outcome]}]{outcome.outcome}[/] {what}".rstrip())
     for reason in outcome.reasons:
-        console.print(f"  {escape(reason)}", soft_wrap=True)
+        _line(console, f"  {escape(reason)}", hang=2)
     for warning in outcome.warnings:
-        console.print(f"  [yellow]warning[/] {escape(warning)}", soft_wrap=True)
+        _line(console, f"  [yellow]warning[/] {escape(warning)}", hang=2)
     if outcome.metrics:
         console.print(_metrics_table(outcome.metrics))
     parts = [f"{name} {value:.1f}" for name, value in outcome.seconds.items()]
     total = sum(outcome.seconds.values())
-    console.print(f"{total:.1f} s: {', '.join(parts)}", style="dim", soft_wrap=True)
+    _line(console, f"{total:.1f} s: {', '.join(parts)}", style="dim", hang=2)
     if outcome.report:
-        console.print(f"report: {escape(os.path.relpath(outcome.report))}", style="dim", soft_wrap=True)
+        _line(console, f"report: {escape(_path(outcome.report))}", style="dim", hang=2)
+        card = Path(outcome.report).with_name("card.html")
+        if outcome.release and card.exists():
+            _line(console, f"model card: {escape(_path(str(card)))}", style="dim", hang=2)
     if outcome.outcome == "released":
         console.print(
             f"next: [bold]evergreen serve {outcome.model}[/], undo: [bold]evergreen rollback {outcome.model}[/]"
         )
 
 
-def _metrics_table(metrics: Mapping[str, Any]) -> Table:
+def _metrics_table(metrics: Mapping[str, Any], first: str | None = None) -> Table:
     said = {who: scores for who, scores in metrics.items() if scores}
     table = Table(box=None, padding=(0, 2), header_style="dim")
     table.add_column("held-out rows")
     for who in said:
         table.add_column("guessing" if who == "baseline" else who, justify="right")
-    for name in said["challenger"]:
+    for name in sorted(said["challenger"], key=lambda name: name != first):
         table.add_row(name, *(number(scores.get(name)) for scores in said.values()))
     return table
 
@@ -162,15 +167,15 @@ def show_begun(found: Mapping[str, Any], unasked: bool) -> None:
     console = Console(highlight=False)
     features = ", ".join(f"{len(names)} {_ROLES.get(role, role)}" for role, names in found["features"].items())
     console.print(f"[bold]{found['model']}[/]: {found['task']} of {escape(found['target'])}, {found['rows']:,} rows")
-    console.print(f"  features  {features}", soft_wrap=True)
+    _line(console, f"  features  {features}", hang=12)
     for name, why in found["left_out"].items():
-        console.print(f"  left out  {escape(name)}: {escape(why)}", soft_wrap=True)
+        _line(console, f"  left out  {escape(name)}: {escape(why)}", hang=12)
     for said in found["decided"]:
-        console.print(f"  decided   {escape(said)}", soft_wrap=True)
+        _line(console, f"  decided   {escape(said)}", hang=12)
     if unasked:
         console.print("  nobody was asked, since this is no terminal", style="dim")
     for file in found["files"]:
-        console.print(f"  [green]wrote[/]     {file}", soft_wrap=True)
+        _line(console, f"  [green]wrote[/]     {file}", hang=12)
     console.print(f"next: look at both files, then [bold]evergreen run {found['model']}[/]")
 
 
@@ -220,7 +225,7 @@ def show_spec(found: Mapping[str, Any]) -> None:
     width = max(map(len, lines)) + 2
     for name, said in lines.items():
         if said:
-            console.print(f"  [dim]{escape(name):<{width}}[/]{escape(said)}", soft_wrap=True)
+            _line(console, f"  [dim]{escape(name):<{width}}[/]{escape(said)}", hang=width + 2)
 
 
 def _features(features: Sequence[Mapping[str, Any]] | None) -> str:
@@ -274,11 +279,11 @@ def show_status(found: Sequence[Mapping[str, Any]]) -> None:
         console.print(f"[bold]{escape(one['model'])}[/]")
         if champion:
             value = f"{champion['metric']} {number(champion['value'])} on held-out rows"
-            console.print(
-                f"  champion  release {champion['number']} of {_time(champion['created'])}, {value}", soft_wrap=True
+            _line(
+                console, f"  champion  release {champion['number']} of {_time(champion['created'])}, {value}", hang=12
             )
-            console.print(f"  package   {champion['bento']}", soft_wrap=True)
-            console.print(f"  answers   {escape(champion['answers'])}", soft_wrap=True)
+            _line(console, f"  package   {champion['bento']}", hang=12)
+            _line(console, f"  answers   {escape(champion['answers'])}", hang=12)
         else:
             console.print(f"  champion  none; [bold]evergreen run {one['model']}[/] makes one")
         _show_wishes(console, one)
@@ -297,16 +302,17 @@ def _show_wishes(console: Console, one: Mapping[str, Any]) -> None:
         console.print(f"  [yellow]awaits[/]    release {waiting}: [bold]evergreen promote {one['model']} {waiting}[/]")
     if one["held"]:
         held = one["held"]
-        console.print(
+        _line(
+            console,
             f"  [yellow]held[/]      at release {held['release']} since {_time(held['since'])} "
             f"({escape(held['reason'])}); [bold]evergreen unhold {one['model']}[/] ends it",
-            soft_wrap=True,
+            hang=12,
         )
     for server in one["servers"]:
         mark = "[red]" if server["state"] == "degraded" else "[green]"
         why = f": {escape(server['reason'])}" if server["reason"] else ""
         what = f"release {server['release']}, {mark}{server['state']}[/]{why}"
-        console.print(f"  served    {server['server']} {what}", soft_wrap=True)
+        _line(console, f"  served    {server['server']} {what}", hang=12)
 
 
 def history_of(
@@ -363,7 +369,7 @@ def show_history(found: Mapping[str, Any]) -> None:
     for event in sorted(lines, key=lambda one: str(one["at"]), reverse=True):
         if "server" in event:
             what = f"{event['server']}: {event['event']} release {event['release']}"
-            console.print(f"{_time(event['at'])}  {what}", style="dim", soft_wrap=True)
+            _line(console, f"{_time(event['at'])}  {what}", style="dim", hang=18)
             if event["event"] in ("refused", "alarm"):
                 _print_reasons(console, [event["reason"]])
             continue
@@ -372,13 +378,13 @@ def show_history(found: Mapping[str, Any]) -> None:
         what = f"release {event['release']}" if event["event"] == "released" else f"{event['event']} {event['release']}"
         now = " [green](champion)[/]" if event is settling[-1] and found["champion"] else ""
         numbers = f"{release['metric']} {number(value)}, {release['bento']}"
-        console.print(f"{_time(event['at'])}  [bold]{what}[/]{now} by {event['cause']}: {numbers}", soft_wrap=True)
+        _line(console, f"{_time(event['at'])}  [bold]{what}[/]{now} by {event['cause']}: {numbers}", hang=18)
         _print_reasons(console, release["reasons"] if event["event"] == "released" else [event["reason"]])
 
 
 def _print_reasons(console: Console, reasons: Sequence[str]) -> None:
     for reason in reasons:
-        console.print(f"    {escape(reason)}", style="dim", soft_wrap=True)
+        _line(console, f"    {escape(reason)}", style="dim", hang=4)
 
 
 def explanation_of(
@@ -402,7 +408,7 @@ def explanation_of(
         "replaced": release.replaced,
         "digests": release.digests,
         "compared_with": {
-            "release": evaluation.get("release"),
+            "release": evaluation.get("champion_release"),
             "rows": evaluation.get("rows"),
             "metric": evaluation.get("metric"),
             **{who: evaluation.get(who) for who in ("challenger", "champion", "baseline")},
@@ -429,32 +435,37 @@ def show_explanation(found: Mapping[str, Any]) -> None:
 
     console = Console(highlight=False)
     console.print(f"[bold]{escape(found['model'])} release {found['release']}[/]: {found['state']}")
-    console.print(f"  package   {found['bento']}, answers {escape(found['answers'])}", soft_wrap=True)
-    console.print(f"  made      {_time(found['created'])} by {found['cause']}", soft_wrap=True)
+    _line(console, f"  package   {found['bento']}, answers {escape(found['answers'])}", hang=12)
+    _line(console, f"  made      {_time(found['created'])} by {found['cause']}", hang=12)
     for name, value in found["digests"].items():
-        console.print(f"  {name:<9} {value}", style="dim", soft_wrap=True)
+        _line(console, f"  {name:<9} {value}", style="dim", hang=12)
     compared = found["compared_with"]
-    against = f"release {found['replaced']}" if compared["champion"] else "guessing"
-    console.print(f"  compared  with {against} on {compared['rows']:,} held-out rows", soft_wrap=True)
-    console.print(_metrics_table({who: compared[who] for who in ("challenger", "champion", "baseline")}))
+    against = f"release {compared['release']}" if compared["champion"] else "guessing"
+    _line(console, f"  compared  with {against} on {compared['rows']:,} held-out rows", hang=12)
+    console.print(
+        _metrics_table({who: compared[who] for who in ("challenger", "champion", "baseline")}, compared["metric"])
+    )
     for check in found["checks"]:
         mark = "[green]✓[/]" if check["passed"] else "[red]✗[/]"
-        console.print(f"  {mark} {escape(check['sentence'])}", soft_wrap=True)
+        _line(console, f"  {mark} {escape(check['sentence'])}", hang=4)
     trial = found["trial"]
     if trial.get("answers"):
-        console.print(f"  trial     {trial['answers']} answers exactly as trained", soft_wrap=True)
+        _line(console, f"  trial     {trial['answers']} answers exactly as trained", hang=12)
     for guard in found["guards"] or ():
         if guard["refuse"]:
-            console.print(f"  refuses   requests unless {escape(str(Guard.from_dict(guard)))}", soft_wrap=True)
+            _line(console, f"  refuses   requests unless {escape(str(Guard.from_dict(guard)))}", hang=12)
     if found["guards"]:
-        console.print(f"  counts    what breaks one of {len(found['guards'])} rules of the suite", soft_wrap=True)
+        _line(console, f"  counts    what breaks one of {len(found['guards'])} rules of the suite", hang=12)
     if found["unguarded"]:
-        console.print(f"  [dim]no request is held to: {escape('; '.join(found['unguarded']))}[/]", soft_wrap=True)
+        _line(console, f"  [dim]no request is held to: {escape('; '.join(found['unguarded']))}[/]", hang=4)
+    if found["card"]:
+        _line(console, f"  card      {escape(_path(found['card']))}", hang=12)
     for event in [*found["events"], *found["served"]]:
         who = event.get("server") or f"by {event['cause']}"
         what = f"{event['event']} {event['release']}" if event["release"] != found["release"] else event["event"]
-        why = f": {escape(event['reason'])}" if event["reason"] else ""
-        console.print(f"  {_time(event['at'])}  {what} {who}{why}", style="dim", soft_wrap=True)
+        # What it was released for is said above.
+        why = f": {escape(event['reason'])}" if event["reason"] not in ("", found["reason"]) else ""
+        _line(console, f"  {_time(event['at'])}  {what} {who}{why}", style="dim", hang=20)
 
 
 def show_reproduction(model: str, release: int, found: Mapping[str, Any]) -> None:
@@ -463,10 +474,10 @@ def show_reproduction(model: str, release: int, found: Mapping[str, Any]) -> Non
     verdict = "[bold green]equal[/] on all" if found["equal"] else f"[bold red]differs[/] on {len(found['reasons'])} of"
     by = "" if found["largest"] is None else f", by at most {found['largest']:.3g}"
     what = f"release {release} of {escape(model)}, trained again"
-    console.print(f"{what}: {verdict} {found['rows']} golden rows{by}", soft_wrap=True)
+    _line(console, f"{what}: {verdict} {found['rows']} golden rows{by}", hang=12)
     _print_reasons(console, found["reasons"][:5])
     for change in found["changes"]:
-        console.print(f"  [yellow]changed[/] {escape(change)}", soft_wrap=True)
+        _line(console, f"  [yellow]changed[/] {escape(change)}", hang=12)
 
 
 def show_collected(dry_run: bool, found: Mapping[str, Any]) -> None:
@@ -479,9 +490,9 @@ def show_collected(dry_run: bool, found: Mapping[str, Any]) -> None:
     for model, kept in found["kept"].items():
         if kept:
             said = ", ".join(f"{number} ({why})" for number, why in kept.items())
-            console.print(f"kept of {escape(model)}: release {said}", soft_wrap=True)
+            _line(console, f"kept of {escape(model)}: release {said}", hang=12)
     for note in found["notes"]:
-        console.print(f"  [yellow]note[/] {escape(note)}", soft_wrap=True)
+        _line(console, f"  [yellow]note[/] {escape(note)}", hang=12)
 
 
 def show_report(report: Mapping[str, Any]) -> None:
@@ -492,24 +503,41 @@ def show_report(report: Mapping[str, Any]) -> None:
     size = f", {report['rows']:,} rows x {report['columns']} columns" if report["rows"] is not None else ""
     console.print(f"{verdict}: {held} of {len(report['rules'])} rules hold{size}")
     for reason in report["reasons"]:
-        console.print(f"  [red]error[/] {escape(reason)}", soft_wrap=True)
+        _line(console, f"  [red]error[/] {escape(reason)}", hang=12)
     for warning in report["warnings"]:
-        console.print(f"  [yellow]warning[/] {escape(warning)}", soft_wrap=True)
+        _line(console, f"  [yellow]warning[/] {escape(warning)}", hang=12)
 
 
 def show_changes(changes: Mapping[str, Any]) -> None:
     """Print what changed since the champion was trained."""
     console = Console(highlight=False)
     if changes["incomparable"]:
-        console.print(f"drift: {escape(changes['incomparable'])}", style="dim", soft_wrap=True)
+        _line(console, f"drift: {escape(changes['incomparable'])}", style="dim", hang=12)
         return
     drifted = sum(one["drifted"] for one in changes["columns"])
     what = f"{drifted} of {len(changes['columns'])} columns drifted since release {changes['since']}"
     console.print(f"{'' if changes['passed'] else '[bold red]rejected[/]: '}{what}")
     for error in changes["errors"]:
-        console.print(f"  [red]error[/] {escape(error)}", soft_wrap=True)
+        _line(console, f"  [red]error[/] {escape(error)}", hang=12)
     for note in changes["notes"]:
-        console.print(f"  [yellow]warning[/] {escape(note)}", soft_wrap=True)
+        _line(console, f"  [yellow]warning[/] {escape(note)}", hang=12)
+
+
+def _line(console: Console, markup: str, hang: int, style: str | None = None) -> None:
+    """Print a line, on a terminal broken at its width with what follows below its own column, else as it is."""
+    if not console.is_terminal:
+        console.print(markup, style=style, soft_wrap=True)
+        return
+    text = Text.from_markup(markup, style=style or "")
+    for place, part in enumerate(text[hang:].wrap(console, max(console.width - hang, 20))):
+        part.rstrip()
+        console.print(Text.assemble(text[:hang] if place == 0 else " " * hang, part), soft_wrap=True)
+
+
+def _path(path: str) -> str:
+    """Return a path as it is typed from here; whole where that would lead up."""
+    here = os.path.relpath(path)
+    return path if here.startswith(os.pardir) else here
 
 
 def _time(iso: str) -> str:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from filelock import FileLock
 
+from flows import pages
 from pipeline.errors import ServerError
 from pipeline.files import write_json
 from pipeline.processes import free_port, leashed, wait_until
@@ -82,10 +83,10 @@ def start_server(settings: Settings, port: int, meanwhile: Callable[[], object] 
 
 @contextmanager
 def announced(settings: Settings, port: int) -> Iterator[None]:
-    """Start a Prefect server that every run on this home reports to while the block lasts."""
+    """Start a Prefect server that every run on this home reports to while the block lasts, and serve their pages."""
     path = settings.folder("prefect") / "server.json"
-    with start_server(settings, port) as url:
-        write_json(path, {"url": url})
+    with start_server(settings, port) as url, pages.serving(settings.folder("runs"), port + 1) as there:
+        write_json(path, {"url": url, **({"pages": there} if there else {})})
         try:
             yield
         finally:

@@ -1,5 +1,7 @@
 """What changed since the champion was trained, told from the snapshot that the ledger says it was trained on."""
 
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bentos import releases
@@ -46,10 +48,23 @@ def _holdout(settings: Settings, champion: Release) -> Rule | None:
 
 def packed_manifest(settings: Settings, release: Release) -> dict[str, Any] | None:
     """Return the manifest of the artifact in a release's package, unverified; None when the package is gone."""
-    _, _, version = release.bento.partition(":")
-    folder = settings.folder("bentoml") / "bentos" / release.model / version
     try:
-        manifest: dict[str, Any] = read_json(folder / "src" / "artifact" / "manifest.json")
+        manifest: dict[str, Any] = read_json(packed_source(settings, release) / "artifact" / "manifest.json")
         return manifest
     except (OSError, ValueError):
         return None
+
+
+def run_of(settings: Settings, model: str, release: int) -> Path | None:
+    """Return the folder of the run that made a release, named by its id in Prefect; None where it is gone."""
+    for outcome in settings.folder("runs", model).glob("*/outcome.json"):
+        with suppress(OSError, ValueError, KeyError):
+            if read_json(outcome)["release"] == release:
+                return outcome.parent
+    return None
+
+
+def packed_source(settings: Settings, release: Release) -> Path:
+    """Return the folder of a release's package that holds its code and its artifact, unless that is gone."""
+    _, _, version = release.bento.partition(":")
+    return settings.folder("bentoml") / "bentos" / release.model / version / "src"

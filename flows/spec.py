@@ -1,6 +1,7 @@
 """What a model's spec comes to, with the types of its features where a run has seen them."""
 
 from dataclasses import asdict
+from itertools import groupby
 from typing import Any
 
 from pipeline import sources
@@ -54,7 +55,8 @@ def steps(estimator: Any) -> str:
     if isinstance(estimator, str):
         return estimator
     if hasattr(estimator, "steps"):
-        return " > ".join(steps(step) for _, step in estimator.steps)
+        alike = [(name, len([*same])) for name, same in groupby(steps(step) for _, step in estimator.steps)]
+        return " > ".join(f"{name} x{times}" if times > 1 else name for name, times in alike)
     for attribute in ("transformers", "transformer_list", "estimators"):
         if parts := getattr(estimator, attribute, None):
             return f"{name}({', '.join(dict.fromkeys(steps(part[1]) for part in parts))})"

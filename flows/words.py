@@ -69,7 +69,10 @@ def _(evaluation: Evaluation) -> str:
 
 @in_words.register
 def _(verdict: Verdict) -> str:
-    return f"{'passed' if verdict.passed else 'refused'}, {len(verdict.checks)} conditions"
+    broken = sum(not check.passed for check in verdict.checks)
+    if broken:
+        return f"refused: {broken} of {len(verdict.checks)} conditions do not hold"
+    return f"passed, {len(verdict.checks)} conditions"
 
 
 @in_words.register

@@ -145,6 +145,8 @@ def write_artifact(
         "scale": scale,
         "target_quantiles": _deciles(y) if spec.task.kind == "regression" else [],
         "estimator": trained.chosen,
+        "candidates": [asdict(one) for one in trained.candidates],
+        "sensitive": list(spec.sensitive),
         "rows": {"training": trained.training_rows, "holdout": trained.holdout_rows},
         "holdout": trained.rule.to_dict(),
         "metric": spec.metric,

@@ -263,7 +263,11 @@ def _slices(
     theirs: Answers | None,
 ) -> Iterator[Slice]:
     """Yield every slice. With k of them judged, each interval is widened (Bonferroni) so that all hold together."""
-    found = [(column, *one) for column in spec.gate.slices for one in _values(rows.column(column))]
+    found = [
+        (column, f"value {place}" if column in spec.sensitive else value, mask)
+        for column in spec.gate.slices
+        for place, (value, mask) in enumerate(_values(rows.column(column)), start=1)
+    ]
     judged = sum(mask.sum() >= spec.gate.slice_rows for _, _, mask in found)
     confidence = 1 - (1 - CONFIDENCE) / max(judged, 1)
     for column, value, mask in found:

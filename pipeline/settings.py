@@ -15,6 +15,7 @@ class Settings(BaseSettings):
 
     home: Path = CHECKOUT / ".evergreen"
     database_url: str = ""
+    pages_url: str = ""
 
     @property
     def ledger_url(self) -> str:

@@ -20,7 +20,7 @@ OPTIONS = {
     "promote": ["--why", "--json"],
     "hold": ["--why", "--json"],
     "unhold": ["--why", "--json"],
-    "explain": ["--json"],
+    "explain": ["--html", "--json"],
     "export": ["--port", "--force", "--json"],
     "reproduce": ["--json"],
     "gc": ["--keep", "--dry-run", "--json"],

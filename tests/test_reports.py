@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -69,7 +70,7 @@ def rows(markdown, header):
         (14_905.4, "14,905"),
         (-1_234_567.8, "-1,234,568"),
         (0.0, "0"),
-        (0.0000123456, "1.235e-05"),
+        (0.0000123456, "0.00001235"),
         (None, "undefined"),
     ],
 )
@@ -212,7 +213,7 @@ def test_a_verdict_shows_the_sentence_of_every_condition():
 
 def test_a_trial_says_how_many_answers_were_compared_and_how_fast_they_came():
     said = "168 answers exactly as trained, a row alone in 4.12 ms (median), 7.934 ms (95th percentile)"
-    assert reports.trial(TRIAL) == f"**Trial passed**: {said}.\n"
+    assert reports.trial(TRIAL) == f"**Trial passed**: {said}.\n\nThe package was ready after 4.0 s.\n"
 
 
 def test_a_failed_trial_says_what_was_wrong():
@@ -229,6 +230,32 @@ def test_a_release_says_how_to_serve_and_how_to_undo_it():
     assert "- Bento: `house_prices:3f2a`\n" in shown
     assert "- digests: snapshot `abababababab`\n" in shown
     assert shown.endswith("```\nevergreen serve house_prices\nevergreen rollback house_prices\n```\n")
+
+
+def test_a_release_shows_its_reasons_one_by_one_and_links_to_its_pages():
+    judged = replace(release(), verdict={"reasons": ["better; much", "not worse"]})
+    shown = reports.release(judged, TRIAL, "released", {"model card": "card.html", "endpoint": "http://x/"})
+    assert "\n\n[model card](card.html) · [endpoint](http://x/)\n\n- better; much\n- not worse\n" in shown
+
+
+def test_a_release_that_is_no_champion_yet_says_so_and_how_it_becomes_one():
+    assert reports.release(release(), TRIAL, "canary").startswith(
+        "**Release 4 of house_prices is a canary.** Beside it"
+    )
+    waiting = reports.release(release(), TRIAL, "awaiting-approval")
+    assert waiting.startswith("**Release 4 of house_prices awaits approval.** Until then release 3 is served.")
+    assert waiting.endswith("```\nevergreen promote house_prices 4\n```\n")
+
+
+def test_an_outcome_says_what_a_run_came_to_and_how_long_each_step_took():
+    metrics = {"challenger": {"rmse": 30_541.2}, "champion": None, "baseline": {"rmse": 93_045.0}}
+    ended = Outcome("house_prices", "kept", ("may be worse",), rows=1_460, metrics=metrics, seconds={"train": 12.34})
+    shown = reports.outcome(ended, {"validation report": "http://x/validation.html"})
+    assert shown.startswith("**house_prices: kept**\n\n[validation report](http://x/validation.html)\n\n- may be worse")
+    assert rows(shown, "held-out rows") == [["rmse", "30,541", "93,045"]]
+    assert rows(shown, "step") == [["train", "12.3"]]
+    made = reports.outcome(Outcome("house_prices", "released", release=14), {})
+    assert made.startswith("**house_prices: released as 14**\n")
 
 
 def test_a_first_release_cannot_be_undone():
@@ -268,7 +295,7 @@ def test_the_report_of_a_whole_run_shows_all_and_the_plots_from_beside_it():
     shown = reports.run_report(outcome, results)
     headings = [line[3:] for line in shown.splitlines() if line.startswith("## ")]
     assert headings == ["Release", "Verdict", "Comparison", "Plots", "Candidates", "Trial", "Data"]
-    assert "![residuals](residuals.png)" in shown
+    assert '<img src="residuals.png" alt="residuals" width="440">' in shown
     assert shown.endswith("The steps took: ingest 0.1 s, train 1,500.0 s.\n")
 
 
@@ -294,10 +321,10 @@ print(publish())
     verdict = "- **refused**: rmse 9 is not at most the threshold 8\n- passed: better than guessing\n"
     assert shown == {
         "toy-model-verdict": ("markdown", "**Refused**: 1 of 2 conditions hold.", verdict),
-        "toy-model-trial": ("markdown", reports.trial(TRIAL).strip(), reports.trial(TRIAL)),
+        "toy-model-trial": ("markdown", *reports.trial(TRIAL).split("\n\n")),
         "toy-model-plots": (
             "markdown",
             "The challenger on the held-out rows.",
-            "![residuals](data:image/png;base64,cG5n)\n",
+            '<img src="data:image/png;base64,cG5n" alt="residuals" width="440">\n',
         ),
     }

@@ -1,6 +1,7 @@
 """The promise, step by step, with real runs: real Prefect, real Great Expectations, real BentoML, real processes."""
 
 import json
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -291,7 +292,7 @@ def test_the_flow_run_ends_in_a_state_named_after_its_outcome(released, prefect_
 
     runs = httpx.post(f"{prefect_server}/flow_runs/filter", json={"limit": 200}, trust_env=False).json()
 
-    names = {(run["state"]["type"], run["state"]["name"]) for run in runs if run["name"] == "points"}
+    names = {(run["state"]["type"], run["state"]["name"]) for run in runs if run["name"].startswith("points ")}
     assert ("COMPLETED", "Released") in names
     folder = next((released.home / "runs/points").iterdir())
     assert folder.name in {run["id"] for run in runs}
@@ -334,6 +335,30 @@ def test_the_ledger_may_be_elsewhere(project, tmp_path):
     assert not (project.home / "ledger.sqlite").exists()
     with sqlite3.connect(tmp_path / "elsewhere.sqlite") as ledger:
         assert ledger.execute("select number from releases").fetchall() == [(1,)]
+
+
+def test_a_run_is_named_by_what_it_came_to_tagged_by_its_model_and_shows_it(released, prefect_server):
+    """The name while it runs is the model and the date; the release links to the card, which anybody can write anew."""
+    import httpx
+
+    (folder,) = (released.home / "runs/points").iterdir()
+    run = httpx.get(f"{prefect_server}/flow_runs/{folder.name}", trust_env=False).raise_for_status().json()
+    assert re.fullmatch(r"points \d{4}-\d\d-\d\d -> released 1", run["name"])
+    assert run["tags"] == ["points"]
+    query = {"artifacts": {"flow_run_id": {"any_": [folder.name]}}}
+    found = httpx.post(f"{prefect_server}/artifacts/filter", json=query, trust_env=False).raise_for_status().json()
+    shown = {one["key"]: one for one in found}
+    assert shown["points-outcome"]["description"] == "**points: released as 1**"
+    for what in ("card", "validation"):
+        assert f"/points/{folder.name}/{what}.html)" in shown["points-release"]["data"]
+        assert f"({what}.html)" in (folder / "report.md").read_text()
+
+    card = (folder / "card.html").read_text()
+    assert "<h1>points, release 1</h1>" in card
+    written = released.folder / "card.html"
+    code, said = released.json("explain", "points", "1", "--html", str(written))
+    assert (code, said["card"]) == (0, str(written))
+    assert written.read_text() == card.replace(' <a href="validation.html">The whole validation report</a>.', "")
 
 
 def _orphans(project):

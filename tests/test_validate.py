@@ -258,9 +258,7 @@ def test_markdown_shows_failures_first_then_warnings_then_what_passed():
         "## Warnings\n\n"
         "- the data breaks the rule 'the number of rows is at least 9': found 4\n\n"
         "## Passed\n\n"
-        "| rule | severity | found |\n"
-        "|---|---|---|\n"
-        "| Street is not null, in at least 50% of values | error | 1 tolerated (25%) |\n"
+        "- Street is not null, in at least 50% of values (1 tolerated (25%))\n"
     )
 
 
