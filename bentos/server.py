@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
-from socket import socket
+from socket import gethostname, socket
 from threading import Event, Thread
 from typing import Any
 
@@ -107,9 +107,9 @@ def serve(
     release, bento = champion_bento(ledger, model, home)
     with workers.listen(options.host, options.port) as listener, _stopped() as stopped:
         shutil.rmtree(folder / "metrics", ignore_errors=True)
-        server = Server(
-            Book(ledger, model, f"{options.host}:{options.port}"), home, folder, options, listener, on_alarm
-        )
+        # Servers of other machines may be in the same ledger.
+        book = Book(ledger, model, f"{options.host}:{options.port} on {gethostname()}")
+        server = Server(book, home, folder, options, listener, on_alarm)
         server.go_to(release, bento)
         try:
             while not stopped():
@@ -148,6 +148,7 @@ class Book:
         # A daemon: this process ends even where a transaction of another one does not.
         self._writer = Thread(target=self._write, name="ledger-writer", daemon=True)
         self._writer.start()
+        self._do(releases.enter, ledger, model, server)
 
     def wish(self) -> Wish | None:
         """Return what is wished, when there is an answer; asks again when it is time to."""
@@ -205,8 +206,10 @@ class Book:
         """Read something from the ledger when what was asked before is answered."""
         self._reader.submit(work).add_done_callback(_warn)
 
-    def leave(self) -> None:
-        """Say what is left to be said, and that this server has ended."""
+    def leave(self, release: int | None) -> None:
+        """Say what is left to be said, and that this server has ended, which served a release."""
+        if release is not None:
+            self.serves(release, releases.ENDED, "")
         self._do(releases.leave, self.ledger, self.model, self.server)
         self._said.put(None)
         self._leaving.set()
@@ -309,8 +312,9 @@ class Server:
             worker.process.terminate()
         end = time.monotonic() + DRAIN_SECONDS
         for worker in self.workers:
-            worker.stop(max(0.0, end - time.monotonic()))
-        self.book.leave()
+            # What was stopped answers nothing, and would not hear that it is to end.
+            worker.stop(0.0 if worker.stopped else max(0.0, end - time.monotonic()))
+        self.book.leave(self.serving[0].number if self.serving is not None else None)
         logs.stderr().flush()
 
     # Workers.
@@ -333,7 +337,9 @@ class Server:
         now = time.monotonic()
         if worker.gone:
             self._bury(worker)
-        elif worker.state == "starting" and now - worker.started > START_SECONDS:
+        elif worker.state == "starting" and (
+            now - worker.started > START_SECONDS or (now - worker.started > SILENCE_SECONDS and worker.stopped)
+        ):
             say("error", "a worker did not become ready and is killed", worker=worker.process.pid)
             worker.kill()
         elif worker.state == "ready" and now - worker.heard > SILENCE_SECONDS:
@@ -351,6 +357,7 @@ class Server:
             if not any(one.state == "draining" for one in self.workers) and self.serving is not None:
                 release = self.serving[0].number
                 say("info", f"release {release} alone answers: the last worker of another has gone", release=release)
+                self._told = 0.0
                 self.book.serves(release, "alone", f"the last worker of release {worker.release} has gone")
             return
         code = worker.process.returncode
@@ -454,7 +461,7 @@ class Server:
         for worker in self.workers:
             if worker.release != release.number:
                 self._drain(worker)
-        self.book.serves(release.number, "serving", release.bento)
+        self.book.serves(release.number, releases.SERVING, release.bento)
         self._told = 0.0
         say("info", f"release {release.number} is served", release=release.number, bento=release.bento)
 
@@ -465,8 +472,12 @@ class Server:
         now = time.monotonic()
         if self.serving is not None and now - self._told > TELL_SECONDS:
             self._told = now
+            number = self.serving[0].number
+            others = self.baking is None and any(one.release != number for one in self.workers)
             state = "degraded" if self.refused else "canary" if self.baking is not None else "serving"
-            self.book.tell(self.serving[0].number, state, "; ".join(self.refused.values()))
+            # Until then a client that kept its connection may be answered by the release before.
+            state = "changing" if others and state == "serving" else state
+            self.book.tell(number, state, "; ".join(self.refused.values()))
 
     # The canary.
 

@@ -27,7 +27,7 @@ from bentos import logs, problems
 from bentos.contract import Contract
 from bentos.forward import FORWARD_SECONDS, Route
 from bentos.problems import Problem
-from pipeline.processes import gently
+from pipeline.processes import gently, promptly
 
 HEADER_SECONDS = 10.0
 """How long a client may take to send the head of a request, from connecting or from its first byte on."""
@@ -291,6 +291,7 @@ def serve(listener: socket.socket, line: socket.socket, certificate: str | None,
         ssl_keyfile=key,
     )
     server = uvicorn.Server(config)
+    promptly()
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(Worker(app, server, line).run(listener))
     log.flush()

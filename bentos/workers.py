@@ -49,6 +49,15 @@ class Worker:
         """Whether the process has ended."""
         return self.process.poll() is not None
 
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody stopped the process (SIGSTOP), where the system tells: it can neither answer nor end."""
+        try:
+            # As `4711 (python) T 1 ...`; the name may hold anything.
+            return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+        except OSError:
+            return False
+
     def messages(self) -> Iterator[dict[str, Any]]:
         """Yield what it said since it was last listened to; does not wait."""
         # Nothing more to read, or the line is closed: this one was killed.

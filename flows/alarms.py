@@ -6,12 +6,11 @@ need not hold Prefect. Where no Prefect server is up then, the next run shows it
 
 import subprocess
 import sys
-from contextlib import suppress
 from uuid import UUID
 
 from flows import reports
+from flows.proofs import run_folder
 from flows.server import prefect_environment, reachable
-from pipeline.files import read_json
 from pipeline.processes import gently
 from pipeline.settings import CHECKOUT, Settings, settings
 
@@ -35,7 +34,8 @@ def main(model: str, release: int, why: str) -> None:
     from prefect.events import emit_event
     from prefect.events.worker import EventsWorker
 
-    run = _run_of(model, release)
+    folder = run_folder(settings(), model, release)
+    run = UUID(folder.name) if folder else None
     headline, body = reports.alarm(model, release, why).split("\n\n", 1)
     artifact = ArtifactCreate(
         key=reports.key(model, "alarm"), type="markdown", description=headline, data=body, flow_run_id=run
@@ -50,15 +50,6 @@ def main(model: str, release: int, why: str) -> None:
         payload={"release": release, "why": why},
     )
     EventsWorker.drain_all(timeout=10)
-
-
-def _run_of(model: str, release: int) -> UUID | None:
-    """Return the id of the flow run that made a release, as the reports of runs tell; None where they are gone."""
-    for outcome in settings().folder("runs", model).glob("*/outcome.json"):
-        with suppress(OSError, ValueError, KeyError):
-            if read_json(outcome)["release"] == release:
-                return UUID(outcome.parent.name)
-    return None
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def status(
     model: Annotated[str | None, typer.Argument(help="One model; without, all of them.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is released and how the last run ended."""
+    """Show what is released, what servers serve, what waits or was sent back, and how the last run ended."""
     from bentos import releases
     from flows import screen
     from pipeline.spec import model_names
@@ -153,7 +153,7 @@ def status(
                 releases.wished(ledger, name),
                 releases.last_run(ledger, name),
                 releases.servers(ledger, name),
-                releases.awaiting(ledger, name),
+                {number: _report_of(name, number) for number in releases.awaiting(ledger, name)},
             )
             for name in names
         ]
@@ -165,7 +165,7 @@ def status(
 
 @app.command()
 def history(model: Model, as_json: AsJson = False) -> None:
-    """Show what was released when, by whom, why, and what it replaced."""
+    """Show what was served when, and why: each release, what became of it, and what servers say they served."""
     from bentos import releases
     from flows import screen
 
@@ -174,7 +174,7 @@ def history(model: Model, as_json: AsJson = False) -> None:
         ledger = _ledger()
         made, events = releases.history(ledger, model)
         champion, served = releases.champion(ledger, model), releases.served(ledger, model)
-        found = screen.history_of(model, champion, made, events, served)
+        found = screen.history_of(model, champion, made, events, served, releases.spans(ledger, model))
         if as_json:
             _print_json(found)
         else:
@@ -268,15 +268,15 @@ def explain(
     """Tell everything about one release: its rows, code and checks, what it was compared with, what became of it."""
     from bentos import releases
     from flows import screen
-    from flows.since import packed_manifest
+    from flows.proofs import proofs_of
 
     with _errors(as_json):
         _known(model)
         ledger = _ledger()
         _, events = releases.history(ledger, model)
         release = releases.numbered(ledger, model, number)
-        manifest = packed_manifest(settings(), release)
-        found = screen.explanation_of(release, events, releases.served(ledger, model), manifest)
+        proofs = proofs_of(settings(), release)
+        found = screen.explanation_of(release, events, releases.served(ledger, model), proofs)
         if as_json:
             _print_json(found)
         else:
@@ -472,6 +472,13 @@ def _ledger() -> Any:
     from bentos.ledger import open_ledger
 
     return open_ledger(settings().ledger_url)
+
+
+def _report_of(model: str, release: int) -> str | None:
+    from flows.proofs import run_folder
+
+    folder = run_folder(settings(), model, release)
+    return str(folder / "report.md") if folder else None
 
 
 def _known(model: str) -> None:

@@ -62,6 +62,9 @@ def retrain(
         with _alone(run), _validator(model) as validator:
             outcome = _steps(run, validator, data, force, release)
             run.conclude(outcome)
+            # What waits for the next run stays: it goes on from there.
+            if run.digests and outcome.outcome not in ("tried", "trial-failed"):
+                run.show(_collect, run)
     except Exception as error:
         run.crash(error)
         raise
@@ -137,7 +140,6 @@ def _steps(run: "_Run", validator: Validator, data: str | None, force: bool, rel
         run.digests = {}
         return run.outcome("kept", [str(error)])
     run.show(reports.publish_release, made, trial)
-    run.show(_collect, run)
     return run.outcome(name, reasons)
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -13,7 +14,7 @@ from flows.progress import Step
 from pipeline.numbers import number
 
 if TYPE_CHECKING:
-    from bentos.releases import Event, Release, Run, Served, Server, Wish
+    from bentos.releases import Event, Release, Run, Served, Server, Span, Wish
     from flows.outcome import Outcome
 
 _STYLES = {
@@ -168,12 +169,12 @@ def _features(features: Sequence[Mapping[str, Any]] | None) -> str:
 
 
 def status_of(
-    model: str, wish: "Wish", last: "Run | None", servers: Sequence["Server"], awaiting: Sequence[int]
+    model: str, wish: "Wish", last: "Run | None", servers: Sequence["Server"], awaiting: Mapping[int, str | None]
 ) -> dict[str, Any]:
-    """Return what `status` says of a model, as JSON values."""
+    """Return what `status` says of a model, as JSON values; `awaiting` are releases and the reports of their runs."""
     from bentos.releases import answered_by
 
-    champion, canary, held = wish.champion, wish.canary, wish.held
+    champion, canary, held, stopped = wish.champion, wish.canary, wish.held, wish.stopped
     released = None
     if champion:
         metric = champion.evaluation["metric"]
@@ -196,7 +197,9 @@ def status_of(
         "last_run": run,
         "canary": canary and {"number": canary.number, "since": canary.created, **(canary.canary or {})},
         "held": held and {"release": held.release, "since": held.at, "reason": held.reason},
+        "sent_back": stopped and {"release": stopped.release, "at": stopped.at, "reason": stopped.reason},
         "awaiting_approval": list(awaiting),
+        "reports": {str(number): report for number, report in awaiting.items()},
         "servers": [
             {"server": one.server, "release": one.release, "state": one.state, "reason": one.reason} for one in servers
         ],
@@ -230,8 +233,14 @@ def _show_wishes(console: Console, one: Mapping[str, Any]) -> None:
         canary = one["canary"]
         share = f"{canary['share']:.0%} of the requests for {canary['minutes']:g} minutes"
         console.print(f"  [yellow]canary[/]    release {canary['number']}, since {_time(canary['since'])}: {share}")
+    if one["sent_back"]:
+        back = one["sent_back"]
+        what = f"release {back['release']}, a canary, {_time(back['at'])}: {escape(back['reason'])}"
+        console.print(f"  [red]sent back[/] {what}", soft_wrap=True)
     for waiting in one["awaiting_approval"]:
         console.print(f"  [yellow]awaits[/]    release {waiting}: [bold]evergreen promote {one['model']} {waiting}[/]")
+        if report := one["reports"][str(waiting)]:
+            console.print(f"            its report: {_path(report)}", soft_wrap=True)
     if one["held"]:
         held = one["held"]
         console.print(
@@ -252,8 +261,12 @@ def history_of(
     made: Sequence["Release"],
     events: Sequence["Event"],
     served: Sequence["Served"] = (),
+    spans: Sequence["Span"] = (),
 ) -> dict[str, Any]:
-    """Return what `history` says of a model, as JSON values: its releases, and what became of them, oldest first."""
+    """Return what `history` says of a model, as JSON values: its releases, and what became of them, oldest first.
+
+    `spans` are what servers served from when to when, `served` all that they said.
+    """
     releases = [
         {
             "number": one.number,
@@ -279,6 +292,7 @@ def history_of(
         "releases": releases,
         "events": changes,
         "served": [_told(one) for one in served],
+        "spans": [asdict(one) for one in spans],
     }
 
 
@@ -311,6 +325,12 @@ def show_history(found: Mapping[str, Any]) -> None:
         numbers = f"{release['metric']} {number(value)}, {release['bento']}"
         console.print(f"{_time(event['at'])}  [bold]{what}[/]{now} by {event['cause']}: {numbers}", soft_wrap=True)
         _print_reasons(console, release["reasons"] if event["event"] == "released" else [event["reason"]])
+    if found["spans"]:
+        console.print("\nserved, as the servers say")
+    for span in reversed(found["spans"]):
+        until = f"{_time(span['until'])} ({span['end']})" if span["until"] else "[green]now[/]"
+        what = f"  {_time(span['since'])} to {until}: release {span['release']} at {escape(span['server'])}"
+        console.print(what, soft_wrap=True)
 
 
 def _print_reasons(console: Console, reasons: Sequence[str]) -> None:
@@ -322,9 +342,9 @@ def explanation_of(
     release: "Release",
     events: Sequence["Event"],
     served: Sequence["Served"],
-    manifest: Mapping[str, Any] | None = None,
+    proofs: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return everything about one release, as JSON values; `manifest` is that of its artifact, where it is not gone."""
+    """Return everything about one release, as JSON values; `proofs` are those of `flows.proofs`."""
     from bentos.releases import answered_by, states
 
     evaluation = release.evaluation
@@ -348,8 +368,7 @@ def explanation_of(
         "reasons": release.verdict.get("reasons", []),
         "trial": release.trial,
         "answers": answered_by(release),
-        "guards": manifest and manifest.get("guards", []),
-        "unguarded": manifest and manifest.get("unguarded", []),
+        **proofs,
         "canary": release.canary,
         "events": [
             {"at": one.at, "event": one.kind, "release": one.release, "cause": one.cause, "reason": one.reason}
@@ -368,6 +387,23 @@ def show_explanation(found: Mapping[str, Any]) -> None:
     console.print(f"[bold]{escape(found['model'])} release {found['release']}[/]: {found['state']}")
     console.print(f"  package   {found['bento']}, answers {escape(found['answers'])}", soft_wrap=True)
     console.print(f"  made      {_time(found['created'])} by {found['cause']}", soft_wrap=True)
+    rows, code, validation = found["rows"], found["code"], found["validation"]
+    if rows["all"] is not None:
+        console.print(
+            f"  rows      {rows['all']:,} from {escape(rows['origin'])}, {_time(rows['ingested'])}", soft_wrap=True
+        )
+    if rows["trained_on"] is not None:
+        console.print(f"            {rows['trained_on']:,} trained on, {rows['held_out']:,} held out")
+    if code["folder"]:
+        console.print(f"  code      {escape(code['estimator'])}; all of it in {_path(code['folder'])}", soft_wrap=True)
+    if validation:
+        aside = f", {validation['quarantined']:,} rows set aside" if validation["quarantined"] else ""
+        warned = f", {len(validation['warnings'])} warned" if validation["warnings"] else ""
+        console.print(f"  data      {validation['rules']} rules, 0 broken{warned}{aside}", soft_wrap=True)
+        for warning in validation["warnings"]:
+            console.print(f"            [yellow]warning[/] {escape(warning)}", soft_wrap=True)
+    if found["report"]:
+        console.print(f"  report    {_path(found['report'])}", soft_wrap=True)
     for name, value in found["digests"].items():
         console.print(f"  {name:<9} {value}", style="dim", soft_wrap=True)
     compared = found["compared_with"]
@@ -447,6 +483,10 @@ def show_changes(changes: Mapping[str, Any]) -> None:
         console.print(f"  [red]error[/] {escape(error)}", soft_wrap=True)
     for note in changes["notes"]:
         console.print(f"  [yellow]warning[/] {escape(note)}", soft_wrap=True)
+
+
+def _path(path: str) -> str:
+    return escape(os.path.relpath(path))
 
 
 def _time(iso: str) -> str:
