@@ -232,7 +232,8 @@ def _show_wishes(console: Console, one: Mapping[str, Any]) -> None:
     if one["canary"]:
         canary = one["canary"]
         share = f"{canary['share']:.0%} of the requests for {canary['minutes']:g} minutes"
-        console.print(f"  [yellow]canary[/]    release {canary['number']}, since {_time(canary['since'])}: {share}")
+        what = f"release {canary['number']}, since {_time(canary['since'])}: {share}"
+        console.print(f"  [yellow]canary[/]    {what}", soft_wrap=True)
     if one["sent_back"]:
         back = one["sent_back"]
         what = f"release {back['release']}, a canary, {_time(back['at'])}: {escape(back['reason'])}"
