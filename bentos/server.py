@@ -25,7 +25,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from bentos import canary, logs, releases, workers
-from bentos.canary import Tally
+from bentos.canary import Differences, Tally
 from bentos.metrics import SECONDS
 from bentos.package import Bento, load_bento
 from bentos.releases import Release, Wish
@@ -78,6 +78,11 @@ class Baking:
     told: float = 0.0
     over: bool = False
     """Whether the ledger was told how it ended."""
+
+    @property
+    def shadow(self) -> bool:
+        """Whether nobody sees what it answers."""
+        return bool((self.release.canary or {}).get("shadow"))
 
 
 def champion_bento(ledger: Engine, model: str, home: Path) -> tuple[Release, Bento]:
@@ -322,6 +327,8 @@ class Server:
     def _hear(self, worker: Worker, said: dict[str, Any]) -> None:
         if "tally" in said:
             worker.tally, worker.failed = Tally.of(said["tally"]), said["failed"]
+            # What a worker of before has found goes on to count.
+            worker.found = Differences(**said["found"]) if said.get("found") else worker.found
         if said["state"] == "ready" and worker.state == "starting":
             worker.state = "ready"
             self._failures = 0
@@ -383,7 +390,9 @@ class Server:
         baker = self.baking.worker if self.baking is not None else None
         return [one for one in self.workers if one.release == release and one.state in states and one is not baker]
 
-    def _start(self, release: Release, bento: Bento, listener: socket, **more: str) -> Worker:
+    def _start(
+        self, release: Release, bento: Bento, listener: socket, folder: Path | None = None, **more: str
+    ) -> Worker:
         env = {
             "EVERGREEN_RELEASE": str(release.number),
             "EVERGREEN_ARTIFACT": release.digests["artifact"],
@@ -396,7 +405,7 @@ class Server:
         if listener is self.listener:
             options += ["--ssl-certfile", str(self.options.certificate)] if self.options.certificate else []
             options += ["--ssl-keyfile", str(self.options.key)] if self.options.key else []
-        return workers.start(bento, release.number, listener, self.folder, env | more, options)
+        return workers.start(bento, release.number, listener, folder or self.folder, env | more, options)
 
     def _drain(self, worker: Worker) -> None:
         if worker.state != "draining":
@@ -477,7 +486,11 @@ class Server:
             state = "degraded" if self.refused else "canary" if self.baking is not None else "serving"
             # Until then a client that kept its connection may be answered by the release before.
             state = "changing" if others and state == "serving" else state
-            self.book.tell(number, state, "; ".join(self.refused.values()))
+            why = [*self.refused.values()]
+            if self.baking is not None and self.baking.shadow:
+                state = "shadow" if state == "canary" else state
+                why.append(self._differences(self.baking))
+            self.book.tell(number, state, "; ".join(why))
 
     # The canary.
 
@@ -487,7 +500,9 @@ class Server:
         listener = workers.listen_here(path)
         self.baking = Baking(release, bento, listener, str(path))
         # What reaches it came through a worker that has looked at the token.
-        self.baking.worker = self._start(release, bento, listener, EVERGREEN_TOKENS="", EVERGREEN_CORS="")
+        # What a shadow answers is not counted as answered.
+        folder = self.folder / "shadow" if self.baking.shadow else self.folder
+        self.baking.worker = self._start(release, bento, listener, folder, EVERGREEN_TOKENS="", EVERGREEN_CORS="")
         self.workers.append(self.baking.worker)
         self._tell_history()
         say("info", f"release {release.number} is starting as a canary", release=release.number, bento=release.bento)
@@ -503,9 +518,9 @@ class Server:
             baking.before = _sum(champions)
             for worker in champions:
                 self._share(worker, baking)
-            share = f"{settings['share']:.0%} of the requests for {settings['minutes']:g} minutes"
-            self.book.serves(baking.release.number, "canary", share)
-            say("info", f"release {baking.release.number} answers {share}", release=baking.release.number)
+            share = canary.share_in_words(settings)
+            self.book.serves(baking.release.number, "shadow" if baking.shadow else "canary", share)
+            say("info", f"release {baking.release.number} {share}", release=baking.release.number)
             return
         if now - baking.told < 1.0:
             return
@@ -519,11 +534,13 @@ class Server:
         elif now - baking.since > 60 * settings["minutes"]:
             baking.over = True
             quiet = f"quiet for {settings['minutes']:g} minutes, in which it answered {theirs.requests:,} requests"
+            quiet += f"; {self._differences(baking)}" if baking.shadow else ""
             self.book.promote(baking.release.number, quiet)
             say("info", f"release {baking.release.number} is promoted: {quiet}", release=baking.release.number)
 
     def _alarm(self, baking: Baking, why: str) -> None:
         """Let the champion answer everything at once, then tell the ledger."""
+        why += f"; {self._differences(baking)}" if baking.shadow else ""
         self._end_baking(baking)
         self.refused[baking.release.number] = why
         self.book.stop_canary(baking.release.number, why)
@@ -544,14 +561,20 @@ class Server:
         for worker in self.workers:
             if worker is not baking.worker:
                 worker.tell(do="share", path=None, share=0.0)
-                worker.failed = 0
+                worker.failed, worker.found = 0, Differences()
         baking.listener.close()
         shutil.rmtree(Path(baking.path).parent, ignore_errors=True)
         if baking.worker is not None and not baking.worker.gone:
             self._drain(baking.worker)
 
     def _share(self, worker: Worker, baking: Baking) -> None:
-        worker.tell(do="share", path=baking.path, share=(baking.release.canary or {})["share"])
+        # Packages of before know no shadows: to them this must say nothing.
+        do = "shadow" if baking.shadow else "share"
+        worker.tell(do=do, path=baking.path, share=(baking.release.canary or {})["share"])
+
+    def _differences(self, baking: Baking) -> str:
+        """Say how much a shadow differs from the champion, from what the champion's workers have found."""
+        return str(sum((one.found for one in self.workers if one is not baking.worker), start=Differences()))
 
 
 def _sum(found: list[Worker]) -> Tally:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bentos.canary import Tally
+from bentos.canary import Differences, Tally
 from bentos.package import Bento, bentoml_environment
 from pipeline.errors import ServerError
 
@@ -41,6 +41,7 @@ class Worker:
     heard: float = field(default_factory=time.monotonic)
     tally: Tally = field(default_factory=Tally)
     failed: int = 0
+    found: Differences = field(default_factory=Differences)
     degraded: str | None = None
     _said: bytes = b""
 

@@ -148,7 +148,9 @@ def show_spec(found: Mapping[str, Any]) -> None:
     lines["limits"] = f"{limits['rows']:,} rows, {limits['body_bytes']:,} bytes, {limits['seconds']:g} s a request"
     lines["limits"] += f", {limits['at_once']} at once"
     if canary := found["canary"]:
-        lines["canary"] = f"{canary['share']:.0%} of the requests for {canary['minutes']:g} minutes"
+        from bentos.canary import share_in_words
+
+        lines["canary"] = share_in_words(canary)
     lines["approval"] = "by a person" if found["approval"] == "manual" else "none"
     schedule = found["schedule"]
     lines["schedule"] = f"{schedule['expression']} in {schedule['timezone']}" if schedule else "none"
@@ -231,8 +233,9 @@ def show_status(found: Sequence[Mapping[str, Any]]) -> None:
 def _show_wishes(console: Console, one: Mapping[str, Any]) -> None:
     if one["canary"]:
         canary = one["canary"]
-        share = f"{canary['share']:.0%} of the requests for {canary['minutes']:g} minutes"
-        what = f"release {canary['number']}, since {_time(canary['since'])}: {share}"
+        from bentos.canary import share_in_words
+
+        what = f"release {canary['number']}, since {_time(canary['since'])}: it {share_in_words(canary)}"
         console.print(f"  [yellow]canary[/]    {what}", soft_wrap=True)
     if one["sent_back"]:
         back = one["sent_back"]
