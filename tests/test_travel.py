@@ -3,6 +3,7 @@
 import json
 import shutil
 import tarfile
+from pathlib import Path
 
 import pytest
 from project import copy_of_the_project, points
@@ -30,17 +31,17 @@ def production(test_home, tmp_path):
 
 def changed(production, number, path, change):
     """One of the files, with a part of it changed."""
-    folder = production.folder / "changed"
+    folder = production.folder / Path(path).name
     with tarfile.open(production.folder / f"{number}.tar") as archive:
         archive.extractall(folder, filter="data")
     (place,) = folder.glob(path)
     content = change(place.read_bytes())
     place.unlink()
     place.write_bytes(content)
-    with tarfile.open(production.folder / "changed.tar", "w") as archive:
+    with tarfile.open(folder.with_suffix(".changed"), "w") as archive:
         for one in folder.iterdir():
             archive.add(one, one.name)
-    return "changed.tar"
+    return folder.with_suffix(".changed").name
 
 
 def imported(production, name):
@@ -95,7 +96,6 @@ def test_what_was_changed_on_the_way_is_refused_by_name_and_nothing_is_entered(p
         said = imported(production, name)["error"]
         assert said["type"] == "ArtifactError"
         assert sentence in said["message"]
-        shutil.rmtree(production.folder / "changed", ignore_errors=True)
     production.env["EVERGREEN_SIGNING_KEY"] = "ours"
     assert "is not signed" in imported(production, "1.tar")["error"]["message"]
     assert production.json("history", "points")[1]["releases"] == []
