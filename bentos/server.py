@@ -281,6 +281,8 @@ class Server:
         self.baking: Baking | None = None
         self.refused: dict[int, str] = {}
         """Releases that could not be started, and why; none is tried again while it stays wished."""
+        self._held = False
+        """Whether a person holds the champion: a canary then goes on, and is promoted when the hold ends."""
         self._failures = 0
         self._not_before = 0.0
         self._told = 0.0
@@ -416,6 +418,7 @@ class Server:
 
     def _follow(self, wish: Wish) -> None:
         assert self.serving is not None
+        self._held = wish.held is not None
         wanted = {one.number for one in (wish.champion, wish.canary) if one is not None}
         self.refused = {number: why for number, why in self.refused.items() if number in wanted}
         release = wish.champion
@@ -531,7 +534,7 @@ class Server:
         why = canary.alarm(ours, theirs, settings, SECONDS)
         if why is not None:
             self._alarm(baking, why)
-        elif now - baking.since > 60 * settings["minutes"]:
+        elif now - baking.since > 60 * settings["minutes"] and not self._held:
             baking.over = True
             quiet = f"quiet for {settings['minutes']:g} minutes, in which it answered {theirs.requests:,} requests"
             quiet += f"; {self._differences(baking)}" if baking.shadow else ""

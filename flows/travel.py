@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from shutil import copytree
+from shutil import copyfile, copytree
 from typing import Any
 
 from sqlalchemy import Engine
@@ -22,7 +22,7 @@ from flows.proofs import run_folder
 from pipeline import digest
 from pipeline.artifact import Artifact, load_artifact
 from pipeline.errors import ArtifactError, ReleaseError
-from pipeline.files import put, read_json, scratch_folder, space_for, whole_file, whole_folder, write_json
+from pipeline.files import read_json, scratch_folder, space_for, whole_file, whole_folder, write_json
 from pipeline.processes import gently
 from pipeline.seal import open_sealed, seal
 from pipeline.settings import Settings
@@ -60,7 +60,7 @@ def pack(settings: Settings, ledger: Engine, release: Release, file: Path) -> No
         copytree(bento.path, folder / "package")
         (folder / "snapshot").mkdir()
         for part in (rows, rows.with_suffix(".json")):
-            (folder / "snapshot" / part.name).hardlink_to(part)
+            copyfile(part, folder / "snapshot" / part.name)
         if run is not None:
             copytree(run, folder / "run" / run.name)
         facts = {"format": FORMAT, "release": asdict(release), "judged_against": judged and judged.digests["artifact"]}
@@ -165,9 +165,11 @@ def _enter(
         if not place.exists():
             with whole_folder(place) as part:
                 copytree(folder / "package", part, dirs_exist_ok=True)
-        for part in (folder / "snapshot").iterdir():
-            if not (settings.folder("snapshots") / part.name).exists():
-                put(part, settings.folder("snapshots") / part.name)
+        for name in (f"{release.digests['snapshot']}.parquet", f"{release.digests['snapshot']}.json"):
+            kept = settings.folder("snapshots") / name
+            if not kept.exists():
+                with whole_file(kept) as part:
+                    copyfile(folder / "snapshot" / name, part)
         load_bento(release.bento, home, expected=release.digests["bento"])
         made = releases.add_release(
             ledger,

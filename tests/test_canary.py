@@ -257,6 +257,16 @@ def test_an_alarm_is_seen_in_prefect_at_the_run_that_made_the_release_and_in_the
         assert [one["prefect.resource.id"] for one in event["related"]] == [f"prefect.flow-run.{run}"]
 
 
+def test_a_canary_that_is_quiet_while_the_champion_is_held_is_promoted_when_the_hold_ends(project, server):  # noqa: F811
+    number = release_canary(project, minutes=0.05)
+    assert until(lambda: canary_is_served(project), 20)
+    releases.hold(ledger(project), "points", "audit")
+    time.sleep(6)
+    assert kinds(project)[-1] == ("held", 1)
+    releases.unhold(ledger(project), "points", "done")
+    assert until(lambda: kinds(project)[-1] == ("promoted", number), 10)
+
+
 def test_a_person_promotes_a_canary_before_its_time(project, server):  # noqa: F811
     number = release_canary(project, minutes=10.0)
     assert until(lambda: canary_is_served(project), 20)
