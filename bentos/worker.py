@@ -193,8 +193,11 @@ class Worker:
 
     def __init__(self, contract: Callable[..., Any], server: uvicorn.Server, line: socket.socket) -> None:
         self.server, self.line = server, line
-        # Around the contract there may be what answers for other origins.
-        self.contract: Contract = contract if isinstance(contract, Contract) else contract.app  # type: ignore[attr-defined]
+        # Around the contract there may be what answers for other origins, and what traces.
+        inner: Any = contract
+        while not isinstance(inner, Contract):
+            inner = inner.app
+        self.contract = inner
 
     async def run(self, listener: socket.socket) -> None:
         """Serve until told to end."""
