@@ -352,6 +352,8 @@ def archive(engine: Engine, model: str, numbers: Sequence[int], cause: str, why:
             state = _state_of(number, _events_of(connection, model))
             if state in ("champion", CANARY, AWAITING):
                 raise ReleaseError(f"release {number} of {model} is {state}, so it is not archived")
+            if state == ARCHIVED:
+                continue
             _add_event(connection, model, _last_event(connection, model), number, ARCHIVED, cause, why)
 
 

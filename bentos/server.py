@@ -30,7 +30,7 @@ from bentos.metrics import SECONDS
 from bentos.package import Bento, load_bento
 from bentos.releases import Release, Wish
 from bentos.workers import Worker
-from pipeline.errors import LedgerError, ReleaseError, ServerError
+from pipeline.errors import LedgerError, ReleaseError, ServerError, StorageError
 from pipeline.files import read_json, write_json
 
 TICK_SECONDS = 0.2
@@ -248,7 +248,7 @@ def _told(work: Callable[[], Any]) -> str | None:
     """Return why the ledger could not be told something now, None where it was, or refused it."""
     try:
         work()
-    except (LedgerError, OperationalError) as error:
+    except (LedgerError, StorageError, OperationalError) as error:
         return f"{type(error).__name__}: {error}"
     except Exception as error:
         say("warning", f"the ledger did not take what it was told: {type(error).__name__}: {error}")

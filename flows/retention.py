@@ -19,7 +19,7 @@ from bentos.package import alone_with
 from bentos.releases import ARCHIVED, SETTLING, STOPPED, WITHDRAWN, Event, Release
 from flows.server import prefect_environment, reachable, start_server
 from pipeline import digest
-from pipeline.errors import PackageError
+from pipeline.errors import PackageError, StorageError
 from pipeline.files import discard, read_json, sweep, write_text
 from pipeline.processes import free_port
 from pipeline.settings import Settings
@@ -140,10 +140,12 @@ def collect(
             notes.append(f"a run or a rollback of {busy} is going on: no snapshot is removed")
         found += [_item("serving", model, [folder], seen) for model, folder in ended]
         if not dry_run:
-            for model, numbers in archived.items():
-                why = "no longer needed, so its package was removed"
-                releases.archive(ledger, model, numbers, "retention" if running else "gc", why)
+            cause = "retention" if running else "gc"
+            # On a full disk it is told when there is space again.
+            with suppress(StorageError):
+                _archive(ledger, archived, cause)
             _remove(settings, found, notes)
+            _archive(ledger, archived, cause)
             for model in keep:
                 _mend_latest(home / "bentoml" / "bentos" / model)
     return Collected(tuple(found), kept, archived, tuple(notes))
@@ -238,6 +240,11 @@ def _worked_in() -> set[Path]:
         with suppress(OSError):
             found.add(link.readlink().parent)
     return found
+
+
+def _archive(ledger: Engine, archived: Mapping[str, Sequence[int]], cause: str) -> None:
+    for model, numbers in archived.items():
+        releases.archive(ledger, model, numbers, cause, "no longer needed, so its package was removed")
 
 
 def _remove(settings: Settings, items: Iterable[Item], notes: list[str]) -> None:

@@ -6,11 +6,13 @@ import shutil
 import signal
 import sqlite3
 import time
+from contextlib import suppress
 
 import pytest
 from filelock import FileLock
 from project import copy_of_the_project, points
 from serving import served, until
+from test_faults import small_disk
 
 from bentos import releases
 from bentos.ledger import open_ledger
@@ -177,6 +179,18 @@ def test_a_rollback_waits_for_gc_and_gc_leaves_a_model_alone_that_is_being_rolle
     busy = pytest.raises(PackageError, match="has been changing the packages of points")
     with alone_with("points", home), busy, alone_with("points", home, seconds=0):
         pass
+
+
+def test_gc_makes_space_on_a_disk_that_is_full(mine):
+    used = sum(path.stat().st_size for path in mine.home.rglob("*") if path.is_file())
+    with small_disk(mine.home, 2 * used // 1024):
+        with suppress(OSError), (mine.home / "filling").open("wb", buffering=0) as filling:
+            while filling.write(bytes(1024)):
+                pass
+        said = mine.json("gc", "--keep", "1")[1]
+        assert said["archived"] == {"points": [1]}
+        assert mine.json("explain", "points", "1")[1]["state"] == "archived"
+        assert left(mine) == dict.fromkeys(left(mine), 2)
 
 
 def test_where_no_prefect_server_is_up_gc_starts_one_and_runs_are_forgotten(mine):
