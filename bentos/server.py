@@ -329,7 +329,7 @@ class Server:
     def _hear(self, worker: Worker, said: dict[str, Any]) -> None:
         if "tally" in said:
             worker.tally, worker.failed = Tally.of(said["tally"]), said["failed"]
-            # What a worker of before has found goes on to count.
+            # It says nothing of it before there is a shadow, and afterwards.
             worker.found = Differences(**said["found"]) if said.get("found") else worker.found
         if said["state"] == "ready" and worker.state == "starting":
             worker.state = "ready"
@@ -521,6 +521,7 @@ class Server:
             baking.before = _sum(champions)
             for worker in champions:
                 self._share(worker, baking)
+            self._told = 0.0
             share = canary.share_in_words(settings)
             self.book.serves(baking.release.number, "shadow" if baking.shadow else "canary", share)
             say("info", f"release {baking.release.number} {share}", release=baking.release.number)

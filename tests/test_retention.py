@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import time
 from contextlib import suppress
+from socket import gethostname
 
 import pytest
 from filelock import FileLock
@@ -216,7 +217,8 @@ def test_a_package_that_is_still_served_stays_although_no_release_needs_it(mine,
             said = mine.json("gc", "--keep", "1")[1]
         finally:
             os.kill(server.process.pid, signal.SIGCONT)
-        assert said["kept"] == {"points": {"3": "champion", "2": "champion before"}}
+        kept = {"3": "champion", "2": "champion before", "1": f"served by 127.0.0.1:{server.port} on {gethostname()}"}
+        assert said["kept"] == {"points": kept}
         assert said["removed"]["serving"]["count"] == 0
         assert left(mine)["bentos"] == 3
         assert (mine.home / "bentoml/bentos" / first.replace(":", "/") / "bento.yaml").exists()
