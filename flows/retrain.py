@@ -10,11 +10,14 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from uuid import UUID
 
 from filelock import FileLock, Timeout
 from prefect import flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed, Failed, State
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Completed, Crashed, Failed, State
 
 from bentos import releases
 from bentos.canary import share_in_words
@@ -35,7 +38,7 @@ from pipeline.code import code_digest
 from pipeline.drift import Changes
 from pipeline.errors import ArtifactError, DataError, ReleaseError, SourceError
 from pipeline.evaluate import Champion, Evaluation, evaluate
-from pipeline.files import sweep, write_json, write_text
+from pipeline.files import space_for, sweep, write_json, write_text
 from pipeline.gate import Verdict, decide
 from pipeline.processes import gently
 from pipeline.settings import CHECKOUT, settings
@@ -47,6 +50,8 @@ from pipeline.train import Trained, load_trained, train
 Result = TypeVar("Result")
 KINDS = {"released": releases.RELEASED, "canary": releases.CANARY, "awaiting-approval": releases.AWAITING}
 """By outcome: the event with which a release begins. The run is recorded together with it."""
+GOING = "going"
+"""The file in a run's folder that is there while it goes on."""
 
 
 @flow(name="retrain", flow_run_name="{model}")
@@ -429,11 +434,24 @@ def _alone(run: _Run) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         timed("wait for another run", run.seconds, _acquire, lock)
+    going = run.folder / GOING
     try:
         sweep(settings().folder())
+        run.show(_bury, run)
+        with space_for(going):
+            going.touch()
         yield
     finally:
+        going.unlink(missing_ok=True)
         lock.release()
+
+
+def _bury(run: "_Run") -> None:
+    """Tell Prefect of runs that were killed, which can tell nothing: no other one goes on while this one does."""
+    for mark in run.folder.parent.glob(f"*/{GOING}"):
+        with get_client(sync_client=True) as client, suppress(ObjectNotFound):
+            client.set_flow_run_state(UUID(mark.parent.name), Crashed(message="The process was killed."), force=True)
+        mark.unlink()
 
 
 def _acquire(lock: FileLock) -> None:

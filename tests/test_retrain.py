@@ -219,11 +219,14 @@ def test_a_run_killed_before_its_release_leaves_the_champion_and_the_next_goes_o
     after_release.data(points(rows=170))
     after_release.killed_at("trial", "begin")
     assert after_release.champion() == 1
+    (killed,) = [path.parent.name for path in after_release.home.glob("runs/points/*/going")]
 
     code, said = after_release.json("run", "points")
 
     assert (code, said["outcome"], said["release"]) == (0, "released", 2)
     assert said["seconds"]["train"] < 1
+    assert after_release.files("runs/points/*/going") == []
+    assert _state_in_prefect(after_release, killed) == ("CRASHED", "The process was killed.")
 
 
 @pytest.mark.slow
@@ -334,6 +337,13 @@ def test_the_ledger_may_be_elsewhere(project, tmp_path):
     assert not (project.home / "ledger.sqlite").exists()
     with sqlite3.connect(tmp_path / "elsewhere.sqlite") as ledger:
         assert ledger.execute("select number from releases").fetchall() == [(1,)]
+
+
+def _state_in_prefect(project, run):
+    import httpx
+
+    state = httpx.get(f"{project.env['PREFECT_API_URL']}/flow_runs/{run}", trust_env=False).json()["state"]
+    return state["type"], state["message"]
 
 
 def _orphans(project):
