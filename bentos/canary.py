@@ -11,6 +11,64 @@ QUICK_SECONDS = 0.005
 """What is quicker than this is all the same quick: other work on the machine makes more of a difference."""
 
 
+SAME = 1e-6
+"""Numbers that differ by at most so much of the larger one are the same prediction."""
+
+
+@dataclass(frozen=True)
+class Differences:
+    """How much a shadow's predictions differ from the champion's to the same rows; `furthest` is in the target's unit.
+
+    Where predictions are labels, `total` and `furthest` stay 0.
+    """
+
+    rows: int = 0
+    others: int = 0
+    total: float = 0.0
+    furthest: float = 0.0
+
+    def __add__(self, other: "Differences") -> "Differences":
+        return Differences(
+            self.rows + other.rows,
+            self.others + other.others,
+            self.total + other.total,
+            max(self.furthest, other.furthest),
+        )
+
+    def __str__(self) -> str:
+        if not self.rows:
+            return "no prediction was compared"
+        said = (
+            f"of {self.rows:,} predictions {self.others:,} differ from the champion's ({self.others / self.rows:.1%})"
+        )
+        return (
+            f"{said}, by {self.total / self.rows:.3g} on average and {self.furthest:.3g} at most"
+            if self.total
+            else said
+        )
+
+
+def differences(champion: Sequence[Any], shadow: Sequence[Any]) -> Differences:
+    """Compare two answers to the same rows, value by value; CSV's numbers are words."""
+    found = Differences()
+    for ours, theirs in zip(champion, shadow, strict=True):
+        try:
+            distance = abs(float(ours) - float(theirs))
+            same = distance <= SAME * max(abs(float(ours)), abs(float(theirs)))
+        except ValueError:
+            distance, same = 0.0, ours == theirs
+        found += Differences(1, int(not same), distance, distance)
+    return found
+
+
+def share_in_words(settings: Mapping[str, Any]) -> str:
+    """Say how a canary, or a shadow, takes part; what follows "release 3 "."""
+    share, minutes = f"{settings['share']:.0%} of the requests", f"for {settings['minutes']:g} minutes"
+    if settings.get("shadow"):
+        return f"is asked a copy of {share} {minutes}, and nobody sees what it answers"
+    return f"answers {share} {minutes}"
+
+
 @dataclass(frozen=True)
 class Tally:
     """What one side has answered: counts of requests, of answers by time and of predictions by value."""

@@ -177,7 +177,10 @@ class Contract:
             if answer is not None:
                 exchange.release = answer.release
                 return Reply(answer.body, answer.media, answer.status, answer.headers)
-        return await self._answer_body(exchange, media, body)
+        reply = await self._answer_body(exchange, media, body)
+        if self.canary is not None and isinstance(reply, Reply):
+            self.canary.saw(media, body, exchange.id, reply.body)
+        return reply
 
     async def _answer_body(self, exchange: Exchange, media: str, body: bytes) -> Reply | Problem:
         metrics = self.endpoint.metrics

@@ -1,10 +1,18 @@
 """A share of the requests answered by another release's worker, over a socket of this machine."""
 
+import asyncio
+import csv
+import io
+import json
 import logging
 from dataclasses import dataclass
 from typing import Any
 
+from bentos.canary import Differences, differences
+
 FORWARD_SECONDS = 10.0
+MOST_COPIES = 8
+"""How many copies may be under way at once."""
 
 logger = logging.getLogger("evergreen")
 
@@ -64,7 +72,52 @@ class Route:
             {name: response.headers[name] for name in ("Allow", "Retry-After") if name in response.headers},
         )
 
+    def saw(self, media: str, body: bytes, request: bytes, answer: bytes) -> None:
+        """Note what was answered here to a request; a canary does not care."""
+
     async def close(self) -> None:
         """End its connections."""
         if self._session is not None:
             await self._session.close()
+
+
+class Shadow(Route):
+    """Where a copy of a share of the requests goes, after they were answered here; its answers are only compared."""
+
+    def __init__(self, path: str, share: float) -> None:
+        super().__init__(path, share)
+        self.found = Differences()
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def takes(self) -> bool:
+        """Tell that no request goes there itself."""
+        return False
+
+    def saw(self, media: str, body: bytes, request: bytes, answer: bytes) -> None:
+        """Send a copy of a request that was answered here, unless so many are under way that it is too slow."""
+        if super().takes() and len(self._under_way) < MOST_COPIES:
+            task = asyncio.get_running_loop().create_task(self._compare(media, body, request, answer))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+
+    async def _compare(self, media: str, body: bytes, request: bytes, answer: bytes) -> None:
+        theirs = await self.ask(media, body, request)
+        if theirs is None:
+            return
+        if theirs.status != 200:
+            # It refuses what the champion answers.
+            self.failed += 1
+            return
+        # Large ones take long to read, and others wait for their answers.
+        self.found += await asyncio.to_thread(_differences, media, answer, theirs.body)
+
+
+def _differences(media: str, ours: bytes, theirs: bytes) -> Differences:
+    return differences(_predictions(media, ours), _predictions(media, theirs))
+
+
+def _predictions(media: str, body: bytes) -> list[Any]:
+    if media == "text/csv":
+        return [row["prediction"] for row in csv.DictReader(io.StringIO(body.decode()))]
+    found: list[Any] = json.loads(body)["predictions"]
+    return found

@@ -32,6 +32,7 @@ from sqlalchemy import (
 )
 
 from pipeline.errors import LedgerError, ReleaseError
+from pipeline.files import no_space
 
 METADATA = MetaData()
 
@@ -119,13 +120,15 @@ _SQLITE_WRITER = 120
 def open_ledger(url: str) -> Engine:
     """Connect to the ledger at a SQLAlchemy URL, making its tables, or bringing older ones to this version.
 
-    Raises ReleaseError when it is of a later version than this code, and LedgerError, as every transaction that
-    writes, when another process holds it for so long that something is wrong with that one.
+    Raises ReleaseError when it is of a later version than this code, and, as every transaction that writes, LedgerError
+    when another process holds it for so long that something is wrong with that one, and StorageError when there is no
+    space left.
     """
     engine = create_engine(url)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin)
+    event.listen(engine, "handle_error", _say_that_it_is_full)
     event.listen(engine, "handle_error", _say_who_holds_it)
     with reading(engine) as connection:
         found = _version(connection)
@@ -164,6 +167,12 @@ def _begin(connection: Connection) -> None:
     elif not reads:
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {1000 * BUSY_SECONDS:.0f}")
         connection.exec_driver_sql(f"SET LOCAL application_name = 'evergreen {os.getpid()} on {socket.gethostname()}'")
+
+
+def _say_that_it_is_full(context: ExceptionContext) -> None:
+    error, engine = context.original_exception, context.engine
+    if engine is not None and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+        raise no_space(Path(str(engine.url.database))) from error
 
 
 def _say_who_holds_it(context: ExceptionContext) -> None:

@@ -10,10 +10,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from pipeline import digest
 from pipeline.artifact import Artifact, load_artifact
@@ -25,6 +28,10 @@ from pipeline.processes import packaged_environment
 LEFT_OUT = ("releases.py", "ledger.py", "migrations", "web", "__pycache__")
 """What of `bentos/` no Bento carries: a package does not know where it will be released, and has the
 built page in `bentos/static/`, not its sources."""
+
+
+BUSY_SECONDS = 60.0
+"""How long who wants to change the packages of a model waits for another; to remove them takes a fraction of that."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,22 @@ def requirements(model: str, checkout: Path) -> tuple[str, ...]:
     files = local_modules([f"pipeline.models.{model}", "pipeline.artifact", "bentos.worker"], checkout)
     # uvicorn imports these two only where they are.
     return pins({*imported_packages(files.values()), "bentoml", "httptools", "uvloop"})
+
+
+@contextmanager
+def alone_with(model: str, home: Path, seconds: float = BUSY_SECONDS) -> Iterator[None]:
+    """Let nobody else add packages of a model to the BentoML home `home`, remove any, or go back to one meanwhile.
+
+    Raises PackageError when another process does for `seconds`. What only reads needs no lock: packages appear whole.
+    """
+    (home / "locks").mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(home / "locks" / f"{model}.lock", timeout=seconds):
+            yield
+    except Timeout as error:
+        raise PackageError(
+            f"another process has been changing the packages of {model} for more than {seconds:g} s; try again"
+        ) from error
 
 
 def package(artifact: Artifact, checkout: Path, home: Path) -> Bento:
@@ -68,8 +91,10 @@ def package(artifact: Artifact, checkout: Path, home: Path) -> Bento:
         _check(built / "src", context, artifact)
         with whole_folder(Path(scratch) / "whole") as part:
             shutil.copytree(built, part, dirs_exist_ok=True)
-        (Path(scratch) / "whole").rename(place)
-    write_text(place.parent / "latest", version)
+        with alone_with(model, home):
+            if not place.exists():
+                (Path(scratch) / "whole").rename(place)
+            write_text(place.parent / "latest", version)
     return load_bento(f"{model}:{version}", home)
 
 

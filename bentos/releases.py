@@ -6,7 +6,7 @@ The champion is the release that the last event says; what each server serves, s
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +23,10 @@ SETTLING = (RELEASED, PROMOTED, BACK, WITHDRAWN)
 CANARY, STOPPED = "canary", "canary stopped"
 """A release that answers a share of the requests, and the end of that."""
 AWAITING, HELD, UNHELD, ARCHIVED = "awaiting approval", "held", "unheld", "archived"
+
+SERVING, ENDED, SILENT = "serving", "ended", "silent"
+"""The kinds of a server's events that begin and end what it serves."""
+ENDS = {ENDED: "the server ended", SILENT: "the server was not heard of any more"}
 
 SILENT_SECONDS = 60
 """A server that was not heard of for so long is taken for gone."""
@@ -70,6 +74,8 @@ class Wish:
     champion: Release | None
     canary: Release | None = None
     held: Event | None = None
+    stopped: Event | None = None
+    """That the last canary was sent back, while nothing was released since."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,17 @@ class Served:
     kind: str
     reason: str
     at: str
+
+
+@dataclass(frozen=True)
+class Span:
+    """A time in which a server served a release; `until` is None while it does, `end` says what ended it."""
+
+    server: str
+    release: int
+    since: str
+    until: str | None
+    end: str
 
 
 @dataclass(frozen=True)
@@ -137,6 +154,7 @@ def wished(engine: Engine, model: str) -> Wish:
             None if number is None else _release(connection, model, number),
             None if canary is None else _release(connection, model, canary),
             held if held and held.kind == HELD else None,
+            answering if answering and answering.kind == STOPPED else None,
         )
 
 
@@ -327,6 +345,18 @@ def unhold(engine: Engine, model: str, why: str) -> Release:
         return _release(connection, model, held.release)
 
 
+def archive(engine: Engine, model: str, numbers: Sequence[int], cause: str, why: str) -> None:
+    """Record that the packages of releases are kept no more; ReleaseError when one may be served now."""
+    for number in numbers:
+        with _first_come(engine, model) as connection:
+            state = _state_of(number, _events_of(connection, model))
+            if state in ("champion", CANARY, AWAITING):
+                raise ReleaseError(f"release {number} of {model} is {state}, so it is not archived")
+            if state == ARCHIVED:
+                continue
+            _add_event(connection, model, _last_event(connection, model), number, ARCHIVED, cause, why)
+
+
 def withdraw(engine: Engine, model: str, cause: str) -> Release:
     """Leave a model without a champion, so that the next challenger is judged as a first one; return what it was.
 
@@ -395,6 +425,20 @@ def servers(engine: Engine, model: str) -> list[Server]:
     return [server for server in found if server.alive]
 
 
+def enter(engine: Engine, model: str, server: str) -> None:
+    """Note when an earlier server of the same name, which was killed, was heard of last; before this one says anything.
+
+    That one can say nothing any more, and the row that tells when it was there is the next server's.
+    """
+    named = (SERVERS.c.model == model) & (SERVERS.c.server == server)
+    with engine.begin() as connection:
+        last = connection.execute(select(SERVERS).where(named)).one_or_none()
+        if last is not None and last.release is not None:
+            event = Served(server, last.release, SILENT, "it was heard of last then", _iso(last.seen))
+            connection.execute(insert(SERVED).values(model=model, **asdict(event)))
+        connection.execute(delete(SERVERS).where(named))
+
+
 def add_served(engine: Engine, model: str, server: str, release: int, kind: str, reason: str) -> None:
     """Record that a server serves a release, or refused it."""
     event = Served(server, release, kind, reason, _now())
@@ -409,6 +453,33 @@ def served(engine: Engine, model: str) -> list[Served]:
     return [
         Served(**{name: value for name, value in row._mapping.items() if name not in ("id", "model")}) for row in rows
     ]
+
+
+def spans(engine: Engine, model: str) -> list[Span]:
+    """Return which server served which release from when to when, as the servers said themselves, oldest first.
+
+    One that was killed ends when it was heard of last. Of a canary see the events.
+    """
+    with reading(engine) as connection:
+        rows = connection.execute(select(SERVERS).where(SERVERS.c.model == model)).all()
+    seen = {row.server: row.seen for row in rows}
+    found: list[Span] = []
+    going: dict[str, Span] = {}
+    for event in served(engine, model):
+        if event.kind not in (SERVING, ENDED, SILENT):
+            continue
+        before = going.pop(event.server, None)
+        if before is not None:
+            end = f"release {event.release} was served" if event.kind == SERVING else ENDS[event.kind]
+            found.append(replace(before, until=event.at, end=end))
+        if event.kind == SERVING:
+            going[event.server] = Span(event.server, event.release, event.at, None, "")
+    for server, span in going.items():
+        if time.time() - seen.get(server, 0) >= SILENT_SECONDS:
+            found.append(replace(span, until=_iso(seen[server]) if server in seen else span.since, end=ENDS[SILENT]))
+        else:
+            found.append(span)
+    return sorted(found, key=lambda span: span.since)
 
 
 def history(engine: Engine, model: str) -> tuple[list[Release], list[Event]]:
@@ -473,7 +544,11 @@ def _add_event(
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return _iso(time.time())
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _release(connection: Connection, model: str, number: int) -> Release:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
-from socket import socket
+from socket import gethostname, socket
 from threading import Event, Thread
 from typing import Any
 
@@ -25,12 +25,12 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from bentos import canary, logs, releases, workers
-from bentos.canary import Tally
+from bentos.canary import Differences, Tally
 from bentos.metrics import SECONDS
 from bentos.package import Bento, load_bento
 from bentos.releases import Release, Wish
 from bentos.workers import Worker
-from pipeline.errors import LedgerError, ReleaseError, ServerError
+from pipeline.errors import LedgerError, ReleaseError, ServerError, StorageError
 from pipeline.files import read_json, write_json
 
 TICK_SECONDS = 0.2
@@ -79,6 +79,11 @@ class Baking:
     over: bool = False
     """Whether the ledger was told how it ended."""
 
+    @property
+    def shadow(self) -> bool:
+        """Whether nobody sees what it answers."""
+        return bool((self.release.canary or {}).get("shadow"))
+
 
 def champion_bento(ledger: Engine, model: str, home: Path) -> tuple[Release, Bento]:
     """Return the champion of a model and its Bento, checked against the digest in the ledger.
@@ -107,9 +112,9 @@ def serve(
     release, bento = champion_bento(ledger, model, home)
     with workers.listen(options.host, options.port) as listener, _stopped() as stopped:
         shutil.rmtree(folder / "metrics", ignore_errors=True)
-        server = Server(
-            Book(ledger, model, f"{options.host}:{options.port}"), home, folder, options, listener, on_alarm
-        )
+        # Servers of other machines may be in the same ledger.
+        book = Book(ledger, model, f"{options.host}:{options.port} on {gethostname()}")
+        server = Server(book, home, folder, options, listener, on_alarm)
         server.go_to(release, bento)
         try:
             while not stopped():
@@ -148,6 +153,7 @@ class Book:
         # A daemon: this process ends even where a transaction of another one does not.
         self._writer = Thread(target=self._write, name="ledger-writer", daemon=True)
         self._writer.start()
+        self._do(releases.enter, ledger, model, server)
 
     def wish(self) -> Wish | None:
         """Return what is wished, when there is an answer; asks again when it is time to."""
@@ -205,8 +211,10 @@ class Book:
         """Read something from the ledger when what was asked before is answered."""
         self._reader.submit(work).add_done_callback(_warn)
 
-    def leave(self) -> None:
-        """Say what is left to be said, and that this server has ended."""
+    def leave(self, release: int | None) -> None:
+        """Say what is left to be said, and that this server has ended, which served a release."""
+        if release is not None:
+            self.serves(release, releases.ENDED, "")
         self._do(releases.leave, self.ledger, self.model, self.server)
         self._said.put(None)
         self._leaving.set()
@@ -240,7 +248,7 @@ def _told(work: Callable[[], Any]) -> str | None:
     """Return why the ledger could not be told something now, None where it was, or refused it."""
     try:
         work()
-    except (LedgerError, OperationalError) as error:
+    except (LedgerError, StorageError, OperationalError) as error:
         return f"{type(error).__name__}: {error}"
     except Exception as error:
         say("warning", f"the ledger did not take what it was told: {type(error).__name__}: {error}")
@@ -273,6 +281,8 @@ class Server:
         self.baking: Baking | None = None
         self.refused: dict[int, str] = {}
         """Releases that could not be started, and why; none is tried again while it stays wished."""
+        self._held = False
+        """Whether a person holds the champion: a canary then goes on, and is promoted when the hold ends."""
         self._failures = 0
         self._not_before = 0.0
         self._told = 0.0
@@ -309,8 +319,9 @@ class Server:
             worker.process.terminate()
         end = time.monotonic() + DRAIN_SECONDS
         for worker in self.workers:
-            worker.stop(max(0.0, end - time.monotonic()))
-        self.book.leave()
+            # What was stopped answers nothing, and would not hear that it is to end.
+            worker.stop(0.0 if worker.stopped else max(0.0, end - time.monotonic()))
+        self.book.leave(self.serving[0].number if self.serving is not None else None)
         logs.stderr().flush()
 
     # Workers.
@@ -318,6 +329,8 @@ class Server:
     def _hear(self, worker: Worker, said: dict[str, Any]) -> None:
         if "tally" in said:
             worker.tally, worker.failed = Tally.of(said["tally"]), said["failed"]
+            # It says nothing of it before there is a shadow, and afterwards.
+            worker.found = Differences(**said["found"]) if said.get("found") else worker.found
         if said["state"] == "ready" and worker.state == "starting":
             worker.state = "ready"
             self._failures = 0
@@ -333,7 +346,9 @@ class Server:
         now = time.monotonic()
         if worker.gone:
             self._bury(worker)
-        elif worker.state == "starting" and now - worker.started > START_SECONDS:
+        elif worker.state == "starting" and (
+            now - worker.started > START_SECONDS or (now - worker.started > SILENCE_SECONDS and worker.stopped)
+        ):
             say("error", "a worker did not become ready and is killed", worker=worker.process.pid)
             worker.kill()
         elif worker.state == "ready" and now - worker.heard > SILENCE_SECONDS:
@@ -351,6 +366,7 @@ class Server:
             if not any(one.state == "draining" for one in self.workers) and self.serving is not None:
                 release = self.serving[0].number
                 say("info", f"release {release} alone answers: the last worker of another has gone", release=release)
+                self._told = 0.0
                 self.book.serves(release, "alone", f"the last worker of release {worker.release} has gone")
             return
         code = worker.process.returncode
@@ -376,7 +392,9 @@ class Server:
         baker = self.baking.worker if self.baking is not None else None
         return [one for one in self.workers if one.release == release and one.state in states and one is not baker]
 
-    def _start(self, release: Release, bento: Bento, listener: socket, **more: str) -> Worker:
+    def _start(
+        self, release: Release, bento: Bento, listener: socket, folder: Path | None = None, **more: str
+    ) -> Worker:
         env = {
             "EVERGREEN_RELEASE": str(release.number),
             "EVERGREEN_ARTIFACT": release.digests["artifact"],
@@ -389,7 +407,7 @@ class Server:
         if listener is self.listener:
             options += ["--ssl-certfile", str(self.options.certificate)] if self.options.certificate else []
             options += ["--ssl-keyfile", str(self.options.key)] if self.options.key else []
-        return workers.start(bento, release.number, listener, self.folder, env | more, options)
+        return workers.start(bento, release.number, listener, folder or self.folder, env | more, options)
 
     def _drain(self, worker: Worker) -> None:
         if worker.state != "draining":
@@ -400,6 +418,7 @@ class Server:
 
     def _follow(self, wish: Wish) -> None:
         assert self.serving is not None
+        self._held = wish.held is not None
         wanted = {one.number for one in (wish.champion, wish.canary) if one is not None}
         self.refused = {number: why for number, why in self.refused.items() if number in wanted}
         release = wish.champion
@@ -454,7 +473,7 @@ class Server:
         for worker in self.workers:
             if worker.release != release.number:
                 self._drain(worker)
-        self.book.serves(release.number, "serving", release.bento)
+        self.book.serves(release.number, releases.SERVING, release.bento)
         self._told = 0.0
         say("info", f"release {release.number} is served", release=release.number, bento=release.bento)
 
@@ -465,8 +484,16 @@ class Server:
         now = time.monotonic()
         if self.serving is not None and now - self._told > TELL_SECONDS:
             self._told = now
+            number = self.serving[0].number
+            others = self.baking is None and any(one.release != number for one in self.workers)
             state = "degraded" if self.refused else "canary" if self.baking is not None else "serving"
-            self.book.tell(self.serving[0].number, state, "; ".join(self.refused.values()))
+            # Until then a client that kept its connection may be answered by the release before.
+            state = "changing" if others and state == "serving" else state
+            why = [*self.refused.values()]
+            if self.baking is not None and self.baking.shadow:
+                state = "shadow" if state == "canary" else state
+                why.append(self._differences(self.baking))
+            self.book.tell(number, state, "; ".join(why))
 
     # The canary.
 
@@ -476,7 +503,9 @@ class Server:
         listener = workers.listen_here(path)
         self.baking = Baking(release, bento, listener, str(path))
         # What reaches it came through a worker that has looked at the token.
-        self.baking.worker = self._start(release, bento, listener, EVERGREEN_TOKENS="", EVERGREEN_CORS="")
+        # What a shadow answers is not counted as answered.
+        folder = self.folder / "shadow" if self.baking.shadow else self.folder
+        self.baking.worker = self._start(release, bento, listener, folder, EVERGREEN_TOKENS="", EVERGREEN_CORS="")
         self.workers.append(self.baking.worker)
         self._tell_history()
         say("info", f"release {release.number} is starting as a canary", release=release.number, bento=release.bento)
@@ -492,9 +521,10 @@ class Server:
             baking.before = _sum(champions)
             for worker in champions:
                 self._share(worker, baking)
-            share = f"{settings['share']:.0%} of the requests for {settings['minutes']:g} minutes"
-            self.book.serves(baking.release.number, "canary", share)
-            say("info", f"release {baking.release.number} answers {share}", release=baking.release.number)
+            self._told = 0.0
+            share = canary.share_in_words(settings)
+            self.book.serves(baking.release.number, "shadow" if baking.shadow else "canary", share)
+            say("info", f"release {baking.release.number} {share}", release=baking.release.number)
             return
         if now - baking.told < 1.0:
             return
@@ -505,14 +535,16 @@ class Server:
         why = canary.alarm(ours, theirs, settings, SECONDS)
         if why is not None:
             self._alarm(baking, why)
-        elif now - baking.since > 60 * settings["minutes"]:
+        elif now - baking.since > 60 * settings["minutes"] and not self._held:
             baking.over = True
             quiet = f"quiet for {settings['minutes']:g} minutes, in which it answered {theirs.requests:,} requests"
+            quiet += f"; {self._differences(baking)}" if baking.shadow else ""
             self.book.promote(baking.release.number, quiet)
             say("info", f"release {baking.release.number} is promoted: {quiet}", release=baking.release.number)
 
     def _alarm(self, baking: Baking, why: str) -> None:
         """Let the champion answer everything at once, then tell the ledger."""
+        why += f"; {self._differences(baking)}" if baking.shadow else ""
         self._end_baking(baking)
         self.refused[baking.release.number] = why
         self.book.stop_canary(baking.release.number, why)
@@ -533,14 +565,20 @@ class Server:
         for worker in self.workers:
             if worker is not baking.worker:
                 worker.tell(do="share", path=None, share=0.0)
-                worker.failed = 0
+                worker.failed, worker.found = 0, Differences()
         baking.listener.close()
         shutil.rmtree(Path(baking.path).parent, ignore_errors=True)
         if baking.worker is not None and not baking.worker.gone:
             self._drain(baking.worker)
 
     def _share(self, worker: Worker, baking: Baking) -> None:
-        worker.tell(do="share", path=baking.path, share=(baking.release.canary or {})["share"])
+        # Packages of before know no shadows: to them this must say nothing.
+        do = "shadow" if baking.shadow else "share"
+        worker.tell(do=do, path=baking.path, share=(baking.release.canary or {})["share"])
+
+    def _differences(self, baking: Baking) -> str:
+        """Say how much a shadow differs from the champion, from what the champion's workers have found."""
+        return str(sum((one.found for one in self.workers if one is not baking.worker), start=Differences()))
 
 
 def _sum(found: list[Worker]) -> Tally:

@@ -8,6 +8,7 @@ says:
 - EVERGREEN_TOKENS: bearer tokens with blanks between them, one of which a request must bear (absent: anybody may ask).
 - EVERGREEN_CORS: origins with blanks between them whose pages may ask (absent: none but the endpoint's own).
 - EVERGREEN_EDGES: a JSON list of numbers, by which predictions are counted for the comparison with another release.
+- OTEL_EXPORTER_OTLP_ENDPOINT: the collector that requests are traced to (absent: they are not); see `bentos.traces`.
 - EVERGREEN_HISTORY: a file of JSON, the releases that GET /history tells (absent: none is known).
 """
 
@@ -49,6 +50,11 @@ class ContractService(bentoml.Service):
                 allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
                 expose_headers=["Evergreen-Release", "X-Request-ID", "Retry-After"],
             )
+        if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+            # Imported here: who does not trace pays nothing for it.
+            from bentos.traces import traced
+
+            contract = traced(contract)
         return contract
 
 

@@ -4,7 +4,8 @@ It reports to who started it over a second socket, a JSON object a line: {"state
 trained; {"state": "alive", ...} every second, with what it counted; {"state": "stuck"} when a prediction never ends.
 There it is told {"do": "drain"}: answer what comes on the connections there are until they are gone, and end;
 {"do": "degraded", "why": ...}: say so at /readyz; {"do": "share", "path": socket, "share": s}: let another worker
-answer a share of the requests. When the other end closes, it ends: it never outlives who started it.
+answer a share of the requests, or none where there is no path; {"do": "shadow", ...}: ask that one a copy of them.
+When the other end closes, it ends: it never outlives who started it.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import httptools
@@ -25,9 +27,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bentos import logs, problems
 from bentos.contract import Contract
-from bentos.forward import FORWARD_SECONDS, Route
+from bentos.forward import FORWARD_SECONDS, Route, Shadow
 from bentos.problems import Problem
-from pipeline.processes import gently
+from pipeline.processes import gently, promptly
 
 HEADER_SECONDS = 10.0
 """How long a client may take to send the head of a request, from connecting or from its first byte on."""
@@ -43,6 +45,7 @@ DRAIN_SECONDS = 30.0
 """How long a worker that is to end waits for its connections."""
 DRAIN_IDLE_SECONDS = 5.0
 """How long it waits for a request on those that are idle."""
+ROUTES = {"share": Route, "shadow": Shadow}
 STUCK_FACTOR = 3.0
 """A prediction that takes so many times the seconds a request may take will not end."""
 
@@ -190,8 +193,11 @@ class Worker:
 
     def __init__(self, contract: Callable[..., Any], server: uvicorn.Server, line: socket.socket) -> None:
         self.server, self.line = server, line
-        # Around the contract there may be what answers for other origins.
-        self.contract: Contract = contract if isinstance(contract, Contract) else contract.app  # type: ignore[attr-defined]
+        # Around the contract there may be what answers for other origins, and what traces.
+        inner: Any = contract
+        while not isinstance(inner, Contract):
+            inner = inner.app
+        self.contract = inner
 
     async def run(self, listener: socket.socket) -> None:
         """Serve until told to end."""
@@ -212,8 +218,10 @@ class Worker:
                 asyncio.run_coroutine_threadsafe(self._drain(), loop)
             elif told["do"] == "degraded":
                 self.contract.degraded = told["why"]
-            elif told["do"] == "share":
-                asyncio.run_coroutine_threadsafe(self._share(told["path"], told["share"]), loop)
+            elif told["do"] in ROUTES:
+                path = told["path"]
+                route = ROUTES[told["do"]](path, told["share"]) if path else None
+                asyncio.run_coroutine_threadsafe(self._share(route), loop)
         # The other end is gone. What is in flight is answered; what hangs is left behind.
         loop.call_soon_threadsafe(setattr, self.server, "should_exit", True)
         time.sleep(DRAIN_IDLE_SECONDS)
@@ -227,13 +235,13 @@ class Worker:
             await asyncio.sleep(1.0)
             oldest = max((time.monotonic() - begun for begun in self.contract.since.values()), default=0.0)
             stuck = oldest > STUCK_FACTOR * self.contract.endpoint.seconds + 1.0
-            failed = self.contract.canary.failed if self.contract.canary else 0
-            tally = self.contract.endpoint.metrics.tally()
-            self._say(state="stuck" if stuck else "alive", oldest=round(oldest, 1), tally=tally, failed=failed)
+            route, tally = self.contract.canary, self.contract.endpoint.metrics.tally()
+            found = asdict(route.found) if isinstance(route, Shadow) else None
+            counts = {"tally": tally, "failed": route.failed if route else 0, "found": found}
+            self._say(state="stuck" if stuck else "alive", oldest=round(oldest, 1), **counts)
 
-    async def _share(self, path: str | None, share: float) -> None:
-        before = self.contract.canary
-        self.contract.canary = Route(path, share) if path else None
+    async def _share(self, route: Route | None) -> None:
+        before, self.contract.canary = self.contract.canary, route
         if before is not None:
             # What it was asked and has not answered yet.
             await asyncio.sleep(FORWARD_SECONDS)
@@ -291,6 +299,7 @@ def serve(listener: socket.socket, line: socket.socket, certificate: str | None,
         ssl_keyfile=key,
     )
     server = uvicorn.Server(config)
+    promptly()
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(Worker(app, server, line).run(listener))
     log.flush()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bentos.canary import Tally
+from bentos.canary import Differences, Tally
 from bentos.package import Bento, bentoml_environment
 from pipeline.errors import ServerError
 
@@ -41,6 +41,7 @@ class Worker:
     heard: float = field(default_factory=time.monotonic)
     tally: Tally = field(default_factory=Tally)
     failed: int = 0
+    found: Differences = field(default_factory=Differences)
     degraded: str | None = None
     _said: bytes = b""
 
@@ -48,6 +49,15 @@ class Worker:
     def gone(self) -> bool:
         """Whether the process has ended."""
         return self.process.poll() is not None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody stopped the process (SIGSTOP), where the system tells: it can neither answer nor end."""
+        try:
+            # As `4711 (python) T 1 ...`; the name may hold anything.
+            return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+        except OSError:
+            return False
 
     def messages(self) -> Iterator[dict[str, Any]]:
         """Yield what it said since it was last listened to; does not wait."""

@@ -9,8 +9,8 @@ import sys
 from uuid import UUID
 
 from flows import reports
+from flows.proofs import run_folder
 from flows.server import prefect_environment, reachable
-from flows.since import run_of
 from pipeline.processes import gently
 from pipeline.settings import CHECKOUT, Settings, settings
 
@@ -34,7 +34,7 @@ def main(model: str, release: int, why: str) -> None:
     from prefect.events import emit_event
     from prefect.events.worker import EventsWorker
 
-    folder = run_of(settings(), model, release)
+    folder = run_folder(settings(), model, release)
     run = UUID(folder.name) if folder else None
     headline, body = reports.alarm(model, release, why).split("\n\n", 1)
     artifact = ArtifactCreate(

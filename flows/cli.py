@@ -137,7 +137,7 @@ def status(
     model: Annotated[str | None, typer.Argument(help="One model; without, all of them.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is released and how the last run ended."""
+    """Show what is released, what servers serve, what waits or was sent back, and how the last run ended."""
     from bentos import releases
     from flows import screen
     from pipeline.spec import model_names
@@ -153,7 +153,7 @@ def status(
                 releases.wished(ledger, name),
                 releases.last_run(ledger, name),
                 releases.servers(ledger, name),
-                releases.awaiting(ledger, name),
+                {number: _report_of(name, number) for number in releases.awaiting(ledger, name)},
             )
             for name in names
         ]
@@ -165,7 +165,7 @@ def status(
 
 @app.command()
 def history(model: Model, as_json: AsJson = False) -> None:
-    """Show what was released when, by whom, why, and what it replaced."""
+    """Show what was served when, and why: each release, what became of it, and what servers say they served."""
     from bentos import releases
     from flows import screen
 
@@ -174,7 +174,7 @@ def history(model: Model, as_json: AsJson = False) -> None:
         ledger = _ledger()
         made, events = releases.history(ledger, model)
         champion, served = releases.champion(ledger, model), releases.served(ledger, model)
-        found = screen.history_of(model, champion, made, events, served)
+        found = screen.history_of(model, champion, made, events, served, releases.spans(ledger, model))
         if as_json:
             _print_json(found)
         else:
@@ -269,16 +269,16 @@ def explain(
     """Tell everything about one release: its rows, code and checks, what it was compared with, what became of it."""
     from bentos import releases
     from flows import screen
-    from flows.since import packed_manifest, run_of
+    from flows.proofs import proofs_of, run_folder
 
     with _errors(as_json):
         _known(model)
         ledger = _ledger()
         _, events = releases.history(ledger, model)
         release = releases.numbered(ledger, model, number)
-        manifest = packed_manifest(settings(), release)
-        found = screen.explanation_of(release, events, releases.served(ledger, model), manifest)
-        run = run_of(settings(), model, number)
+        proofs = proofs_of(settings(), release)
+        found = screen.explanation_of(release, events, releases.served(ledger, model), proofs)
+        run = run_folder(settings(), model, number)
         if html:
             from flows.card import write_card
 
@@ -312,29 +312,71 @@ def withdraw(model: Model, as_json: AsJson = False) -> None:
 def export(
     model: Model,
     where: Annotated[
-        list[str], typer.Argument(metavar="[N] DIR", help="The release (without, the champion), and a new folder.")
-    ],
+        list[str] | None,
+        typer.Argument(metavar="[N] DIR", help="The release (without, the champion), and a new folder."),
+    ] = None,
     port: Annotated[int, typer.Option(min=1024, max=65535, help="The port of the container.")] = 3000,
     force: Annotated[bool, typer.Option("--force", help="Replace an export that is there.")] = False,
+    release_file: Annotated[
+        Path | None, typer.Option("--release", help="Write the release itself to this file, for `evergreen import`.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a folder with all that a container of a release needs: images, Kubernetes, AWS, a workflow."""
+    """Write a folder with all that a container of a release needs: images, Kubernetes, AWS, a workflow.
+
+    With --release FILE and no folder: the release with its proofs, to be imported into another home.
+    """
     with _errors(as_json):
         _known(model)
-        if len(where) > 2 or (len(where) == 2 and not where[0].isdecimal()):
-            raise typer.BadParameter(f"{' '.join(where)!r} is no `N DIR`; give a release's number and a folder")
+        given = [*(where or ()), *([] if release_file is None else [str(release_file)])]
+        if not 1 <= len(given) <= 2 or (len(given) == 2 and not given[0].isdecimal()):
+            raise typer.BadParameter(f"{' '.join(given)!r} is no `N DIR`; give a release's number and a folder")
         from bentos.package import load_bento
         from flows import export as away
         from pipeline.settings import CHECKOUT
 
-        release = away.released(_ledger(), model, int(where[0]) if len(where) == 2 else None)
-        bento = load_bento(release.bento, settings().folder("bentoml"), expected=release.digests["bento"])
-        folder = Path(where[-1])
-        away.export(release, bento, CHECKOUT, folder, port, force)
-        if as_json:
-            _print_json({"model": model, "release": release.number, "bento": release.bento, "folder": str(folder)})
+        ledger, place = _ledger(), Path(given[-1])
+        release = away.released(ledger, model, int(given[0]) if len(given) == 2 else None)
+        said = {"model": model, "release": release.number, "bento": release.bento}
+        if release_file is not None:
+            from flows.travel import pack
+
+            pack(settings(), ledger, release, place)
+            said["file"] = str(place)
+            hint = f"`evergreen import {place}` enters it in another home"
         else:
-            typer.echo(f"release {release.number} of {model} is in {folder}; {folder / 'README.md'} says how to run it")
+            bento = load_bento(release.bento, settings().folder("bentoml"), expected=release.digests["bento"])
+            away.export(release, bento, CHECKOUT, place, port, force)
+            said["folder"] = str(place)
+            hint = f"{place / 'README.md'} says how to run it"
+        if as_json:
+            _print_json(said)
+        else:
+            typer.echo(f"release {release.number} of {model} is in {place}; {hint}")
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="What `evergreen export MODEL --release FILE` wrote in another home.")],
+    as_json: AsJson = False,
+) -> None:
+    """Enter a release of another home, once every file of it was checked and it has answered as it was trained.
+
+    It becomes champion where it was judged against this home's champion, or there is none; else a person promotes it.
+    """
+    with _errors(as_json):
+        from flows.travel import unpack
+
+        with _stdout_for_results():
+            arrived = unpack(settings(), _ledger(), file)
+        release = arrived.release
+        if as_json:
+            said = {"model": release.model, "release": release.number, "bento": release.bento}
+            _print_json(said | {"state": arrived.state, "reasons": list(arrived.reasons)})
+        else:
+            typer.echo(f"release {release.number} of {release.model}, {release.bento}: {arrived.state}")
+            for reason in arrived.reasons:
+                typer.echo(f"  {reason}")
 
 
 @app.command()
@@ -547,6 +589,13 @@ def _ledger() -> Any:
     from bentos.ledger import open_ledger
 
     return open_ledger(settings().ledger_url)
+
+
+def _report_of(model: str, release: int) -> str | None:
+    from flows.proofs import run_folder
+
+    folder = run_folder(settings(), model, release)
+    return str(folder / "report.md") if folder else None
 
 
 def _known(model: str) -> None:

@@ -15,18 +15,21 @@ from filelock import FileLock, Timeout
 from sqlalchemy import Engine
 
 from bentos import releases
-from bentos.releases import ARCHIVED, SETTLING, STOPPED, Event, Release
-from flows.server import reachable
+from bentos.package import alone_with
+from bentos.releases import ARCHIVED, SETTLING, STOPPED, WITHDRAWN, Event, Release
+from flows.server import prefect_environment, reachable, start_server
 from pipeline import digest
+from pipeline.errors import PackageError, StorageError
 from pipeline.files import discard, read_json, sweep, write_text
+from pipeline.processes import free_port
 from pipeline.settings import Settings
 from pipeline.spec import model_names
 
 KINDS = ("snapshots", "trained", "artifacts", "bentos", "runs", "serving")
 _SNAPSHOT = (".parquet", ".json", ".quarantine")
 """How the parts of a snapshot end: its rows, its manifest, and what was set aside to make it."""
-OVER = (*SETTLING, STOPPED, ARCHIVED)
-"""The kinds of events after which a release waits for nothing more; after others, such as "canary", it is in use."""
+OVER = ("champion", "replaced", "rolled back", WITHDRAWN, STOPPED, ARCHIVED)
+"""The states in which a release waits for nothing more; in others, such as "canary", it is in use."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Collected:
-    """What was removed, which releases are kept and why, and what could not be looked at."""
+    """What was removed, which releases are kept and why, which lost their package, and what could not be looked at."""
 
     removed: tuple[Item, ...]
     kept: Mapping[str, Mapping[int, str]]
+    archived: Mapping[str, Sequence[int]]
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -52,7 +56,14 @@ class Collected:
         by_kind = {kind: [item for item in self.removed if item.kind == kind] for kind in KINDS}
         removed = {kind: {"count": len(items), "mb": _mb(items)} for kind, items in by_kind.items()}
         kept = {model: {str(number): why for number, why in found.items()} for model, found in self.kept.items()}
-        return {"removed": removed, "mb": _mb(self.removed), "kept": kept, "notes": list(self.notes)}
+        archived = {model: list(numbers) for model, numbers in self.archived.items() if numbers}
+        return {
+            "removed": removed,
+            "mb": _mb(self.removed),
+            "kept": kept,
+            "archived": archived,
+            "notes": list(self.notes),
+        }
 
 
 def what_is_needed(made: Sequence[Release], events: Sequence[Event], keep: int) -> dict[int, str]:
@@ -72,9 +83,9 @@ def what_is_needed(made: Sequence[Release], events: Sequence[Event], keep: int) 
         for number in (by_number[champion].replaced, before[-1] if before else None):
             if number is not None:
                 needed.setdefault(number, "champion before")
-    for event in {event.release: event for event in events if event.kind not in ("held", "unheld")}.values():
-        if event.kind not in OVER:
-            needed.setdefault(event.release, event.kind)
+    for number, state in releases.states(events).items():
+        if state not in OVER:
+            needed.setdefault(number, state)
     for release in made[max(0, len(made) - keep) :]:
         needed.setdefault(release.number, f"one of the newest {keep}")
     return dict(sorted(needed.items(), reverse=True))
@@ -93,18 +104,26 @@ def collect(
     everybody = {*releases.models(ledger), *model_names(), *keep}
     notes: list[str] = []
     kept: dict[str, dict[int, str]] = {}
+    archived: dict[str, list[int]] = {}
     found: list[Item] = []
     seen: set[tuple[int, int]] = set()
     with _undisturbed(home, everybody, running) as free, _ended(home, keep) as ended:
         for model in sorted(keep):
             if model not in free:
-                notes.append(f"a run of {model} is going on: nothing of it is removed")
+                notes.append(f"a run or a rollback of {model} is going on: nothing of it is removed")
                 continue
             made, events = releases.history(ledger, model)
             needed = what_is_needed(made, events, keep[model])
+            for server in releases.servers(ledger, model):
+                if server.release is not None:
+                    needed.setdefault(server.release, f"served by {server.server}")
             if made:
                 kept[model] = needed
-                found += _of_model(home, model, [release for release in made if release.number in needed], seen)
+                packages = [release for release in made if release.number in needed]
+                items = [*_of_model(home, model, packages, seen)]
+                found += items
+                gone = {f"{model}:{item.paths[0].name}" for item in items if item.kind == "bentos"}
+                archived[model] = [release.number for release in made if release.bento in gone]
             elif _folders(home / "bentoml" / "bentos" / model):
                 notes.append(f"the ledger has no release of {model}: only reports of its runs are removed")
             found += _runs(home, model, {*needed}, keep[model], seen)
@@ -117,13 +136,19 @@ def collect(
                 wanted |= {release.digests["snapshot"] for release in made if release.number in needed}
             found += _snapshots(home, wanted, {path for item in found for path in item.paths}, seen)
         else:
-            notes.append(f"a run of {', '.join(sorted(everybody - free))} is going on: no snapshot is removed")
+            busy = ", ".join(sorted(everybody - free))
+            notes.append(f"a run or a rollback of {busy} is going on: no snapshot is removed")
         found += [_item("serving", model, [folder], seen) for model, folder in ended]
         if not dry_run:
+            cause = "retention" if running else "gc"
+            # On a full disk it is told when there is space again.
+            with suppress(StorageError):
+                _archive(ledger, archived, cause)
             _remove(settings, found, notes)
+            _archive(ledger, archived, cause)
             for model in keep:
                 _mend_latest(home / "bentoml" / "bentos" / model)
-    return Collected(tuple(found), kept, tuple(notes))
+    return Collected(tuple(found), kept, archived, tuple(notes))
 
 
 @contextmanager
@@ -138,14 +163,15 @@ def serving(home: Path, name: str) -> Iterator[None]:
 
 @contextmanager
 def _undisturbed(home: Path, models: Iterable[str], running: str | None) -> Iterator[set[str]]:
-    """Yield the models that no other run is busy with; none begins while the block lasts."""
+    """Yield the models that no other run and no rollback is busy with; none begins while the block lasts."""
     with ExitStack() as stack:
-        free = {running} if running else set()
+        free = set()
         for model in models:
-            if model != running:
-                with suppress(Timeout):
+            with suppress(Timeout, PackageError):
+                if model != running:
                     stack.enter_context(_lock(home, model).acquire(timeout=0))
-                    free.add(model)
+                stack.enter_context(alone_with(model, home / "bentoml", seconds=0))
+                free.add(model)
         yield free
 
 
@@ -216,31 +242,37 @@ def _worked_in() -> set[Path]:
     return found
 
 
+def _archive(ledger: Engine, archived: Mapping[str, Sequence[int]], cause: str) -> None:
+    for model, numbers in archived.items():
+        releases.archive(ledger, model, numbers, cause, "no longer needed, so its package was removed")
+
+
 def _remove(settings: Settings, items: Iterable[Item], notes: list[str]) -> None:
-    runs = []
+    runs = [item.paths[0].name for item in items if item.kind == "runs"]
+    if runs:
+        # First: by its folder the next one finds a run that is still there.
+        try:
+            _forget(settings, runs)
+        except Exception as error:
+            notes.append(f"{len(runs)} runs stay, with their reports, since Prefect did not forget them: {error}")
+            items = [item for item in items if item.kind != "runs"]
     for item in items:
         for path in item.paths:
             discard(path, settings.folder())
-        if item.kind == "runs":
-            runs.append(item.paths[0].name)
-    if runs:
-        url = reachable(settings)
-        if url is None:
-            notes.append(f"{len(runs)} runs stay in Prefect's history, since no Prefect server is up")
-        else:
-            _forget(url, runs)
 
 
-def _forget(url: str, runs: Iterable[str]) -> None:
-    """Remove runs from Prefect's history."""
+def _forget(settings: Settings, runs: Iterable[str]) -> None:
+    """Remove runs from Prefect's history; a server is started where none is up."""
     from uuid import UUID
 
-    # Prefect reads its settings when it is imported.
-    os.environ["PREFECT_API_URL"] = url
-    from prefect.client.orchestration import get_client
-    from prefect.exceptions import ObjectNotFound
+    with ExitStack() as stack:
+        url = reachable(settings) or stack.enter_context(start_server(settings, free_port()))
+        # Prefect reads its settings when it is imported.
+        os.environ.update({**prefect_environment(settings), "PREFECT_API_URL": url})
+        from prefect.client.orchestration import get_client
+        from prefect.exceptions import ObjectNotFound
 
-    with get_client(sync_client=True) as client:
+        client = stack.enter_context(get_client(sync_client=True))
         for run in runs:
             with suppress(ObjectNotFound, ValueError):
                 client.delete_flow_run(UUID(run))

@@ -17,6 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed, State
 
 from bentos import releases
+from bentos.canary import share_in_words
 from bentos.ledger import open_ledger
 from bentos.package import Bento, load_bento, package, requirements
 from bentos.releases import Event, Release, Run
@@ -70,6 +71,9 @@ def retrain(
             outcome = _steps(run, validator, data, force, release)
             run.conclude(outcome)
             run.show(_tell, run, outcome)
+            # What waits for the next run stays: it goes on from there.
+            if run.digests and outcome.outcome not in ("tried", "trial-failed"):
+                run.show(_collect, run)
     except Exception as error:
         run.crash(error)
         raise
@@ -146,7 +150,6 @@ def _steps(run: "_Run", validator: Validator, data: str | None, force: bool, rel
         return run.outcome("kept", [str(error)])
     run.show(_write_card, run, made, part="card")
     run.show(_show_release, run, made, trial, name)
-    run.show(_collect, run)
     return run.outcome(name, reasons)
 
 
@@ -161,8 +164,8 @@ def _how(model: str, champion: Release | None) -> tuple[Name, list[str]]:
         return "released", ["there was no champion to be a canary beside"]
     if not releases.servers(_ledger(), model):
         return "released", ["no server is up on which it could be a canary"]
-    share = f"it answers {spec.canary.share:.0%} of the requests for {spec.canary.minutes:g} minutes"
-    return "canary", [f"{share}, and then all of them unless an alarm sends it back"]
+    share = f"it {share_in_words(asdict(spec.canary))}"
+    return "canary", [f"{share}; then it answers all of them, unless an alarm sends it back"]
 
 
 def _unreachable(_task: Any, _run: Any, state: State[Any]) -> bool:

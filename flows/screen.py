@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from flows.progress import Rows, Step
 from pipeline.numbers import number
 
 if TYPE_CHECKING:
-    from bentos.releases import Event, Release, Run, Served, Server, Wish
+    from bentos.releases import Event, Release, Run, Served, Server, Span, Wish
     from flows.outcome import Outcome
 
 _STYLES = {
@@ -215,7 +216,9 @@ def show_spec(found: Mapping[str, Any]) -> None:
     lines["limits"] = f"{limits['rows']:,} rows, {limits['body_bytes']:,} bytes, {limits['seconds']:g} s a request"
     lines["limits"] += f", {limits['at_once']} at once"
     if canary := found["canary"]:
-        lines["canary"] = f"{canary['share']:.0%} of the requests for {canary['minutes']:g} minutes"
+        from bentos.canary import share_in_words
+
+        lines["canary"] = share_in_words(canary)
     lines["approval"] = "by a person" if found["approval"] == "manual" else "none"
     schedule = found["schedule"]
     lines["schedule"] = f"{schedule['expression']} in {schedule['timezone']}" if schedule else "none"
@@ -236,12 +239,12 @@ def _features(features: Sequence[Mapping[str, Any]] | None) -> str:
 
 
 def status_of(
-    model: str, wish: "Wish", last: "Run | None", servers: Sequence["Server"], awaiting: Sequence[int]
+    model: str, wish: "Wish", last: "Run | None", servers: Sequence["Server"], awaiting: Mapping[int, str | None]
 ) -> dict[str, Any]:
-    """Return what `status` says of a model, as JSON values."""
+    """Return what `status` says of a model, as JSON values; `awaiting` are releases and the reports of their runs."""
     from bentos.releases import answered_by
 
-    champion, canary, held = wish.champion, wish.canary, wish.held
+    champion, canary, held, stopped = wish.champion, wish.canary, wish.held, wish.stopped
     released = None
     if champion:
         metric = champion.evaluation["metric"]
@@ -264,7 +267,9 @@ def status_of(
         "last_run": run,
         "canary": canary and {"number": canary.number, "since": canary.created, **(canary.canary or {})},
         "held": held and {"release": held.release, "since": held.at, "reason": held.reason},
+        "sent_back": stopped and {"release": stopped.release, "at": stopped.at, "reason": stopped.reason},
         "awaiting_approval": list(awaiting),
+        "reports": {str(number): report for number, report in awaiting.items()},
         "servers": [
             {"server": one.server, "release": one.release, "state": one.state, "reason": one.reason} for one in servers
         ],
@@ -296,10 +301,18 @@ def show_status(found: Sequence[Mapping[str, Any]]) -> None:
 def _show_wishes(console: Console, one: Mapping[str, Any]) -> None:
     if one["canary"]:
         canary = one["canary"]
-        share = f"{canary['share']:.0%} of the requests for {canary['minutes']:g} minutes"
-        console.print(f"  [yellow]canary[/]    release {canary['number']}, since {_time(canary['since'])}: {share}")
+        from bentos.canary import share_in_words
+
+        what = f"release {canary['number']}, since {_time(canary['since'])}: it {share_in_words(canary)}"
+        console.print(f"  [yellow]canary[/]    {what}", soft_wrap=True)
+    if one["sent_back"]:
+        back = one["sent_back"]
+        what = f"release {back['release']}, a canary, {_time(back['at'])}: {escape(back['reason'])}"
+        console.print(f"  [red]sent back[/] {what}", soft_wrap=True)
     for waiting in one["awaiting_approval"]:
         console.print(f"  [yellow]awaits[/]    release {waiting}: [bold]evergreen promote {one['model']} {waiting}[/]")
+        if report := one["reports"][str(waiting)]:
+            console.print(f"            its report: {escape(_path(report))}", soft_wrap=True)
     if one["held"]:
         held = one["held"]
         _line(
@@ -321,8 +334,12 @@ def history_of(
     made: Sequence["Release"],
     events: Sequence["Event"],
     served: Sequence["Served"] = (),
+    spans: Sequence["Span"] = (),
 ) -> dict[str, Any]:
-    """Return what `history` says of a model, as JSON values: its releases, and what became of them, oldest first."""
+    """Return what `history` says of a model, as JSON values: its releases, and what became of them, oldest first.
+
+    `spans` are what servers served from when to when, `served` all that they said.
+    """
     releases = [
         {
             "number": one.number,
@@ -348,6 +365,7 @@ def history_of(
         "releases": releases,
         "events": changes,
         "served": [_told(one) for one in served],
+        "spans": [asdict(one) for one in spans],
     }
 
 
@@ -380,6 +398,12 @@ def show_history(found: Mapping[str, Any]) -> None:
         numbers = f"{release['metric']} {number(value)}, {release['bento']}"
         _line(console, f"{_time(event['at'])}  [bold]{what}[/]{now} by {event['cause']}: {numbers}", hang=18)
         _print_reasons(console, release["reasons"] if event["event"] == "released" else [event["reason"]])
+    if found["spans"]:
+        console.print("\nserved, as the servers say")
+    for span in reversed(found["spans"]):
+        until = f"{_time(span['until'])} ({span['end']})" if span["until"] else "[green]now[/]"
+        what = f"  {_time(span['since'])} to {until}: release {span['release']} at {escape(span['server'])}"
+        console.print(what, soft_wrap=True)
 
 
 def _print_reasons(console: Console, reasons: Sequence[str]) -> None:
@@ -391,9 +415,9 @@ def explanation_of(
     release: "Release",
     events: Sequence["Event"],
     served: Sequence["Served"],
-    manifest: Mapping[str, Any] | None = None,
+    proofs: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return everything about one release, as JSON values; `manifest` is that of its artifact, where it is not gone."""
+    """Return everything about one release, as JSON values; `proofs` are those of `flows.proofs`."""
     from bentos.releases import answered_by, states
 
     evaluation = release.evaluation
@@ -417,8 +441,7 @@ def explanation_of(
         "reasons": release.verdict.get("reasons", []),
         "trial": release.trial,
         "answers": answered_by(release),
-        "guards": manifest and manifest.get("guards", []),
-        "unguarded": manifest and manifest.get("unguarded", []),
+        **proofs,
         "canary": release.canary,
         "events": [
             {"at": one.at, "event": one.kind, "release": one.release, "cause": one.cause, "reason": one.reason}
@@ -437,6 +460,23 @@ def show_explanation(found: Mapping[str, Any]) -> None:
     console.print(f"[bold]{escape(found['model'])} release {found['release']}[/]: {found['state']}")
     _line(console, f"  package   {found['bento']}, answers {escape(found['answers'])}", hang=12)
     _line(console, f"  made      {_time(found['created'])} by {found['cause']}", hang=12)
+    rows, code, validation = found["rows"], found["code"], found["validation"]
+    if rows["all"] is not None:
+        origin = f"{escape(rows['origin'])}, {_time(rows['ingested'])}"
+        _line(console, f"  rows      {rows['all']:,} from {origin}", hang=12)
+    if rows["trained_on"] is not None:
+        _line(console, f"            {rows['trained_on']:,} trained on, {rows['held_out']:,} held out", hang=12)
+    if code["folder"]:
+        where = f"all of it in {escape(_path(code['folder']))}"
+        _line(console, f"  code      {escape(code['estimator'])}; {where}", hang=12)
+    if validation:
+        aside = f", {validation['quarantined']:,} rows set aside" if validation["quarantined"] else ""
+        warned = f", {len(validation['warnings'])} warned" if validation["warnings"] else ""
+        _line(console, f"  data      {validation['rules']} rules, 0 broken{warned}{aside}", hang=12)
+        for warning in validation["warnings"]:
+            _line(console, f"            [yellow]warning[/] {escape(warning)}", hang=12)
+    if found["report"]:
+        _line(console, f"  report    {escape(_path(found['report']))}", hang=12)
     for name, value in found["digests"].items():
         _line(console, f"  {name:<9} {value}", style="dim", hang=12)
     compared = found["compared_with"]

@@ -1,6 +1,5 @@
 """What changed since the champion was trained, told from the snapshot that the ledger says it was trained on."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,15 +52,6 @@ def packed_manifest(settings: Settings, release: Release) -> dict[str, Any] | No
         return manifest
     except (OSError, ValueError):
         return None
-
-
-def run_of(settings: Settings, model: str, release: int) -> Path | None:
-    """Return the folder of the run that made a release, named by its id in Prefect; None where it is gone."""
-    for outcome in settings.folder("runs", model).glob("*/outcome.json"):
-        with suppress(OSError, ValueError, KeyError):
-            if read_json(outcome)["release"] == release:
-                return outcome.parent
-    return None
 
 
 def packed_source(settings: Settings, release: Release) -> Path:

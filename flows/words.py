@@ -3,6 +3,7 @@
 from functools import singledispatch
 from typing import Any
 
+from bentos.canary import share_in_words
 from bentos.package import Bento
 from bentos.releases import Release
 from bentos.trial import Trial
@@ -96,5 +97,5 @@ def _(trial: Trial) -> str:
 @in_words.register
 def _(release: Release) -> str:
     if release.canary:
-        return f"release {release.number} answers {release.canary['share']:.0%} of the requests first"
+        return f"release {release.number} {share_in_words(release.canary)}"
     return f"release {release.number}"

@@ -117,6 +117,9 @@ class Canary:
     `requests`, its share of errors, its nulls or its never-seen values a row exceed the champion's by more than
     `errors`, `nulls` or `unseen`; when 95% of its answers take more than `latency` times as long; or when the
     population stability index of its predictions against the champion's exceeds `predictions`.
+
+    With `shadow` the champion answers all requests, and the release is asked a copy of its share: nobody sees what it
+    answers, and how much that differs from the champion's answers is reported.
     """
 
     share: float = 0.1
@@ -127,10 +130,12 @@ class Canary:
     unseen: float = 0.1
     latency: float = 3.0
     predictions: float = 0.25
+    shadow: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 0.5:
-            raise SpecError(f"canary: share is {self.share}; give more than 0 and at most 0.5, such as 0.1")
+        most = 1.0 if self.shadow else 0.5
+        if not 0 < self.share <= most:
+            raise SpecError(f"canary: share is {self.share}; give more than 0 and at most {most:g}, such as 0.1")
         if self.requests < 1:
             raise SpecError(f"canary: requests is {self.requests}; give 1 or more")
         for name in ("minutes", "errors", "nulls", "unseen", "latency", "predictions"):

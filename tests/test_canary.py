@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 import uuid
@@ -11,10 +12,10 @@ import httpx
 import pytest
 from serving import served, until
 from test_handover import alone, asking
-from test_serve import ROWS, ledger, project, released  # noqa: F401  fixtures
+from test_serve import ROWS, ledger, project, released, requests_counted  # noqa: F401  fixtures
 
 from bentos import releases
-from bentos.canary import Tally, alarm, psi, quantile
+from bentos.canary import Tally, alarm, differences, psi, quantile
 from bentos.metrics import SECONDS
 from pipeline import digest
 from pipeline.spec import Canary
@@ -87,6 +88,14 @@ def test_tallies_add_and_subtract():
     assert (one + two - two).requests == 3
 
 
+def test_differences_are_counted_and_measured_and_labels_only_counted():
+    found = differences([1.0, 2.0, 0.0], [1.0, 2.5, 0.0]) + differences(["3.0"], ["3.0000000001"])
+    assert (found.rows, found.others, found.furthest) == (4, 1, 0.5)
+    assert str(found) == "of 4 predictions 1 differ from the champion's (25.0%), by 0.125 on average and 0.5 at most"
+    assert str(differences(["yes", "no"], ["yes", "yes"])) == "of 2 predictions 1 differ from the champion's (50.0%)"
+    assert str(differences([], [])) == "no prediction was compared"
+
+
 @pytest.fixture
 def server(project, tmp_path):  # noqa: F811
     """Release 1, served."""
@@ -128,6 +137,42 @@ def test_a_quiet_canary_answers_its_share_and_becomes_champion_by_itself(project
     assert event.reason.startswith("quiet for 0.2 minutes, in which it answered ")
 
 
+def test_a_shadow_is_asked_a_copy_nobody_sees_its_answers_and_how_they_differ_is_said(project, server):  # noqa: F811
+    before = server.ask(*ROWS).json()["predictions"]
+    number = release_canary(project, shadow=True, share=1.0)
+    assert until(lambda: any(one.kind == "shadow" for one in releases.served(ledger(project), "points")), 20)
+    clients = asking(server, 8, kept=4, reconnecting=2)
+    assert until(lambda: releases.servers(ledger(project), "points")[0].state == "shadow", 20)
+    report = json.loads(clients.communicate(timeout=60)[0])
+    assert {(status, release) for _, _, status, release in report} == {("200", "1")}
+    assert until(lambda: requests_counted(server) == 1 + len(report), 5), "copies are counted, or answers are not"
+    assert until(lambda: kinds(project)[-1] == ("promoted", number), 60), server.log.read_text()[-3000:]
+    reason = releases.history(ledger(project), "points")[1][-1].reason
+    said = re.fullmatch(
+        r"quiet for 0.2 minutes, in which it answered [\d,]+ requests; of ([\d,]+) predictions ([\d,]+) differ from "
+        r"the champion's \(100.0%\), by ([\d.]+) on average and ([\d.]+) at most",
+        reason,
+    )
+    assert said, reason
+    assert said[1] == said[2]
+    assert until(lambda: alone(project, number), 60)
+    after = server.ask(*ROWS).json()["predictions"]
+    apart = [abs(ours - theirs) for ours, theirs in zip(before, after, strict=True)]
+    assert float(said[3]) == pytest.approx(sum(apart) / len(apart), rel=0.01)
+    assert float(said[4]) == pytest.approx(max(apart), rel=0.01)
+
+
+def test_a_shadow_that_fails_is_sent_back_and_was_never_heard(project, server):  # noqa: F811
+    clients = asking(server, 15, kept=4, reconnecting=2)
+    number = release_canary(project, BREAKS, minutes=10.0, shadow=True, share=1.0)
+    assert until(lambda: ("canary stopped", number) in kinds(project), 40), server.log.read_text()[-3000:]
+    report = json.loads(clients.communicate(timeout=60)[0])
+    assert {(status, release) for _, _, status, release in report} == {("200", "1")}
+    reason = releases.history(ledger(project), "points")[1][-1].reason
+    assert reason.startswith("errors: ")
+    assert "differ from the champion's" in reason
+
+
 BREAKS = """
 _whole, _asked = ServedModel._predict, []
 def _breaking(self, batch):
@@ -154,6 +199,8 @@ def test_a_canary_that_fails_harms_nobody_and_is_sent_back_within_seconds(projec
     assert releases.barred(ledger(project), "points", releases.numbered(ledger(project), "points", number).digests)
     said = json.loads(project.evergreen("status", "points", "--json")[1])["models"][0]
     assert (said["release"]["number"], said["canary"]) == (1, None)
+    assert (said["sent_back"]["release"], said["sent_back"]["reason"]) == (number, event.reason)
+    assert f"sent back release {number}, a canary" in project.evergreen("status", "points")[1]
 
 
 def canary_is_served(project):  # noqa: F811
@@ -208,6 +255,16 @@ def test_an_alarm_is_seen_in_prefect_at_the_run_that_made_the_release_and_in_the
         assert event["resource"]["prefect.resource.id"] == "evergreen.model.points"
         assert event["payload"] == {"release": number, "why": sentence}
         assert [one["prefect.resource.id"] for one in event["related"]] == [f"prefect.flow-run.{run}"]
+
+
+def test_a_canary_that_is_quiet_while_the_champion_is_held_is_promoted_when_the_hold_ends(project, server):  # noqa: F811
+    number = release_canary(project, minutes=0.05)
+    assert until(lambda: canary_is_served(project), 20)
+    releases.hold(ledger(project), "points", "audit")
+    time.sleep(6)
+    assert (kinds(project)[-1], server.ask(*ROWS).status_code) == (("held", 1), 200)
+    releases.unhold(ledger(project), "points", "done")
+    assert until(lambda: kinds(project)[-1] == ("promoted", number), 10)
 
 
 def test_a_person_promotes_a_canary_before_its_time(project, server):  # noqa: F811

@@ -191,7 +191,9 @@ NOTHING = {
     "last_run": None,
     "canary": None,
     "held": None,
+    "sent_back": None,
     "awaiting_approval": [],
+    "reports": {},
     "servers": [],
 }
 
@@ -230,7 +232,7 @@ def test_history_tells_each_release_with_its_reasons_numbers_and_digests(cold):
 def test_the_history_of_what_was_never_released_is_empty_and_says_how_to_begin(cold):
     assert cold.json("history", "breast_cancer") == (
         0,
-        {"model": "breast_cancer", "champion": None, "releases": [], "events": [], "served": []},
+        {"model": "breast_cancer", "champion": None, "releases": [], "events": [], "served": [], "spans": []},
     )
     _, out, _ = cold.evergreen("history", "breast_cancer")
     assert out == "breast_cancer has no release yet; evergreen run breast_cancer makes one\n"

@@ -4,13 +4,16 @@ import os
 import shutil
 import signal
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import pytest
 from packed import MAKE, artifacts_of
 from project import copy_of_the_project, points
 
+from bentos.ledger import open_ledger
 from bentos.package import package
+from bentos.releases import Release, add_release, champion
 from pipeline.artifact import load_artifact
 from pipeline.errors import StorageError
 from pipeline.files import sweep, whole_file, whole_folder
@@ -122,6 +125,22 @@ def test_a_full_disk_is_said_in_a_sentence_and_leaves_nothing(tmp_path):
             with said, written(place) as part:
                 (part / "y" if part.is_dir() else part).write_bytes(os.urandom(100_000))
             assert list((tmp_path / "small").iterdir()) == []
+
+
+def test_a_ledger_on_a_full_disk_says_so_stays_readable_and_takes_releases_when_there_is_space(tmp_path):
+    with small_disk(tmp_path / "small", 512):
+        ledger = open_ledger(f"sqlite:///{tmp_path}/small/ledger.sqlite")
+        made = add_release(ledger, Release("m", 0, "m:1", {}, {}, {}, {}, "person", "", ""))
+        with suppress(OSError), (tmp_path / "small" / "filling").open("wb", buffering=0) as filling:
+            while filling.write(bytes(1024)):
+                pass
+        large = replace(made, replaced=1, reason="x" * 100_000)
+        with pytest.raises(StorageError, match=r"no space left to write .*ledger.sqlite; .* no champion has changed"):
+            add_release(ledger, large)
+        assert champion(ledger, "m").number == 1
+        (tmp_path / "small" / "filling").unlink()
+        assert add_release(ledger, large).number == 2
+        ledger.dispose()
 
 
 def test_a_file_larger_than_is_allowed_is_said_in_a_sentence_and_leaves_nothing(tmp_path, run_python):

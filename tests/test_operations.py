@@ -280,6 +280,21 @@ def test_a_worker_that_dies_or_hangs_is_replaced_and_meanwhile_the_other_answers
         assert asks(server) == 200
 
 
+@pytest.mark.slow
+def test_a_worker_that_is_stopped_while_it_starts_is_replaced_and_none_holds_up_the_end(project, tmp_path):
+    with served(project, "points", tmp_path / "log") as server:
+        (first,) = server.workers()
+        os.kill(first, signal.SIGKILL)
+        assert until(lambda: server.workers() not in ([], [first]), 10)
+        (second,) = server.workers()
+        os.kill(second, signal.SIGSTOP)
+        assert until(lambda: server.workers() not in ([], [second]), 30)
+        (third,) = server.workers()
+        os.kill(third, signal.SIGSTOP)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(10) == 0
+
+
 def test_no_worker_outlives_a_server_that_is_killed(project, tmp_path):
     with served(project, "points", tmp_path / "log", "--workers", "2") as server:
         assert until(lambda: len(server.workers()) == 2)

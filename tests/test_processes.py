@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 from conftest import CHECKOUT
 
-from pipeline.processes import free_port, gently, leashed, wait_until
+from pipeline.processes import free_port, gently, leashed, promptly, wait_until
 
 # Starts a child of its own, writes both process ids down, and refuses to end when asked nicely.
 STUBBORN = """
@@ -146,3 +146,10 @@ def test_what_is_done_gently_has_low_priority_with_all_it_starts_and_nothing_els
 def test_what_is_raised_in_what_is_done_gently_is_raised():
     with pytest.raises(ValueError, match="invalid literal"):
         gently(int, "x")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="turns are Linux's")
+def test_who_wishes_to_run_promptly_keeps_its_priority_and_its_policy():
+    before = os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)
+    promptly()
+    assert (os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)) == before

@@ -7,6 +7,7 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 import sqlalchemy as sa
@@ -23,8 +24,10 @@ from bentos.releases import (
     add_release,
     add_run,
     add_served,
+    archive,
     barred,
     champion,
+    enter,
     history,
     hold,
     last_run,
@@ -34,6 +37,7 @@ from bentos.releases import (
     rollback,
     served,
     servers,
+    spans,
     states,
     stop_canary,
     tell,
@@ -522,6 +526,53 @@ def test_servers_say_what_they_serve_and_are_forgotten_when_they_end_or_fall_sil
         ("a:3000", 1, "serving"),
         ("a:3000", 2, "refused"),
     ]
+
+
+def test_what_was_served_when_is_what_servers_said_and_one_that_was_killed_ends_where_it_was_heard_of_last(ledger):
+    now = int(time.time())
+    said = [("a", 1, "serving"), ("b", 1, "serving"), ("b", 2, "refused"), ("a", 2, "serving"), ("a", 2, "alone")]
+    for server, release, kind in said:
+        add_served(ledger, "houses", server, release, kind, "")
+    tell(ledger, "houses", Server("a", 2, "serving", "", now))
+    tell(ledger, "houses", Server("b", 1, "serving", "", now - 100))
+
+    def ends():
+        return {(one.server, one.release): (one.until is None, one.end) for one in spans(ledger, "houses")}
+
+    silent = "the server was not heard of any more"
+    assert ends() == {
+        ("a", 1): (False, "release 2 was served"),
+        ("a", 2): (True, ""),
+        ("b", 1): (False, silent),
+    }
+    # Another one takes its name, and its row.
+    enter(ledger, "houses", "b")
+    tell(ledger, "houses", Server("b", None, "serving", "", now))
+    assert ends()["b", 1] == (False, silent)
+    (until,) = [one.until for one in spans(ledger, "houses") if one.server == "b"]
+    assert datetime.fromisoformat(until).timestamp() == now - 100
+    add_served(ledger, "houses", "a", 2, "ended", "")
+    leave(ledger, "houses", "a")
+    assert ends()["a", 2] == (False, "the server ended")
+
+
+def test_what_is_archived_is_said_for_ever_and_what_may_be_served_is_not_archived(ledger):
+    released(ledger, 3)
+    archive(ledger, "houses", [1], "gc", "no longer needed")
+    assert states(history(ledger, "houses")[1]) == {1: "archived", 2: "replaced", 3: "champion"}
+    assert champion(ledger, "houses").number == 3
+    with pytest.raises(ReleaseError, match="release 3 of houses is champion, so it is not archived"):
+        archive(ledger, "houses", [3], "gc", "")
+
+
+def test_why_the_last_canary_was_sent_back_is_said_until_something_is_released(ledger):
+    released(ledger, 1)
+    add_release(ledger, a_release(replaced=1), kind=CANARY)
+    assert wished(ledger, "houses").stopped is None
+    stop_canary(ledger, "houses", 2, "canary", "errors: 3%")
+    assert wished(ledger, "houses").stopped.reason == "errors: 3%"
+    add_release(ledger, a_release(replaced=1))
+    assert wished(ledger, "houses").stopped is None
 
 
 def test_a_ledger_of_the_first_version_keeps_all_it_holds_and_becomes_one_of_this(url):

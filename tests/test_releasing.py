@@ -40,6 +40,7 @@ def test_a_release_that_needs_approval_waits_for_it_with_its_trial_done(after_re
     assert project.json("run", "points")[1]["outcome"] == "unchanged"
     (status,) = project.json("status", "points")[1]["models"]
     assert (status["release"]["number"], status["awaiting_approval"]) == (1, [2])
+    assert Path(status["reports"]["2"]).read_text().startswith("#")
     explained = project.json("explain", "points", "2")[1]
     assert (explained["state"], explained["replaced"], explained["trial"]["passed"]) == ("awaiting approval", 1, True)
     assert project.json("promote", "points", "2", "--why", "read the report")[1]["release"] == 2
@@ -90,6 +91,14 @@ def test_everything_about_a_release_is_told(after_release):  # noqa: F811
     assert said["compared_with"]["rows"] > 0
     assert all(check["passed"] for check in said["checks"])
     assert {"snapshot", "spec", "code", "artifact", "bento"} == set(said["digests"])
+    rows = said["rows"]
+    assert (rows["all"], rows["origin"], rows["trained_on"] + rows["held_out"]) == (150, "points.csv", 150)
+    assert (said["code"]["estimator"], Path(said["code"]["folder"], "pipeline/models/points.py").exists()) == (
+        "ridge",
+        True,
+    )
+    assert said["validation"] == {"rules": 2, "warnings": [], "quarantined": None}
+    assert Path(said["report"]).read_text().startswith("#")
     out = after_release.evergreen("explain", "points", "1")[1]
     assert "points release 1: champion" in out
     assert said["digests"]["artifact"] in out

@@ -6,16 +6,21 @@ import shutil
 import signal
 import sqlite3
 import time
+from contextlib import suppress
+from socket import gethostname
 
 import pytest
 from filelock import FileLock
 from project import copy_of_the_project, points
 from serving import served, until
+from test_faults import small_disk
 
 from bentos import releases
 from bentos.ledger import open_ledger
+from bentos.package import alone_with
 from bentos.releases import Event, Release
 from flows.retention import what_is_needed
+from pipeline.errors import PackageError
 
 
 def a_release(number, replaced=None):
@@ -40,7 +45,9 @@ RELEASED = [(number, "released") for number in range(1, 11)]
         ([*RELEASED, (10, "withdrawn")], 1, {10: "withdrawn last", 9: "champion before"}),
         ([*RELEASED[:9], (10, "canary")], 1, {10: "canary", 9: "champion", 8: "champion before"}),
         ([*RELEASED[:9], (10, "canary"), (10, "canary stopped")], 1, {10: "one", 9: "champion", 8: "champion before"}),
-        ([*RELEASED[:2], (3, "awaiting approval"), *RELEASED[3:]], 1, {10: "c", 9: "c", 3: "awaiting approval"}),
+        ([*RELEASED[:9], (10, "awaiting approval")], 1, {10: "awaiting approval", 9: "champion", 8: "champion before"}),
+        # What was judged against a champion of before is not promoted any more.
+        ([*RELEASED[:2], (3, "awaiting approval"), *RELEASED[3:]], 1, {10: "champion", 9: "champion before"}),
         ([*RELEASED, (10, "held"), (10, "unheld")], 1, {10: "champion", 9: "champion before"}),
         ([*RELEASED[:9], (10, "what a later version may say")], 1, {10: "what", 9: "champion", 8: "champion before"}),
     ],
@@ -109,6 +116,12 @@ def test_gc_says_what_it_would_remove_then_removes_that_and_what_is_kept_still_s
         "serving": 0
     }
     assert did["mb"] == pytest.approx(sum(removed["mb"] for removed in did["removed"].values()), abs=0.01)
+    assert did["archived"] == {"points": [1]}
+    assert mine.json("explain", "points", "1")[1]["state"] == "archived"
+    assert (
+        "release 1 of points is archived: `evergreen gc` removed its package"
+        in mine.evergreen("rollback", "points", "--to", "1")[2]
+    )
     assert did["removed"]["bentos"]["mb"] > 0.1
     assert left(mine) == dict.fromkeys(before, 2)
     assert not [name for name in mine.files("**/*") if ".part-" in name]
@@ -151,8 +164,41 @@ def test_while_a_run_goes_on_nothing_of_its_model_and_no_snapshot_is_removed(min
     with FileLock(mine.home / "locks" / "points.lock"):
         code, said = mine.json("gc", "--keep", "1")
     assert (code, said["mb"]) == (0, 0)
-    assert "a run of points is going on: nothing of it is removed" in said["notes"]
+    assert "a run or a rollback of points is going on: nothing of it is removed" in said["notes"]
     assert left(mine) == before
+
+
+def test_a_rollback_waits_for_gc_and_gc_leaves_a_model_alone_that_is_being_rolled_back(mine):
+    before, home = left(mine), mine.home / "bentoml"
+    with alone_with("points", home):
+        assert mine.json("gc", "--keep", "1")[1]["mb"] == 0
+        going = mine.start("rollback", "points", "--to", "1", "--json")
+        time.sleep(3)
+        assert (going.poll(), mine.champion()) == (None, 3)
+    assert mine.finish(going)[0] == 0
+    assert (mine.champion(), left(mine)) == (1, before)
+    busy = pytest.raises(PackageError, match="has been changing the packages of points")
+    with alone_with("points", home), busy, alone_with("points", home, seconds=0):
+        pass
+
+
+def test_gc_makes_space_on_a_disk_that_is_full(mine):
+    used = sum(path.stat().st_size for path in mine.home.rglob("*") if path.is_file())
+    with small_disk(mine.home, 2 * used // 1024):
+        with suppress(OSError), (mine.home / "filling").open("wb", buffering=0) as filling:
+            while filling.write(bytes(1024)):
+                pass
+        said = mine.json("gc", "--keep", "1")[1]
+        assert said["archived"] == {"points": [1]}
+        assert mine.json("explain", "points", "1")[1]["state"] == "archived"
+        assert left(mine) == dict.fromkeys(left(mine), 2)
+
+
+def test_where_no_prefect_server_is_up_gc_starts_one_and_runs_are_forgotten(mine):
+    del mine.env["PREFECT_API_URL"]
+    said = mine.json("gc", "--keep", "1")[1]
+    assert (said["removed"]["runs"]["count"], said["notes"]) == (1, [])
+    assert left(mine)["runs"] == 2
 
 
 def test_a_package_that_is_still_served_stays_although_no_release_needs_it(mine, tmp_path):
@@ -171,7 +217,8 @@ def test_a_package_that_is_still_served_stays_although_no_release_needs_it(mine,
             said = mine.json("gc", "--keep", "1")[1]
         finally:
             os.kill(server.process.pid, signal.SIGCONT)
-        assert said["kept"] == {"points": {"3": "champion", "2": "champion before"}}
+        kept = {"3": "champion", "2": "champion before", "1": f"served by 127.0.0.1:{server.port} on {gethostname()}"}
+        assert said["kept"] == {"points": kept}
         assert said["removed"]["serving"]["count"] == 0
         assert left(mine)["bentos"] == 3
         assert (mine.home / "bentoml/bentos" / first.replace(":", "/") / "bento.yaml").exists()
@@ -235,3 +282,6 @@ def test_a_released_run_keeps_as_many_releases_as_the_spec_says(mine):
 
     # Of the newest two runs one was unchanged; that of the release before stays with it.
     assert left(mine) == dict.fromkeys(left(mine), 2) | {"runs": 3}
+    for _ in range(2):
+        assert mine.json("run", "points")[1]["outcome"] == "unchanged"
+    assert left(mine)["runs"] == 4

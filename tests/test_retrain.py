@@ -220,11 +220,14 @@ def test_a_run_killed_before_its_release_leaves_the_champion_and_the_next_goes_o
     after_release.data(points(rows=170))
     after_release.killed_at("trial", "begin")
     assert after_release.champion() == 1
+    (killed,) = [path.parent.name for path in after_release.home.glob("runs/points/*/going")]
 
     code, said = after_release.json("run", "points")
 
     assert (code, said["outcome"], said["release"]) == (0, "released", 2)
     assert said["seconds"]["train"] < 1
+    assert after_release.files("runs/points/*/going") == []
+    assert _state_in_prefect(after_release, killed) == ("CRASHED", "The process was killed.")
 
 
 @pytest.mark.slow
@@ -359,6 +362,13 @@ def test_a_run_is_named_by_what_it_came_to_tagged_by_its_model_and_shows_it(rele
     code, said = released.json("explain", "points", "1", "--html", str(written))
     assert (code, said["card"]) == (0, str(written))
     assert written.read_text() == card.replace(' <a href="validation.html">The whole validation report</a>.', "")
+
+
+def _state_in_prefect(project, run):
+    import httpx
+
+    state = httpx.get(f"{project.env['PREFECT_API_URL']}/flow_runs/{run}", trust_env=False).json()["state"]
+    return state["type"], state["message"]
 
 
 def _orphans(project):

@@ -1,0 +1,56 @@
+"""What a release rests on besides the ledger's row: its rows, its code, its checks, the report of the run that made it.
+
+What was removed meanwhile, or is in another home, is None.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from bentos.releases import Release
+from flows.since import packed_manifest
+from pipeline.files import read_json
+from pipeline.settings import Settings
+
+
+def run_folder(settings: Settings, model: str, release: int) -> Path | None:
+    """Return the folder that the run which made a release left, named by the id of its flow run."""
+    for outcome in (settings.folder() / "runs" / model).glob("*/outcome.json"):
+        if (_read(outcome) or {}).get("release") == release:
+            return outcome.parent
+    return None
+
+
+def proofs_of(settings: Settings, release: Release) -> dict[str, Any]:
+    """Return on which rows a release was trained, by which code, what was checked, and where its report is."""
+    manifest = packed_manifest(settings, release) or {}
+    snapshot = _read(settings.folder() / "snapshots" / f"{release.digests['snapshot']}.json") or {}
+    folder = run_folder(settings, release.model, release.number)
+    report = folder and _read(folder / "validation.json")
+    source = settings.folder() / "bentoml" / "bentos" / release.bento.replace(":", "/") / "src"
+    counts = manifest.get("rows", {})
+    return {
+        "rows": {
+            "all": snapshot.get("rows"),
+            "origin": snapshot.get("origin"),
+            "ingested": snapshot.get("created"),
+            "trained_on": counts.get("training"),
+            "held_out": counts.get("holdout"),
+        },
+        "code": {"estimator": manifest.get("estimator"), "folder": str(source) if source.exists() else None},
+        "validation": report
+        and {
+            "rules": len(report["rules"]),
+            "warnings": report["warnings"],
+            "quarantined": report["quarantine"] and report["quarantine"]["rows"],
+        },
+        "guards": manifest.get("guards", []) if manifest else None,
+        "unguarded": manifest.get("unguarded", []) if manifest else None,
+        "report": str(folder / "report.md") if folder else None,
+    }
+
+
+def _read(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except (OSError, ValueError):
+        return None
