@@ -13,6 +13,7 @@ MEASUREMENTS = {
     "endpoint": "evergreen's endpoint beside MLflow, MLServer, FastAPI, BentoML, ONNX and servers that do nothing",
     "validate": "load and validate 80 columns by 40 rules, beside Great Expectations on pandas; time and memory",
     "handover": "20 releases, a rollback and a bad canary while 40 clients ask; what they notice of it",
+    "growth": "time and memory of a run from 100k to 1M rows; `python -m bench.growth 100000 10000000` takes minutes",
     "ingest": "time and memory of freezing a CSV file as a snapshot, beside DuckDB writing it as Parquet",
     "init_cost": "what `evergreen init` costs on 1M rows x 40 columns, beside reading them with pandas",
     "house_prices_rmsle": "RMSLE on real House Prices; one plain boosted-tree pipeline has 0.129, ridge 0.144",

@@ -38,7 +38,7 @@ from pipeline.files import sweep, write_json, write_text
 from pipeline.gate import Verdict, decide
 from pipeline.processes import gently
 from pipeline.settings import CHECKOUT, settings
-from pipeline.snapshot import Snapshot, ingest, load_snapshot, read_snapshot
+from pipeline.snapshot import Snapshot, Stored, ingest, load_snapshot
 from pipeline.spec import load_spec
 from pipeline.split import Rule
 from pipeline.train import Trained, load_trained, train
@@ -95,6 +95,7 @@ def _steps(run: "_Run", validator: Validator, data: str | None, force: bool, rel
             return run.outcome("unchanged", [_barred(bar)])
     changes = run.step("drift", compare_with_champion, model, snapshot)
     run.show(_tell_changes, run, changes)
+    run.show(reports.write_validation, run.folder, model, report, changes)
     if not changes.passed:
         return run.outcome("data-rejected", changes.errors)
 
@@ -182,7 +183,7 @@ def validate_rows(validator: Validator, snapshot: Snapshot) -> Report:
 
 @task(name="drift", task_run_name="drift", cache_policy=NO_CACHE)
 def compare_with_champion(model: str, snapshot: Snapshot) -> Changes:
-    return changes_since(settings(), _ledger(), model, read_snapshot(snapshot), snapshot.digest)
+    return changes_since(settings(), _ledger(), model, Stored(snapshot.path), snapshot.digest)
 
 
 @task(name="train", task_run_name="train", cache_policy=NO_CACHE)
@@ -203,7 +204,7 @@ def train_candidates(model: str, snapshot: Snapshot, digests: dict[str, str], fo
 @task(name="evaluate", task_run_name="evaluate", cache_policy=NO_CACHE)
 def evaluate_models(model: str, snapshot: Snapshot, trained: Trained, champion: Release | None) -> Evaluation:
     compared = _compared(champion) if champion else None
-    return evaluate(load_spec(model), read_snapshot(snapshot), trained.rule, trained.estimator(), compared)
+    return evaluate(load_spec(model), Stored(snapshot.path), trained.rule, trained.estimator(), compared)
 
 
 @task(name="gate", task_run_name="gate", cache_policy=NO_CACHE)
@@ -319,7 +320,7 @@ def _say_alarm(run: "_Run") -> None:
 
 def _draw(run: "_Run", snapshot: Snapshot, trained: Trained, importance: list[dict[str, Any]]) -> None:
     """Draw the challenger on the held-out rows, for the run's folder and for Prefect."""
-    estimator, table = trained.estimator(), read_snapshot(snapshot)
+    estimator, table = trained.estimator(), Stored(snapshot.path)
     drawn = plots.draw(load_spec(run.model), table, trained.rule, estimator, importance)
     for name, png in drawn.items():
         (run.folder / f"{name}.png").write_bytes(png)
