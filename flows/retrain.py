@@ -37,6 +37,7 @@ from pipeline.evaluate import Champion, Evaluation, evaluate
 from pipeline.files import sweep, write_json, write_text
 from pipeline.gate import Verdict, decide
 from pipeline.processes import gently
+from pipeline.seen import Seen
 from pipeline.settings import CHECKOUT, settings
 from pipeline.snapshot import Snapshot, Stored, ingest, load_snapshot
 from pipeline.spec import load_spec
@@ -277,6 +278,15 @@ def _seen(model: str, digests: dict[str, str]) -> Run | None:
     return last if last and digest.same(last.digests, digests) and not withdrawn else None
 
 
+def nothing_new(model: str, data: str | None) -> bool:
+    """Tell, reading no row, whether a run would surely find what the last one that reached a verdict was about."""
+    source, folder = load_spec(model).source, settings().folder("snapshots")
+    known = Seen(source if data is None else sources.at(source, data), folder).snapshot()
+    if known is None:
+        return False
+    return _seen(model, _digests(model, load_snapshot(folder / f"{known}.parquet"))) is not None
+
+
 def _barred(bar: Event) -> str:
     return f"snapshot, spec and code are barred: {bar.kind} {bar.release}, {bar.reason}"
 
@@ -416,6 +426,7 @@ def _validator(model: str) -> Iterator[Validator]:
         yield here
         return
     with started(model) as validator:
+        validator.begin()
         yield validator
 
 
