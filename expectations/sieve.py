@@ -142,7 +142,8 @@ def _outside(rule: Any, column: "_Column") -> "numpy.ndarray | None":
             inside &= (values < rule.max_value) if rule.strict_max else (values <= rule.max_value)
         return inside
 
-    if column.ends is not None and within(np.array(column.ends)).all():
+    # As whole numbers and as floats, since pandas has either.
+    if (ends := column.ends) and within(np.array(ends)).all() and within(np.array(ends, dtype=float)).all():
         return None
     outside: numpy.ndarray = ~within(column.values.to_numpy())
     if column.nulls:
