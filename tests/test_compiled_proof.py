@@ -119,7 +119,7 @@ def test_the_proof_finds_a_constant_that_is_off_by_a_billionth():
 
 def test_the_proof_finds_what_is_wrong_with_unseen_categories_only():
     estimator = fitted(Ridge())
-    wrong = changed(compile_pipeline(estimator, FEATURES), "lookup", "rest", lambda _: [9.0])
+    wrong = changed(compile_pipeline(estimator, FEATURES), "lookup_sum", "rest", lambda _: [9.0])
     proof = prove(estimator, Program(wrong), sales()[0], FEATURES, 80.0)
     assert not proof.passed
     assert proof.problems[0].startswith("kind is ")
@@ -133,7 +133,7 @@ def test_the_proof_finds_a_program_that_answers_where_the_estimator_refuses():
     proof = prove(estimator, Program(plan), table, FEATURES, 80.0)
     assert proof.passed
     assert proof.unanswered > 0
-    lenient = Program(changed(plan, "lookup", "rest", lambda _: [0.0]))
+    lenient = Program(changed(plan, "lookup_sum", "rest", lambda _: [0.0]))
     refused = [("a castle", {"area": 50.0, "kind": "castle"})]
     for rows in (refused, [("a flat", {"area": 50.0, "kind": "flat"}), *refused]):
         proof = compare(estimator, lenient, rows, FEATURES, 80.0)

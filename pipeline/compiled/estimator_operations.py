@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.compiled.plan import Array, Run, UnanswerableError, operation
+from pipeline.compiled.plan import Array, Run, UnanswerableError, operation, total
 from pipeline.compiled.products import product
 
 
@@ -32,8 +32,21 @@ def float32() -> Run:
 
 @operation("linear")
 def linear(coef: Array, intercept: Array) -> Run:
-    """x @ coef.T + intercept; a BLAS would round a row in a batch differently from the row alone."""
-    return lambda x: np.einsum("ij,kj->ik", np.ascontiguousarray(x), coef) + intercept
+    """x @ coef.T + intercept + what is summed already; a BLAS would round a row in a batch otherwise than alone.
+
+    Unanswerable where x holds a missing or an infinite number.
+    """
+
+    def run(x: Array, *sums: Array) -> Array:
+        out = np.einsum("ij,kj->ik", np.ascontiguousarray(x), coef) + intercept
+        for one in sums:
+            out = out + one
+        # A product with NaN or infinity is no finite number, whatever the coefficient.
+        if not math.isfinite(total(out)) and not np.isfinite(x).all():
+            raise UnanswerableError("a linear model refuses what reaches it: a missing or an infinite number")
+        return out
+
+    return run
 
 
 @operation("special")

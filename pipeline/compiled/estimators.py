@@ -162,10 +162,11 @@ def _scores(estimator: Any, table: Table, builder: Builder) -> int:
     """Add X @ coef.T + intercept, shape (rows, scores)."""
     coef = np.ascontiguousarray(np.atleast_2d(_dense(estimator.coef_)))
     intercept = np.broadcast_to(np.asarray(estimator.intercept_, np.float64), len(coef))
+    sums: list[int] = []
     if len(coef) == 1:
-        table, weights = weigh(table, coef[0], builder)
+        table, weights, sums = weigh(table, coef[0], builder)
         coef = weights[None, :]
-    return builder.emit("linear", _finite(table, builder), coef=coef, intercept=intercept)
+    return builder.emit("linear", matrix(table, builder), *sums, coef=coef, intercept=intercept)
 
 
 @compiles(

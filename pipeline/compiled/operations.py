@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.compiled.plan import Array, Run, UnanswerableError, operation
+from pipeline.compiled.plan import Array, Run, UnanswerableError, operation, total
 from pipeline.compiled.products import product
 
 Texts = Sequence[str | None]
@@ -61,8 +61,7 @@ def checked(missing: bool) -> Run:
     """Let a matrix pass that has no infinity, and no NaN unless it may be `missing`."""
 
     def run(x: Array) -> Array:
-        # A sum is cheap to look at, and finite only if all values are.
-        if not math.isfinite(np.add.reduce(x, axis=None)):
+        if not math.isfinite(total(x)):
             wrong = np.isinf(x) if missing else ~np.isfinite(x)
             if wrong.any():
                 raise UnanswerableError("a step refuses what reaches it: a missing or an infinite number")
@@ -115,16 +114,46 @@ def lookup_numbers(known: Sequence[Sequence[Any]], missing: Sequence[Any], rest:
     return lambda x: _answered(answers, x.T.tolist())
 
 
+@operation("lookup_sum")
+def lookup_sum(known: Sequence[Mapping[str, Any]], missing: Sequence[Any], rest: Sequence[Any]) -> Run:
+    """The sum over all columns of what `lookup` finds, one after the other."""
+    answers = [Answers(*one) for one in zip((by.items() for by in known), missing, rest, strict=True)]
+    return lambda *texts: _summed(answers, texts)
+
+
+@operation("lookup_numbers_sum")
+def lookup_numbers_sum(known: Sequence[Sequence[Any]], missing: Sequence[Any], rest: Sequence[Any]) -> Run:
+    """The sum over all columns of what `lookup_numbers` finds, one after the other."""
+    answers = [Answers(*one) for one in zip(known, missing, rest, strict=True)]
+    return lambda x: _summed(answers, x.T.tolist())
+
+
 def _answered(answers: Sequence[Answers], columns: Sequence[Sequence[Any]]) -> Array:
     if len(columns[0]) == 1:
         return np.array([[by[column[0]] for by, column in zip(answers, columns, strict=True)]])
     out = np.empty((len(columns), len(columns[0])))
     for place, (by, column) in enumerate(zip(answers, columns, strict=True)):
-        if isinstance(column, Coded):
-            out[place] = np.array([by[value] for value in column.distinct])[column.codes]
-        else:
-            out[place] = list(map(by.__getitem__, column))
+        out[place] = _of_column(by, column)
     return out.T
+
+
+def _summed(answers: Sequence[Answers], columns: Sequence[Sequence[Any]]) -> Array:
+    # Python's floats and NumPy's columns, added in the same order, round alike.
+    if len(columns[0]) == 1:
+        found = 0.0
+        for by, (value,) in zip(answers, columns, strict=True):
+            found += by[value]
+        return np.array([[found]])
+    out = np.zeros(len(columns[0]))
+    for by, column in zip(answers, columns, strict=True):
+        out += _of_column(by, column)
+    return out[:, None]
+
+
+def _of_column(by: Answers, column: Sequence[Any]) -> "Array | list[float]":
+    if isinstance(column, Coded):
+        return np.array([by[value] for value in column.distinct])[column.codes]
+    return list(map(by.__getitem__, column))
 
 
 @operation("one_hot")

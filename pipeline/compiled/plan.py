@@ -160,9 +160,13 @@ class Program:
         return values
 
 
+def total(values: Array) -> float:
+    """Return the sum of all values of a matrix: cheap to look at, and finite only if all of them are."""
+    return values.item() if values.size == 1 else float(np.add.reduce(values, axis=None))
+
+
 def _finite(answers: Array) -> Array:
-    # A sum is cheap to look at, and finite only if all values are.
-    if not math.isfinite(np.add.reduce(answers, axis=None)) and not np.isfinite(answers).all():
+    if not math.isfinite(total(answers)) and not np.isfinite(answers).all():
         raise UnanswerableError("an answer is not finite")
     return answers
 

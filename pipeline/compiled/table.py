@@ -116,7 +116,7 @@ def matrix(table: Table, builder: Builder) -> int:
     if len(registers) == 1 and take == list(range(widths[0])):
         gathered = registers[0]
     else:
-        whole = take == list(range(sum(widths)))
+        whole = bool(registers) and take == list(range(sum(widths)))
         gathered = builder.emit("columns", *(registers or [0]), take=None if whole else take, sure=known)
     if all(column.missing is None for column in columns):
         return gathered

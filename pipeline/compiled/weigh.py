@@ -1,25 +1,28 @@
 """A linear model of one-hot categories, as a sum of looked-up coefficients.
 
 The column of zeros and ones that a category becomes is multiplied with its coefficient, so the coefficient itself may
-be looked up in its place: no wide matrix, and a sum over as many columns as there are features.
+be looked up in its place: no wide matrix, and a sum of as many numbers as there are features.
 """
 
 from dataclasses import replace
 
 import numpy as np
 
-from pipeline.compiled.plan import Array, Builder, Operation, Plan, Sure
+from pipeline.compiled.plan import Array, Builder, Operation, Plan
 from pipeline.compiled.table import Number, Table
 
 LOOKUPS = ("lookup", "lookup_numbers")
 
 
-def weigh(table: Table, coef: Array, builder: Builder) -> tuple[Table, Array]:
-    """Return a table and its coefficients, shape (columns,), with a column of coefficients for each one-hot feature.
+def weigh(table: Table, coef: Array, builder: Builder) -> tuple[Table, Array, list[int]]:
+    """Return the columns of a table that are no one-hot features, their coefficients, and registers to add.
 
-    What the lookups of positions refuse, those of coefficients refuse, too: the builder notes the first as superseded.
+    `coef` has shape (columns,); each register has shape (rows, 1) and holds the sum of the coefficients of some one-hot
+    features. What the lookups of positions refuse, those of coefficients refuse, too: the builder notes the first as
+    superseded.
     """
     columns = list(zip(table.columns, coef.tolist(), strict=True))
+    sums = []
     for register in sorted({column.register for column in table.columns if isinstance(column, Number)}):
         one_hot = builder.made(register)
         lookup = builder.made(one_hot.inputs[0]) if one_hot is not None and one_hot.kind == "one_hot" else None
@@ -33,22 +36,21 @@ def weigh(table: Table, coef: Array, builder: Builder) -> tuple[Table, Array]:
                 weights[column.index] += weight
             else:
                 others.append((column, weight))
-        found = _emit_weights(lookup, weights, builder)
-        columns = [*others, *((Number(found, index), 1.0) for index in range(len(builder.sure[found])))]
+        columns = others
+        sums.append(_emit_sum(lookup, weights, builder))
         builder.superseded |= {register, one_hot.inputs[0]}
-    return Table(tuple(column for column, _ in columns), None, table.sparse), np.array(
-        [weight for _, weight in columns]
-    )
+    left = Table(tuple(column for column, _ in columns), None, table.sparse)
+    return left, np.array([weight for _, weight in columns]), sums
 
 
-def _emit_weights(lookup: Operation, weights: Array, builder: Builder) -> int:
+def _emit_sum(lookup: Operation, weights: Array, builder: Builder) -> int:
     def weight(position: float | None) -> float | None:
         return None if position is None else float(weights[int(position)])
 
     known, missing, rest = (lookup.parameters[name] for name in ("known", "missing", "rest"))
     texts = lookup.kind == "lookup"
     return builder.emit(
-        lookup.kind,
+        f"{lookup.kind}_sum",
         *lookup.inputs,
         known=[
             {value: weight(one) for value, one in by.items()} if texts else [[value, weight(one)] for value, one in by]
@@ -56,7 +58,6 @@ def _emit_weights(lookup: Operation, weights: Array, builder: Builder) -> int:
         ],
         missing=list(map(weight, missing)),
         rest=list(map(weight, rest)),
-        sure=[Sure.FINITE if np.isfinite(weights).all() else Sure.NOTHING] * len(known),
     )
 
 
