@@ -13,6 +13,7 @@ MEASUREMENTS = {
     "endpoint": "evergreen's endpoint beside MLflow, MLServer, FastAPI, BentoML, ONNX and servers that do nothing",
     "validate": "load and validate 80 columns by 40 rules, beside Great Expectations on pandas; time and memory",
     "handover": "20 releases, a rollback and a bad canary while 40 clients ask; what they notice of it",
+    "growth": "time and memory of a run from 100k to 1M rows; `python -m bench.growth 100000 10000000` takes minutes",
     "ingest": "time and memory of freezing a CSV file as a snapshot, beside DuckDB writing it as Parquet",
     "score": "time and memory of `evergreen score` on a Parquet file, beside pyarrow reading and writing it; by step",
     "init_cost": "what `evergreen init` costs on 1M rows x 40 columns, beside reading them with pandas",

@@ -55,30 +55,30 @@ def main() -> None:
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="evergreen-bench-") as folder:
         home = Path(folder) / "home"
-        env = _environment(home)
+        env = environment(home)
         bare = [sys.executable, "-m", "bench.bare", str(Path(folder) / "model.joblib")]
-        measured = {
+        found = {
             "bare script": _repeated(bare, env, end),
-            "cold": [_measured(RUN, env)],
+            "cold": [measured(RUN, env)],
             "warm": _repeated([*RUN, "--force"], env, end),
             "unchanged": _repeated(RUN, env, end),
         }
         with _server(env, home):
-            measured["warm, server up"] = _repeated([*RUN, "--force"], env, end)
-            measured["unchanged, server up"] = _repeated(RUN, env, end)
+            found["warm, server up"] = _repeated([*RUN, "--force"], env, end)
+            found["unchanged, server up"] = _repeated(RUN, env, end)
         alone = {
             "python alone": _repeated([sys.executable, "-c", ""], env, end),
             "evergreen status": _repeated([*EVERGREEN, "status", "--json"], env, end),
             "all that a run imports": _repeated([sys.executable, "-c", "import flows.retrain"], env, end),
         }
-    print(_table(measured))
+    print(_table(found))
     print()
     for name, costs in alone.items():
         print(f"{name}: {_middle(costs).seconds:.2f} s, {_middle(costs).largest:,.0f} MB")
     print(f"{os.cpu_count()} cores, load {load:.1f} before and {os.getloadavg()[0]:.1f} after")
 
 
-def _environment(home: Path) -> dict[str, str]:
+def environment(home: Path) -> dict[str, str]:
     """Return this process's environment without what the person has set for a project of their own."""
     theirs = ("EVERGREEN_", "PREFECT_", "BENTOML_", "GX_", "PYTHON")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
@@ -86,18 +86,18 @@ def _environment(home: Path) -> dict[str, str]:
 
 
 def _repeated(command: Sequence[str], env: Mapping[str, str], end: float) -> list[Cost]:
-    costs = [_measured(command, env)]
+    costs = [measured(command, env)]
     while len(costs) < REPETITIONS and time.monotonic() < end:
-        costs.append(_measured(command, env))
+        costs.append(measured(command, env))
     return costs
 
 
-def _measured(command: Sequence[str], env: Mapping[str, str]) -> Cost:
+def measured(command: Sequence[str], env: Mapping[str, str], folder: Path = CHECKOUT) -> Cost:
     """Run a command to its end; RuntimeError with what it printed when it fails."""
     together = [0]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as log:
         started = time.perf_counter()
-        child = subprocess.Popen(command, stdout=out, stderr=log, env=dict(env), cwd=CHECKOUT)
+        child = subprocess.Popen(command, stdout=out, stderr=log, env=dict(env), cwd=folder)
         threading.Thread(target=_sample, args=(child.pid, together), daemon=True).start()
         _, status, used = os.wait4(child.pid, 0)
         seconds = time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""Validation in a process of its own, which imports Great Expectations while its caller does something else.
+"""Validation in a process of its own, which imports Great Expectations while its caller does something else, if at all.
 
 Run as a script (`python -m expectations.apart MODEL FOLDER`) it is that process: it answers one request.
 """
@@ -28,11 +28,15 @@ LOOK_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Validator:
-    """A process that will validate one snapshot of a model."""
+    """A process that will validate one snapshot of a model, once it has imported what that takes."""
 
     model: str
     folder: Path
     child: "subprocess.Popen[bytes]"
+
+    def begin(self) -> None:
+        """Let it import now, since there is probably something to validate; asked to `check`, it does so anyway."""
+        (self.folder / "begin").touch()
 
     def check(self, snapshot: Snapshot) -> Report:
         """Return what `check_snapshot` finds, and raise what it raises; CheckError when the process breaks."""
@@ -62,7 +66,10 @@ STARTED: ContextVar[Validator | None] = ContextVar("STARTED", default=None)
 
 @contextmanager
 def started(model: str) -> Iterator[Validator]:
-    """Start the process that validates for a model; it ends with the block, or when it has answered."""
+    """Start the process that validates for a model; it ends with the block, or when it has answered.
+
+    It imports nothing before it is told to `begin`: a run that finds nothing new needs none of it.
+    """
     with tempfile.TemporaryDirectory(prefix="evergreen-validate-") as name:
         folder = Path(name)
         path = os.pathsep.join(part for part in (str(CHECKOUT), os.environ.get("PYTHONPATH")) if part)
@@ -74,12 +81,14 @@ def started(model: str) -> Iterator[Validator]:
 def _answer(model: str, folder: Path) -> None:
     """Import what is needed, wait for the request and answer it."""
     told: Report | tuple[str, str]
+    request = folder / "request.json"
+    while not request.exists() and not (folder / "begin").exists():
+        time.sleep(LOOK_SECONDS)
     try:
         from expectations.check import check_snapshot
         from expectations.validate import load_suite
 
         load_suite(model)
-        request = folder / "request.json"
         while not request.exists():
             time.sleep(LOOK_SECONDS)
         asked = read_json(request)

@@ -17,22 +17,12 @@ if TYPE_CHECKING:
     from pipeline.spec import ModelSpec
 
 
-def check(model: str, table: "pyarrow.Table") -> Report:
-    """Judge a table by what the model's spec needs of it and by the model's suite; nothing is written.
-
-    Raises CheckError when the suite is missing, empty or broken, which says nothing about the data.
-    """
-    import pyarrow as pa
-
-    spec, suite = load_spec(model), load_suite(model)
-    report, failing = validate_and_quarantine(table, suite, spec.sensitive)
-    return _with_columns(report, spec, suite, table.filter(pa.array(~failing.any)) if failing else table)
-
-
 def check_snapshot(model: str, snapshot: Snapshot) -> Report:
-    """Judge a snapshot as `check` does, reading only what is looked at, and set aside what breaks quarantine rules.
+    """Judge a snapshot by what the model's spec needs of it and by its suite, reading only what is looked at.
 
-    What is left is a snapshot of its own, which the report names: everything after this knows nothing of quarantine.
+    What breaks quarantine rules is set aside. What is left is a snapshot of its own, which the report names: everything
+    after this knows nothing of quarantine. Raises CheckError when the suite is missing, empty or broken, which says
+    nothing about the data.
     """
     spec, suite = load_spec(model), load_suite(model)
     report, failing = validate_and_quarantine(Stored(snapshot.path), suite, spec.sensitive)
@@ -43,7 +33,7 @@ def check_snapshot(model: str, snapshot: Snapshot) -> Report:
     return _with_columns(replace(report, quarantine=aside), spec, suite, Stored(good.path))
 
 
-def _with_columns(report: Report, spec: "ModelSpec", suite: Suite, table: "pyarrow.Table | Stored") -> Report:
+def _with_columns(report: Report, spec: "ModelSpec", suite: Suite, table: Stored) -> Report:
     try:
         check_columns(spec, table)
         return guarded(report, spec, suite, table.schema) if report.passed else report

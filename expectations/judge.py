@@ -1,21 +1,24 @@
 """Rules put to Great Expectations: its pandas engine, given of a table only the columns that a rule is about.
 
+Of these it is given the rows that may break the rule, where that can be told beforehand, and the counts of all rows.
 Its own way hands each rule the whole frame, and copies it for most of them. What it finds is the same.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from expectations.sieve import Part, sift, sifts
 from pipeline.errors import CheckError
 
 if TYPE_CHECKING:
     import numpy
     import pandas
+    import pyarrow
 
 OF_NAMES = ("ExpectColumnToExist", "ExpectTableColumn", "ExpectTableRowCount")
 """What expectations begin with that are about the names of columns and the number of rows, never about a value."""
@@ -31,12 +34,15 @@ Names = tuple[str, ...]
 class Columns:
     """A table of which some columns at a time are turned into a frame, its index counting the rows from 0.
 
-    `only` returns the same columns of the rows for which a mask is true.
+    `sift` returns only the rows that may break some rules, of a table with a `schema`. `only` returns the same columns
+    of the rows for which a mask is true.
     """
 
     names: tuple[str, ...]
     rows: int
+    schema: "pyarrow.Schema | None"
     frame: "Callable[[Sequence[str]], pandas.DataFrame]"
+    sift: Callable[[Sequence[str], Sequence[Any]], Part]
     only: "Callable[[numpy.ndarray], Columns]"
 
 
@@ -46,9 +52,12 @@ def columns_of(data: Any, keep: "numpy.ndarray | None" = None) -> Columns:
 
     is_frame = isinstance(data, pd.DataFrame)
     rows = len(data) if is_frame else data.num_rows
+    rows = rows if keep is None else int(keep.sum())
     return Columns(
         names=tuple(data.columns if is_frame else data.column_names),
-        rows=rows if keep is None else int(keep.sum()),
+        rows=rows,
+        schema=None if is_frame else data.schema,
+        sift=partial(sift, data, keep, rows),
         frame=partial(_part_of_frame if is_frame else _part_of_table, data, keep),
         only=partial(columns_of, data),
     )
@@ -93,21 +102,22 @@ def judge(
     is to be asked. Raises CheckError, naming the rule, when a check itself crashed.
     """
     send_no_analytics()
-    groups: dict[Names, list[int]] = {}
+    groups: dict[tuple[Names, bool], dict[int, Any]] = {}
     for number, rule in rules.items():
-        groups.setdefault(_needs(rule, columns), []).append(number)
+        names = _needs(rule, columns)
+        groups.setdefault((names, sifts(rule, names, columns.schema)), {})[number] = rule
     found: dict[int, Found] = {}
     crashed: dict[int, str] = {}
-    for names, frame in _read_ahead(columns, groups):
+    for numbered, part in _read_ahead(columns, groups):
         asked = {}
-        for number in groups[names]:
-            unfit, rule = prepare(rules[number], frame)
+        for number, rule in numbered.items():
+            unfit, rule = prepare(rule, part.frame)
             if unfit:
                 found[number] = Found(unfit)
             else:
                 asked[number] = rule
-        found |= _ask(frame, asked, masks, crashed)
-        del frame
+        found |= _ask(part, asked, masks, crashed)
+        del part
     if crashed:
         number = min(crashed)
         raise CrashedCheckError(rules[number], crashed[number], len(crashed) - 1)
@@ -127,32 +137,37 @@ def send_no_analytics() -> None:
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 
 
-def _read_ahead(columns: Columns, groups: Iterable[Names]) -> "Iterator[tuple[Names, pandas.DataFrame]]":
-    """Yield groups of columns with their frames; the next one is read while the one before is looked at."""
+def _read_ahead(
+    columns: Columns, groups: Mapping[tuple[Names, bool], Mapping[int, Any]]
+) -> Iterator[tuple[Mapping[int, Any], Part]]:
+    """Yield groups of rules with what they are about; the next is read while the one before is looked at."""
     with ThreadPoolExecutor(1) as reader:
-        waiting: list[tuple[Names, Future[pandas.DataFrame]]] = []
-        for names in [*groups, None]:
-            if names is not None:
-                waiting.append((names, reader.submit(_group, columns, names)))
-            if len(waiting) == 2 or (names is None and waiting):
+        waiting: list[tuple[Mapping[int, Any], Future[Part]]] = []
+        for (names, sifted), rules in groups.items():
+            waiting.append((rules, reader.submit(_part, columns, names, [*rules.values()], sifted)))
+            if len(waiting) == 2:
                 yield _done(waiting)
+        while waiting:
+            yield _done(waiting)
 
 
-def _done(waiting: "list[tuple[Names, Future[pandas.DataFrame]]]") -> "tuple[Names, pandas.DataFrame]":
+def _done(waiting: list[tuple[Mapping[int, Any], Future[Part]]]) -> tuple[Mapping[int, Any], Part]:
     # In a function of its own, so that what has been looked at is not kept by a name here.
-    names, read = waiting.pop(0)
-    return names, read.result()
+    rules, read = waiting.pop(0)
+    return rules, read.result()
 
 
-def _group(columns: Columns, names: Names) -> "pandas.DataFrame":
-    """Return the columns that a group needs; one that needs none is given all names, and nothing in them."""
+def _part(columns: Columns, names: Names, rules: Sequence[Any], sifted: bool) -> Part:
+    """Return the columns that rules are about; those that are about none are given all names, and nothing in them."""
     import numpy as np
     import pandas as pd
 
+    if sifted:
+        return columns.sift(names, rules)
     if names:
-        return columns.frame([name for name in names if name in columns.names])
+        return Part(columns.frame([name for name in names if name in columns.names]), columns.rows)
     nothing = np.broadcast_to(np.float64("nan"), (columns.rows, len(columns.names)))
-    return pd.DataFrame(nothing, columns=[*columns.names], copy=False)
+    return Part(pd.DataFrame(nothing, columns=[*columns.names], copy=False), columns.rows)
 
 
 def _needs(rule: Any, columns: Columns) -> Names:
@@ -189,14 +204,14 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(part)
 
 
-def _ask(frame: "pandas.DataFrame", rules: Mapping[int, Any], masks: bool, crashed: dict[int, str]) -> dict[int, Found]:
-    """Ask about the rules of one frame, all at once; when something crashes one by one, to tell which did and why."""
+def _ask(part: Part, rules: Mapping[int, Any], masks: bool, crashed: dict[int, str]) -> dict[int, Found]:
+    """Ask about the rules of one part, all at once; when something crashes one by one, to tell which did and why."""
     import warnings
 
     from great_expectations.execution_engine import PandasExecutionEngine
 
     engine = PandasExecutionEngine()
-    engine.load_batch_data("batch", _in_nanoseconds(frame))
+    engine.load_batch_data("batch", _in_nanoseconds(part.frame))
     # Rules of the same column share what they are made from, such as where it is null.
     batches = [[*rules]]
     found: dict[int, Found] = {}
@@ -205,7 +220,7 @@ def _ask(frame: "pandas.DataFrame", rules: Mapping[int, Any], masks: bool, crash
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found |= _answers(engine, {number: rules[number] for number in numbers}, len(frame), masks)
+                found |= _answers(engine, {number: rules[number] for number in numbers}, part, masks)
         except Exception as error:
             if len(numbers) == 1:
                 crashed[numbers[0]] = cause_of(error)
@@ -216,7 +231,7 @@ def _ask(frame: "pandas.DataFrame", rules: Mapping[int, Any], masks: bool, crash
     return found
 
 
-def _answers(engine: Any, rules: Mapping[int, Any], rows: int, masks: bool) -> dict[int, Found]:
+def _answers(engine: Any, rules: Mapping[int, Any], part: Part, masks: bool) -> dict[int, Found]:
     from great_expectations.validator.metrics_calculator import MetricsCalculator
 
     settings = {"catch_exceptions": False, **RESULT_FORMAT}
@@ -225,10 +240,15 @@ def _answers(engine: Any, rules: Mapping[int, Any], rows: int, masks: bool) -> d
         needed[number] = rule.get_validation_dependencies(execution_engine=engine, runtime_configuration=settings)
     wanted = [metric for metrics in needed.values() for metric in metrics.get_metric_configurations()]
     metrics, _ = MetricsCalculator(engine).compute_metrics(wanted, runtime_configuration=settings)
+    for metrics_of in needed.values():
+        for name, metric in metrics_of.metric_configurations.items():
+            for end, count in part.known.items():
+                if name.endswith(end):
+                    metrics[metric.id] = count
     found = {}
     for number, rule in rules.items():
         answer = rule.metrics_validate(metrics=metrics, runtime_configuration={**settings}, execution_engine=engine)
-        failing = _failing(needed[number], metrics, getattr(rule, "map_metric", None), rows) if masks else None
+        failing = _failing(needed[number], metrics, getattr(rule, "map_metric", None), part.rows) if masks else None
         found[number] = Found(None, answer, failing)
     return found
 

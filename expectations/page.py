@@ -6,11 +6,22 @@ from html import escape
 from typing import Any
 
 from expectations.validate import Report, RuleResult
+from pipeline.drift import Changes, ColumnDrift, Histogram
+from pipeline.numbers import number
+
+MOST_HISTOGRAMS = 24
+"""So many drifted columns are drawn, the worst ones."""
+MOST_COLUMNS = 60
+"""Of so many columns, the farthest beyond their thresholds, a page tells how far each moved."""
+BAR, LABEL, WIDTH = 7, 110, 320
+"""Sizes in a histogram: how high a bar is, and how much of the width is for its name."""
 
 STYLE = """
-:root { color-scheme: light dark; --edge: #d0d4d9; --dim: #5c6370; --good: #1a7f37; --bad: #b3261e; --note: #8a5a00 }
+:root { color-scheme: light dark; --edge: #d0d4d9; --dim: #5c6370; --now: #2a6f97 }
+:root { --good: #1a7f37; --bad: #b3261e; --note: #8a5a00 }
 @media (prefers-color-scheme: dark) {
-  :root { --edge: #3b4048; --dim: #a0a7b3; --good: #57c773; --bad: #ff8a80; --note: #e0b050 }
+  :root { --edge: #3b4048; --dim: #a0a7b3; --now: #5aa9d6 }
+  :root { --good: #57c773; --bad: #ff8a80; --note: #e0b050 }
 }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
 .scroll { overflow-x: auto }
@@ -18,29 +29,100 @@ table { border-collapse: collapse; width: 100% }
 th, td { border-bottom: 1px solid var(--edge); padding: .3rem .6rem; text-align: left; vertical-align: top }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 code { overflow-wrap: anywhere }
+.drawn { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1rem }
+figure { margin: 0 } svg { width: 100%; height: auto; font: 10px system-ui, sans-serif; fill: currentColor }
+.then { fill: var(--dim) } .now { fill: var(--now) }
+i { display: inline-block; width: .7em; height: .7em }
+i.then { background: var(--dim) } i.now { background: var(--now) }
 .dim { color: var(--dim) } .good { color: var(--good) } .bad { color: var(--bad) } .note { color: var(--note) }
 """
 
 
-def page(report: Report, title: str) -> str:
-    """Return the report as a whole page: the verdict, why, what was set aside, and every rule, failed ones first."""
-    verdict = '<strong class="good">passed</strong>' if report.passed else '<strong class="bad">rejected</strong>'
+def page(report: Report, title: str, changes: Changes | None = None) -> str:
+    """Return the report as a whole page: the verdict, why, what was set aside, and every rule, failed ones first.
+
+    `changes` is what changed since the champion was trained, where that was compared: it can refuse the data, too.
+    """
+    errors = changes.errors if changes else ()
+    passed = report.passed and not errors
+    verdict = '<strong class="good">passed</strong>' if passed else '<strong class="bad">rejected</strong>'
     held = sum(rule.passed for rule in report.rules)
     # What could not even be read has no size.
     size = f"{report.rows:,} rows, {report.columns:,} columns; " if report.columns else ""
-    parts = [
+    return _whole(
+        f"{title}: data {'passed' if passed else 'rejected'}",
         f"<h1>{escape(title)}: data {verdict}</h1>",
         f"<p>{size}{held:,} of {len(report.rules):,} rules hold.</p>",
-        _listed("Why it was rejected", "bad", report.reasons),
+        _listed("Why it was rejected", "bad", [*report.reasons, *errors]),
         _listed("Warnings", "note", report.warnings),
+        *(_since(changes) if changes else ()),
         "<h2>Rules</h2>",
         _table(sorted(report.rules, key=lambda rule: rule.passed)),
-    ]
+    )
+
+
+def broken_page(why: str, title: str) -> str:
+    """Return a page that says that a check is broken, and so nothing of the data."""
+    return _whole(
+        f"{title}: a check is broken",
+        f'<h1>{escape(title)}: <strong class="note">a check is broken</strong></h1>',
+        "<p>This says nothing about the data, which was neither passed nor rejected.</p>",
+        f"<p><code>{escape(why)}</code></p>",
+    )
+
+
+def _whole(title: str, *parts: str) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}: data {'passed' if report.passed else 'rejected'}</title>\n<style>{STYLE}</style>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n"
         "</head>\n<body>\n<main>\n" + "\n".join(part for part in parts if part) + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _since(changes: Changes) -> Iterable[str]:
+    """Yield what changed since the champion: sentences, histograms of what drifted, and how far each column moved."""
+    if changes.incomparable:
+        yield f'<p class="dim">Not compared with a champion: {escape(changes.incomparable)}.</p>'
+        return
+    yield f"<h2>Since release {changes.since}</h2>"
+    yield f"<p>{len(changes.drifted):,} of {len(changes.columns):,} columns drifted.</p>"
+    if changes.notes:
+        yield "<ul>\n" + "\n".join(f"<li>{escape(note)}</li>" for note in changes.notes) + "\n</ul>"
+    drawn = [(one.column, one.histogram) for one in changes.drifted if one.histogram][:MOST_HISTOGRAMS]
+    if drawn:
+        yield '<p><i class="then"></i> then, <i class="now"></i> now: shares of the values</p>'
+        yield '<div class="drawn">\n' + "\n".join(_drawn(*one) for one in drawn) + "\n</div>"
+    if changes.columns:
+        heads = ("drifted", "column", "test", "value", "threshold", "nulls then", "nulls now", "new categories")
+        yield _scrolled("Columns", heads, map(_moved, changes.columns[:MOST_COLUMNS]))
+
+
+def _moved(one: ColumnDrift) -> str:
+    drifted = '<td class="note">yes</td>' if one.drifted else '<td class="good">no</td>'
+    words = f"<td>{escape(one.column)}</td><td>{escape(one.test or 'no values to compare')}</td>"
+    found = [number(one.value), number(one.threshold)] if one.test else ["", ""]
+    numbers = [*found, f"{one.nulls_then:.1%}", f"{one.nulls_now:.1%}", f"{one.new:,}" if one.new else ""]
+    return f"<tr>{drifted}{words}" + "".join(f'<td class="number">{said}</td>' for said in numbers) + "</tr>"
+
+
+def _drawn(column: str, histogram: Histogram) -> str:
+    """Return a histogram as a picture: two bars for each bar, then above now."""
+    most = max(*histogram.then, *histogram.now) or 1.0
+    parts = []
+    for place, (bar, then, now) in enumerate(zip(histogram.bars, histogram.then, histogram.now, strict=True)):
+        top = place * (2 * BAR + 4)
+        name = escape(bar if len(bar) <= 18 else f"{bar[:17]}…")
+        parts.append(f'<text x="{LABEL - 6}" y="{top + BAR + 4}" text-anchor="end">{name}</text>')
+        for side, share, y in (("then", then, top), ("now", now, top + BAR)):
+            width = (WIDTH - LABEL) * share / most
+            said = f"<title>{escape(bar)}, {side}: {share:.1%}</title>"
+            parts.append(f'<rect class="{side}" x="{LABEL}" y="{y}" width="{width:.1f}" height="{BAR}">{said}</rect>')
+    height = len(histogram.bars) * (2 * BAR + 4)
+    said = f'role="img" aria-label="{escape(column)}, then and now"'
+    return (
+        f"<figure><figcaption>{escape(column)}</figcaption>\n"
+        f'<svg viewBox="0 0 {WIDTH} {height}" {said}>{"".join(parts)}</svg></figure>'
     )
 
 
@@ -52,11 +134,16 @@ def _listed(heading: str, kind: str, sentences: Sequence[str]) -> str:
 
 
 def _table(rules: Iterable[RuleResult]) -> str:
-    heads = ("held", "rule", "severity", "found", "asked for", "unexpected", "such as")
+    return _scrolled(
+        "Rules", ("held", "rule", "severity", "found", "asked for", "unexpected", "such as"), map(_row, rules)
+    )
+
+
+def _scrolled(label: str, heads: Sequence[str], rows: Iterable[str]) -> str:
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
-    rows = "\n".join(_row(rule) for rule in rules)
-    table = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="Rules">\n{table}\n</div>'
+    body = "\n".join(rows)
+    table = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">\n{table}\n</div>'
 
 
 def _row(rule: RuleResult) -> str:

@@ -163,9 +163,9 @@ def _middle(column: Column) -> list[str]:
     _, first, median, third, _ = column.quantiles
     room = (third - first) / 2
     low, high = first - room, third + room
-    if column.low >= 0 and median > 0:
+    if column.low >= 0:
         low = max(low, median / 5)
-    if column.high <= 0 and median < 0:
+    if column.high <= 0:
         high = min(high, median / 5)
     zero = low <= 0 <= high
     low, high = _out(low, down=True), _out(high, down=False)

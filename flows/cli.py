@@ -453,29 +453,28 @@ def validate(
 
     with _errors(as_json):
         _known(model)
-        from expectations.check import check
-        from expectations.page import page
+        from expectations.page import broken_page, page
         from expectations.validate import Report
-        from flows.since import changes_since
-        from pipeline import sources
-        from pipeline.errors import DataError
+        from flows.check import check
+        from pipeline.errors import CheckError, DataError
         from pipeline.files import write_text
-        from pipeline.spec import load_spec
 
         try:
             with _stdout_for_results():
-                source = load_spec(model).source
-                table = sources.read(source if data is None else sources.at(source, data))
-                found = check(model, table)
-                changes = changes_since(settings(), _ledger(), model, table).to_dict() if found.passed else None
+                found, since = check(settings(), _ledger(), model, data)
             report = found.to_dict()
         except DataError as error:
             nothing: dict[str, Any] = {"rows": None, "columns": None, "quarantine": None, "warnings": [], "rules": []}
-            found, changes = Report(rows=0, columns=0, rules=()).refused(str(error)), None
+            found, since = Report(rows=0, columns=0, rules=()).refused(str(error)), None
             report = {"passed": False, **nothing, "reasons": [str(error)]}
+        except CheckError as error:
+            if html:
+                write_text(html, broken_page(str(error), model))
+            raise
         if html:
-            write_text(html, page(found, model))
-        refused = changes["errors"] if changes else ()
+            write_text(html, page(found, model, since))
+        changes = since.to_dict() if since else None
+        refused = since.errors if since else ()
         if as_json:
             said = {"passed": report["passed"] and not refused, "reasons": [*report["reasons"], *refused]}
             _print_json({"model": model, **report, **said, "drift": changes})

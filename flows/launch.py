@@ -8,12 +8,15 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
-from expectations.apart import STARTED, started
+from bentos import releases
+from bentos.ledger import open_ledger
+from expectations.apart import STARTED, Validator, started
 from flows.outcome import Outcome
 from flows.progress import LISTENER, timed
 from flows.server import prefect_server
+from pipeline.code import code_digest
 from pipeline.files import read_json
-from pipeline.settings import Settings
+from pipeline.settings import CHECKOUT, Settings
 
 
 def launch_flow(name: str, settings: Settings, listener: Callable[[Any], None], **parameters: Any) -> Any:
@@ -39,9 +42,13 @@ def launch(settings: Settings, listener: Callable[[Any], None], model: str, **pa
     began = time.perf_counter()
     seconds: dict[str, float] = {}
     with ExitStack() as stack:
-        # It takes as long to import what validates as all else that a run needs: both happen at the same time.
-        stack.callback(STARTED.reset, STARTED.set(stack.enter_context(started(model))))
-        server = prefect_server(settings, lambda _: _import_all(model))
+        # It takes as long to import what validates as all else that a run needs: both happen at the same time, unless
+        # there may be nothing new.
+        validator = stack.enter_context(started(model))
+        stack.callback(STARTED.reset, STARTED.set(validator))
+        if parameters.get("force") or not _same_code(settings, model):
+            validator.begin()
+        server = prefect_server(settings, lambda _: _import_all(model, parameters.get("data"), validator))
         timed("start", seconds, lambda: stack.enter_context(server))
         from prefect import tags
 
@@ -60,12 +67,20 @@ def launch(settings: Settings, listener: Callable[[Any], None], model: str, **pa
     return replace(outcome, seconds=seconds)
 
 
-def _import_all(model: str) -> None:
-    """Import what a run needs, while a Prefect server starts where one has to."""
+def _same_code(settings: Settings, model: str) -> bool:
+    """Tell, importing no model, whether the last run that reached a verdict was about the code that is here now."""
+    with suppress(Exception):
+        last = releases.last_run(open_ledger(settings.ledger_url), model, releases.VERDICTS)
+        return last is not None and last.digests.get("code") == code_digest(model, CHECKOUT)
+    return False
+
+
+def _import_all(model: str, data: str | None, validator: Validator) -> None:
+    """Import what a run needs, while a Prefect server starts where one has to; what validates, if there is news."""
     # Modules stay: collecting garbage while they load, and looking at them again later, took as long as loading them.
     gc.disable()
     try:
-        import flows.retrain  # noqa: F401
+        import flows.retrain
         from pipeline.spec import load_spec
 
         # What is broken there is said by the step that needs it.
@@ -74,6 +89,12 @@ def _import_all(model: str) -> None:
     finally:
         gc.freeze()
         gc.enable()
+    try:
+        same = flows.retrain.nothing_new(model, data)
+    except Exception:
+        same = False
+    if not same:
+        validator.begin()
 
 
 def _flush() -> None:

@@ -84,9 +84,10 @@ def candidates(trained: "Trained", metric: str) -> str:
     sign = -1.0 if METRICS[metric].greater_is_better else 1.0
     ranked = sorted(trained.candidates, key=lambda one: (one.mean is None, sign * (one.mean or 0.0)))
     chosen = next(one for one in ranked if one.name == trained.chosen)
+    drawn = f", a stratified sample of {trained.sampled_from:,}" if trained.sampled_from else ""
     return _document(
         f"**{_text(chosen.name)} was chosen** of {_count(len(ranked), 'candidate')}: {metric} {_spread(chosen)} over "
-        f"{_count(len(chosen.scores), 'fold')}. Fitted on {_count(trained.training_rows, 'row')}; "
+        f"{_count(len(chosen.scores), 'fold')}. Fitted on {_count(trained.training_rows, 'row')}{drawn}; "
         f"{_count(trained.holdout_rows, 'row')} held out.",
         _table(
             ["candidate", f"{metric}, mean ± sd", "best to worst fold", "seconds"],
@@ -283,11 +284,11 @@ def publish_changes(model: str, found: "Changes", image: bytes | None) -> None:
     _publish(model, "drift", changes(found, None if image is None else _data_uri(image)))
 
 
-def write_validation(folder: Path, model: str, report: "Report") -> None:
+def write_validation(folder: Path, model: str, report: "Report", changes: "Changes | None" = None) -> None:
     """Leave the validation report in the run's folder, as a page for people and as JSON for programs."""
     from expectations.page import page
 
-    write_text(folder / "validation.html", page(report, model))
+    write_text(folder / "validation.html", page(report, model, changes))
     write_json(folder / "validation.json", report.to_dict())
 
 

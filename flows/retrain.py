@@ -40,8 +40,9 @@ from pipeline.evaluate import Champion, Evaluation, evaluate
 from pipeline.files import sweep, write_json, write_text
 from pipeline.gate import Verdict, decide
 from pipeline.processes import gently
+from pipeline.seen import Seen
 from pipeline.settings import CHECKOUT, settings
-from pipeline.snapshot import Snapshot, ingest, load_snapshot, read_snapshot
+from pipeline.snapshot import Snapshot, Stored, ingest, load_snapshot
 from pipeline.spec import load_spec
 from pipeline.split import Rule
 from pipeline.train import Trained, load_trained, train
@@ -107,6 +108,7 @@ def _steps(run: "_Run", validator: Validator, data: str | None, force: bool, rel
             return run.outcome("unchanged", [_barred(bar)])
     changes = run.step("drift", compare_with_champion, model, snapshot)
     run.show(_tell_changes, run, changes)
+    run.show(reports.write_validation, run.folder, model, report, changes)
     if not changes.passed:
         return run.outcome("data-rejected", changes.errors)
 
@@ -194,7 +196,7 @@ def validate_rows(validator: Validator, snapshot: Snapshot) -> Report:
 
 @task(name="drift", task_run_name="drift", cache_policy=NO_CACHE)
 def compare_with_champion(model: str, snapshot: Snapshot) -> Changes:
-    return changes_since(settings(), _ledger(), model, read_snapshot(snapshot), snapshot.digest)
+    return changes_since(settings(), _ledger(), model, Stored(snapshot.path), snapshot.digest)
 
 
 @task(name="train", task_run_name="train", cache_policy=NO_CACHE)
@@ -215,7 +217,7 @@ def train_candidates(model: str, snapshot: Snapshot, digests: dict[str, str], fo
 @task(name="evaluate", task_run_name="evaluate", cache_policy=NO_CACHE)
 def evaluate_models(model: str, snapshot: Snapshot, trained: Trained, champion: Release | None) -> Evaluation:
     compared = _compared(champion) if champion else None
-    return evaluate(load_spec(model), read_snapshot(snapshot), trained.rule, trained.estimator(), compared)
+    return evaluate(load_spec(model), Stored(snapshot.path), trained.rule, trained.estimator(), compared)
 
 
 @task(name="gate", task_run_name="gate", cache_policy=NO_CACHE)
@@ -288,6 +290,15 @@ def _seen(model: str, digests: dict[str, str]) -> Run | None:
     return last if last and digest.same(last.digests, digests) and not withdrawn else None
 
 
+def nothing_new(model: str, data: str | None) -> bool:
+    """Tell, reading no row, whether a run would surely find what the last one that reached a verdict was about."""
+    source, folder = load_spec(model).source, settings().folder("snapshots")
+    known = Seen(source if data is None else sources.at(source, data), folder).snapshot()
+    if known is None:
+        return False
+    return _seen(model, _digests(model, load_snapshot(folder / f"{known}.parquet"))) is not None
+
+
 def _barred(bar: Event) -> str:
     return f"snapshot, spec and code are barred: {bar.kind} {bar.release}, {bar.reason}"
 
@@ -357,7 +368,7 @@ def _say_alarm(run: "_Run") -> None:
 
 def _draw(run: "_Run", snapshot: Snapshot, trained: Trained, importance: list[dict[str, Any]]) -> None:
     """Draw the challenger on the held-out rows, for the run's folder and for Prefect."""
-    estimator, table = trained.estimator(), read_snapshot(snapshot)
+    estimator, table = trained.estimator(), Stored(snapshot.path)
     drawn = plots.draw(load_spec(run.model), table, trained.rule, estimator, importance)
     for name, png in drawn.items():
         (run.folder / f"{name}.png").write_bytes(png)
@@ -454,6 +465,7 @@ def _validator(model: str) -> Iterator[Validator]:
         yield here
         return
     with started(model) as validator:
+        validator.begin()
         yield validator
 
 

@@ -211,7 +211,8 @@ def show_spec(found: Mapping[str, Any]) -> None:
     lines["gate"] = f"{found['metric']} {bound}, tolerance {gate['tolerance']:g}{slices}"
     held = found["holdout"]
     days = f", the newest {held['days']:g} days" if held["days"] else ", the newest" if found["time"] else ""
-    lines["holdout"] = f"{held['share']:.0%}{days}; {found['folds']} folds of the rest"
+    rest = f"a stratified sample of {found['sample']:,} rows of the rest" if found["sample"] else "the rest"
+    lines["holdout"] = f"{held['share']:.0%}{days}; {found['folds']} folds of {rest}"
     limits = found["limits"]
     lines["limits"] = f"{limits['rows']:,} rows, {limits['body_bytes']:,} bytes, {limits['seconds']:g} s a request"
     lines["limits"] += f", {limits['at_once']} at once"

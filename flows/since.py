@@ -9,7 +9,7 @@ from pipeline.drift import Changes, compare
 from pipeline.errors import ArtifactError
 from pipeline.files import read_json
 from pipeline.settings import Settings
-from pipeline.snapshot import load_snapshot, read_snapshot
+from pipeline.snapshot import Stored, load_snapshot
 from pipeline.spec import load_spec
 from pipeline.split import Rule
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def changes_since(
-    settings: Settings, ledger: "Engine", model: str, table: "pyarrow.Table", digest: str | None = None
+    settings: Settings, ledger: "Engine", model: str, table: "pyarrow.Table | Stored", digest: str | None = None
 ) -> Changes:
     """Compare a table with the champion's training snapshot; `digest` is the table's own, where it is known.
 
@@ -32,11 +32,11 @@ def changes_since(
     if trained_on == digest:
         return Changes(since=number, incomparable=f"the data is what release {number} was trained on")
     try:
-        then = read_snapshot(load_snapshot(settings.folder("snapshots") / f"{trained_on}.parquet"))
+        then = Stored(load_snapshot(settings.folder("snapshots") / f"{trained_on}.parquet").path)
+        return compare(load_spec(model), then, table, number, _holdout(settings, champion))
     except ArtifactError as error:
         why = f"what release {number} was trained on cannot be compared with: {error.__cause__ or error}"
         return Changes(since=number, incomparable=why)
-    return compare(load_spec(model), then, table, number, _holdout(settings, champion))
 
 
 def _holdout(settings: Settings, champion: Release) -> Rule | None:

@@ -30,6 +30,7 @@ def resolved(spec: ModelSpec, snapshot: str | None, settings: Settings) -> dict[
         "metric": spec.metric,
         "gate": asdict(spec.gate),
         "holdout": asdict(spec.holdout),
+        "sample": spec.sample,
         "folds": spec.folds,
         "value": spec.value.unit if spec.value else None,
         "limits": asdict(spec.limits),

@@ -34,7 +34,7 @@ from pipeline.pickled import lacks, needs
 from pipeline.predict import Answers, joined, predict, target
 from pipeline.schema import Feature, Schema, describe, to_frame, to_table
 from pipeline.seal import open_sealed, seal
-from pipeline.snapshot import Snapshot, read_snapshot
+from pipeline.snapshot import Snapshot, Stored
 from pipeline.split import held_out
 from pipeline.train import Trained, load_estimator
 
@@ -116,7 +116,7 @@ def write_artifact(
     `unguarded` the rules that no request is. Raises TrainingError when the pipeline cannot predict a row that its own
     spec allows, or the guards would refuse every held-out row.
     """
-    table = read_snapshot(snapshot)
+    table = Stored(snapshot.path)
     schema = required_by(describe(spec, table), guards)
     estimator = trained.estimator()
     mask = held_out(trained.rule, table)
@@ -147,7 +147,8 @@ def write_artifact(
         "estimator": trained.chosen,
         "candidates": [asdict(one) for one in trained.candidates],
         "sensitive": list(spec.sensitive),
-        "rows": {"training": trained.training_rows, "holdout": trained.holdout_rows},
+        "rows": {"training": trained.training_rows, "holdout": trained.holdout_rows}
+        | ({"sampled_from": trained.sampled_from} if trained.sampled_from else {}),
         "holdout": trained.rule.to_dict(),
         "metric": spec.metric,
         "evaluation": evaluation.to_dict(),

@@ -439,11 +439,11 @@ def _rows(spec: "ModelSpec", table: "pyarrow.Table", columns: Sequence[str]) -> 
     present = [name for name in columns if name in table.column_names and name != spec.target]
     features = np.zeros(table.num_rows, dtype=np.uint64)
     for name in present:
-        features = _mixed(features, table.column(name))
-    whole = _mixed(features, table.column(spec.target)) if spec.target in table.column_names else features
+        features = mixed(features, table.column(name))
+    whole = mixed(features, table.column(spec.target)) if spec.target in table.column_names else features
     keys = np.zeros(table.num_rows, dtype=np.uint64)
     for name in spec.key:
-        keys = _mixed(keys, table.column(name)) if name in table.column_names else keys
+        keys = mixed(keys, table.column(name)) if name in table.column_names else keys
     conflicting = 0
     if spec.task.kind != "regression":
         # Each row once by its features and label; features that are there with several labels are in conflict.
@@ -464,7 +464,7 @@ def _repeated(hashes: Array) -> int:
     return int((hashes[1:] == hashes[:-1]).sum())
 
 
-def _mixed(seen: Array, column: "pyarrow.ChunkedArray") -> Array:
+def mixed(seen: Array, column: "pyarrow.ChunkedArray") -> Array:
     """Return hashes of 64 bits of rows, a column mixed into those of the columns before.
 
     Each round is one of splitmix64 (Steele, Lea and Flood, OOPSLA 2014). Among a million rows two that differ have the
@@ -472,15 +472,21 @@ def _mixed(seen: Array, column: "pyarrow.ChunkedArray") -> Array:
     """
     import pyarrow as pa
 
-    if pa.types.is_string(column.type):
-        column = column.combine_chunks().dictionary_encode()
+    if pa.types.is_string(column.type) or pa.types.is_dictionary(column.type):
+        column = column.combine_chunks()
+        column = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
         codes = column.indices.fill_null(-1).to_numpy()
         bits = codes.astype(np.int64).view(np.uint64)
     else:
-        kind = pa.int64() if pa.types.is_timestamp(column.type) else pa.float64()
-        values = column.cast(pa.int8()).cast(kind) if pa.types.is_boolean(column.type) else column.cast(kind)
+        if pa.types.is_boolean(column.type):
+            column = column.cast(pa.int8())
+        # Whole numbers among which there are nulls are floats, as pandas has them; keys have none, and differ exactly.
+        exact = not column.null_count and (pa.types.is_timestamp(column.type) or pa.types.is_integer(column.type))
+        if pa.types.is_timestamp(column.type) or exact:
+            column = column.cast(pa.int64())
         # A zero may be stored with a sign.
-        bits = (values.to_numpy() + 0.0).astype(np.float64, copy=False).view(np.uint64)
+        numbers = column.to_numpy() if exact else (column.to_numpy() + 0.0).astype(np.float64, copy=False)
+        bits = numbers.view(np.uint64)
     # In place, since new memory costs more than the arithmetic.
     mixed = np.bitwise_xor(seen, bits)
     mixed += np.uint64(0x9E3779B97F4A7C15)

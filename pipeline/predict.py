@@ -70,8 +70,11 @@ def target(kind: "Kind", column: "pyarrow.ChunkedArray") -> NDArray[Any]:
     """Return the target as estimators are given it: float64 to regress on, else the labels as they are."""
     if kind == "regression":
         return column.to_numpy().astype(np.float64)
-    values = column.to_pylist()
-    return np.array(values, dtype=object if isinstance(values[0], str) else None)
+    coded = column.combine_chunks().dictionary_encode()
+    labels = coded.dictionary.to_pylist()
+    # A label is one object, however many rows have it.
+    values: NDArray[Any] = np.array(labels, dtype=object if isinstance(labels[0], str) else None)
+    return values[coded.indices.to_numpy()]
 
 
 def disagreements(answers: Answers, expected: Answers, scale: float) -> list[str]:

@@ -35,6 +35,7 @@ POSITIVE = ("yes", "true", "positive", "malignant", "churned", "churn", "default
 DATE_FORMATS = ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y", "%d %b %Y", "%b %d, %Y")
 _PERSON = {"birth", "birthday", "birthdate", "born", "dob", "due", "expiry", "expires", "end", "until", "planned"}
 _IDS = {"id", "uuid", "guid", "key", "pid", "identifier"}
+_COUNTS = {"order", "index", "idx", "row", "number", "no", "nr", "seq", "sequence"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -332,6 +333,14 @@ def _is_id(column: Column) -> bool:
     return named and (column.whole or column.role in ("identifier", "many", "category", "text"))
 
 
+def _counts_up(column: Column, table: "pyarrow.Table") -> bool:
+    """Tell whether a column's name says that it counts, and each of its values is greater than the one before."""
+    if not column.whole or words_of(column.name)[-1:] not in [[word] for word in _COUNTS]:
+        return False
+    values = table.column(column.name).to_numpy()
+    return bool((values[1:] > values[:-1]).all())
+
+
 def _key(columns: list[Column], table: "pyarrow.Table", ask: Ask, notes: list[str]) -> str | None:
     """Return the column that tells one row from another, if there is one; others like it become identifiers."""
     scores: dict[str, float] = {}
@@ -347,6 +356,8 @@ def _key(columns: list[Column], table: "pyarrow.Table", ask: Ask, notes: list[st
             scores[column.name] = 3
         elif numbered and len(table) > 20:
             scores[column.name] = 2
+        elif len(columns) > 1 and _counts_up(column, table):
+            scores[column.name] = 1
         if column.name in scores:
             columns[place] = replace(column, role="identifier", why="names the row, as the key does")
     if not scores:

@@ -123,7 +123,9 @@ def _first_infinity(column: "pyarrow.ChunkedArray") -> int | None:
 
 def _check_target(spec: "ModelSpec", table: "pyarrow.Table | Stored") -> None:
     kind = logical_type(table.schema.field(spec.target).type)
-    labels = table.column(spec.target).unique().to_pylist()
+    column = table.column(spec.target)
+    # Of a number, which may have a value a row, some are enough to show.
+    labels = (column[:1_000] if spec.task.kind == "regression" else column).unique().to_pylist()
     shown = ", ".join(repr(label) for label in labels[:5]) + (", ..." if len(labels) > 5 else "")
     if spec.target in spec.sensitive:
         shown = "values that are not shown"
@@ -160,8 +162,8 @@ def _feature(spec: "ModelSpec", name: str, column: "pyarrow.ChunkedArray") -> Fe
         required = column.null_count == 0 and name not in spec.nullable
     categories = None
     if kind == "text":
-        values = sorted(value for value in column.unique().to_pylist() if value is not None)
-        categories = tuple(values) if len(values) <= MOST_CATEGORIES else None
+        values = column.unique().drop_null()
+        categories = tuple(sorted(values.to_pylist())) if len(values) <= MOST_CATEGORIES else None
     return Feature(name, kind, required, categories)
 
 

@@ -195,13 +195,22 @@ def read_snapshot(snapshot: Snapshot) -> "pyarrow.Table":
     return _parquet(snapshot.path)
 
 
+@dataclass(frozen=True)
+class Statistics:
+    """What a file says of a column: how many nulls, and the least and the greatest value where that is known."""
+
+    nulls: int
+    least: Any = None
+    greatest: Any = None
+
+
 class Stored:
-    """A Parquet file under the names that an Arrow table has, of which columns are read when they are asked for."""
+    """A snapshot's file under the names that an Arrow table has, of which columns are read when they are asked for."""
 
     def __init__(self, path: Path) -> None:
         import pyarrow.parquet
 
-        self._path = path
+        self.path = path
         with _whole_parquet(path):
             self._file = pyarrow.parquet.ParquetFile(path)
         self.schema: pyarrow.Schema = self._file.schema_arrow
@@ -210,12 +219,48 @@ class Stored:
 
     def select(self, names: Sequence[str]) -> "pyarrow.Table":
         """Read some columns, in this order; raises ArtifactError when the file is damaged."""
-        with _whole_parquet(self._path):
+        with _whole_parquet(self.path):
             return self._file.read(columns=[*names], use_threads=False).select([*names])
 
     def column(self, name: str) -> "pyarrow.ChunkedArray":
         """Read one column."""
         return self.select([name]).column(name)
+
+    def filter(self, mask: "numpy.ndarray", names: Sequence[str] | None = None) -> "pyarrow.Table":
+        """Read the rows for which a mask is true, one row group after the other; with `names` only these columns."""
+        import pyarrow as pa
+
+        parts, row = [self.schema.empty_table().select([*(names or self.column_names)])], 0
+        with _whole_parquet(self.path):
+            for number in range(self._file.num_row_groups):
+                rows = self._file.metadata.row_group(number).num_rows
+                part = mask[row : row + rows]
+                row += rows
+                if part.any():
+                    group = self._file.read_row_group(number, columns=[*names] if names else None)
+                    parts.append(group.select(parts[0].column_names).filter(pa.array(part)))
+        return pa.concat_tables(parts)
+
+    def coded(self, name: str) -> "pyarrow.ChunkedArray":
+        """Read one column of texts as codes of a dictionary, which costs a part of reading them."""
+        import pyarrow.parquet
+
+        with _whole_parquet(self.path):
+            file = pyarrow.parquet.ParquetFile(self.path, metadata=self._file.metadata, read_dictionary=[name])
+            return file.read(columns=[name], use_threads=False).column(name)
+
+    def statistics(self, name: str) -> Statistics | None:
+        """Return what the file says of a column of numbers or of another one's nulls; None where it says nothing."""
+        metadata, place = self._file.metadata, self.column_names.index(name)
+        found = [metadata.row_group(number).column(place).statistics for number in range(metadata.num_row_groups)]
+        if not all(one is not None and one.has_null_count for one in found):
+            return None
+        nulls = sum(one.null_count for one in found)
+        known = [one for one in found if one.num_values]
+        if str(self.schema.field(name).type) not in ("int64", "double") or not all(one.has_min_max for one in known):
+            return Statistics(nulls)
+        ends = [end for one in known for end in (one.min, one.max)]
+        return Statistics(nulls, min(ends), max(ends)) if ends else Statistics(nulls)
 
 
 def _parquet(path: Path) -> "pyarrow.Table":

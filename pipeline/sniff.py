@@ -165,6 +165,8 @@ def _decoded(content: bytes) -> tuple[str, str]:
 
 def _separated(path: Path, text: str) -> tuple[str, list[list[str]]]:
     """Return the separator that gives every row as many values as the header, and the rows of the sample."""
+    if not text.strip():
+        raise DataError(f"{path}: the file is empty")
     lines = text.splitlines(keepends=True)
     # The last line may be cut.
     sample = "".join(lines[:-1] if len(text.encode()) >= SAMPLE - 4 and len(lines) > 1 else lines)

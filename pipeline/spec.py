@@ -195,6 +195,7 @@ class ModelSpec:
     all the same; `required`, instead, names the only ones that may not.
     With `approval="manual"` a release waits for `evergreen promote`, its trial done.
     Of `sensitive` columns no value is ever shown: no example, no category, no histogram.
+    With `sample`, so many training rows are drawn, stratified by the target: for what takes too long or does not fit.
     `keep` is how many of its newest releases are kept, however old; the champion and what it replaced always are.
     `candidates` are unfitted scikit-learn estimators: pipelines and search objects included.
     Raises SpecError, naming the field and the way out, when a part contradicts another.
@@ -216,6 +217,7 @@ class ModelSpec:
     sensitive: tuple[str, ...] = ()
     drift: Drift = Drift()
     holdout: Holdout = Holdout()
+    sample: int | None = None
     folds: int = 5
     value: Value | None = None
     schedule: Cron | None = None
@@ -255,6 +257,10 @@ class ModelSpec:
             raise SpecError(f"{self.name}: keep is {self.keep}; the newest release is always kept, so give 1 or more")
         if self.folds < 2:
             raise SpecError(f"{self.name}: folds is {self.folds}; cross-validation needs 2 or more")
+        if self.sample is not None and self.sample < 10 * self.folds:
+            raise SpecError(
+                f"{self.name}: sample is {self.sample}; give the number of rows to train on, {10 * self.folds} or more"
+            )
 
     def _check_columns(self) -> None:
         if self.features == ():

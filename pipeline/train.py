@@ -21,8 +21,9 @@ from pipeline.evaluate import score
 from pipeline.files import read_json, whole_folder, write_json
 from pipeline.predict import predict, target
 from pipeline.processes import end_with
+from pipeline.sample import sampled
 from pipeline.schema import describe, to_frame
-from pipeline.snapshot import Snapshot, read_snapshot
+from pipeline.snapshot import Snapshot, Stored
 from pipeline.split import Rule, holdout_rule, split
 
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
     from pipeline.spec import ModelSpec, Task
 
 Array = NDArray[Any]
+
+MOST_BYTES = 3 * 2**30
+"""What all folds that are fitted at a time may take together, about."""
+COPIES = 4
+"""Of its rows a fold has about so many copies: the rows, what a scaler makes of them, and what a solver does."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Trained:
-    """The challenger: the folder that holds it, the candidate it is, and how all candidates fared."""
+    """The challenger: the folder that holds it, the candidate it is, and how all candidates fared.
+
+    `sampled_from` is how many rows its training rows were drawn from, where they are not all that were not held out.
+    """
 
     folder: Path
     chosen: str
@@ -67,6 +76,7 @@ class Trained:
     holdout_rows: int
     model_digest: str
     created: str
+    sampled_from: int | None = None
 
     def estimator(self) -> Any:
         """Load the fitted estimator; raises ArtifactError when its file is not what was written."""
@@ -77,16 +87,19 @@ def train(spec: "ModelSpec", snapshot: Snapshot, folder: Path, workers: int | No
     """Cross-validate every candidate, fit the best on all training rows, and write it to `folder`, whole or not at all.
 
     Every `random_state` that is None becomes the spec's seed, every `n_jobs` becomes 1 and linear algebra runs on one
-    thread, so that the same snapshot and spec give the same predictions again. A candidate that raises is reported and
-    left out; TrainingError, with their reasons, when all raise.
+    thread, so that the same snapshot and spec give the same predictions again. Only the rows to train on are in memory,
+    and fewer folds are fitted at a time where they are large. A candidate that raises is reported and left out;
+    TrainingError, with their reasons, when all raise.
     """
-    table = read_snapshot(snapshot)
+    table = Stored(snapshot.path)
     rule = holdout_rule(spec, table)
     mask = split(rule, table)
-    training = table.filter(~mask)
-    frame = to_frame(training, describe(spec, table).features)
+    rows = sampled(spec, table, ~mask)
+    features, beside = describe(spec, table).features, {spec.target, spec.time, spec.group} - {None}
+    frame = to_frame(table.filter(rows, [feature.name for feature in features]), features)
+    training = table.filter(rows, [name for name in table.column_names if name in beside])
     y = target(spec.task.kind, training.column(spec.target))
-    candidates = _cross_validate(spec, frame, y, _folds(spec, training, y), workers)
+    candidates = _cross_validate(spec, frame, y, _folds(spec, training, y), workers or _workers(frame))
     chosen, pickled, candidates = _fit_best(spec, candidates, frame, y)
     with whole_folder(folder) as part:
         (part / "model.joblib").write_bytes(pickled)
@@ -96,6 +109,7 @@ def train(spec: "ModelSpec", snapshot: Snapshot, folder: Path, workers: int | No
             "rule": rule.to_dict(),
             "training_rows": training.num_rows,
             "holdout_rows": int(mask.sum()),
+            "sampled_from": int((~mask).sum()) if (rows != ~mask).any() else None,
             "model_digest": digest.of_file(part / "model.joblib"),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -170,18 +184,26 @@ def _folds(spec: "ModelSpec", training: "pyarrow.Table", y: Array) -> list[tuple
         raise DataError(f"{len(y)} training rows of {spec.name} do not make {spec.folds} folds: {error}") from error
 
 
+def _workers(frame: "pandas.DataFrame") -> int:
+    """Return how many folds to fit at a time: as many as there are cores, fewer where their copies would be large."""
+    import joblib
+
+    size = max(int(frame.memory_usage(deep=False).sum()), 1)
+    return max(1, min(joblib.cpu_count(), MOST_BYTES // (COPIES * size)))
+
+
 def _cross_validate(
     spec: "ModelSpec",
     frame: "pandas.DataFrame",
     y: Array,
     folds: list[tuple[Array, Array]],
-    workers: int | None,
+    workers: int,
 ) -> list[Candidate]:
     import joblib
     from joblib.externals.loky import get_reusable_executor
 
     tasks = [(name, fold) for name in spec.candidates for fold in range(len(folds))]
-    results = joblib.Parallel(n_jobs=min(workers or joblib.cpu_count(), len(tasks)))(
+    results = joblib.Parallel(n_jobs=min(workers, len(tasks)))(
         joblib.delayed(_score_fold)(
             os.getpid(), spec.task, spec.metric, spec.seed, spec.candidates[name], frame, y, *folds[fold]
         )

@@ -268,6 +268,13 @@ def test_rows_that_are_there_twice_and_keys_that_are_are_counted():
     assert "1 rows have the key of an earlier row, and a key should name one row" in found.notes
 
 
+def test_keys_that_no_float_tells_apart_are_different_keys():
+    keys = [2**53, 2**53 + 1, -(2**60), 2**60 + 1]
+    now = pa.table({"id": keys, "area": pa.array([2**53, 2**53, None, 1]), "town": ["Ames"] * 4, "price": [1.0] * 4})
+    found = changes(BEFORE, now).rows_now
+    assert (found.keys_twice, found.duplicate) == (0, 1)
+
+
 def test_rows_with_the_same_features_and_another_label_are_in_conflict():
     area, town = [20.0, 20.0, 20.0, 30.0], ["Ames", "Ames", "Ames", None]
     before = table(area=[1.0, 2.0, 3.0, 4.0], town=town, price=["yes", "no", "yes", "no"])

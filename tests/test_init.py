@@ -324,6 +324,15 @@ def test_a_word_for_a_missing_value_in_the_last_row_is_found(made):
     assert str(table.schema.field("x").type) in ("int64", "double")
 
 
+def test_a_second_count_of_the_rows_is_left_out(made):
+    frame = pd.DataFrame({"Order": np.arange(60) * 2 + 5, "PID": [f"P{n}" for n in range(60)], "x": np.arange(60) % 7})
+    frame["y"] = frame["x"] * 2.5
+    spec, _, _, said = made(frame, "y")
+    assert spec.key == ("PID",)
+    assert spec.features == ("x",)
+    assert said["left_out"] == {"Order": "names the row, as the key does"}
+
+
 def test_codes_of_digits_stay_texts(made):
     spec, _, table, _ = made("zip,y\n" + "\n".join(f"{row % 40:05d},{row}" for row in range(120)), "y")
 

@@ -14,7 +14,8 @@ QUARANTINE = SUITE.replace(
     "    ],\n"
     '    quarantine=[gxe.ExpectColumnValuesToBeBetween(column="z", max_value=50),\n'
     '                gxe.ExpectColumnValuesToNotBeNull(column="y")],\n'
-    ")",
+    ")\n"
+    'import pathlib\n\npathlib.Path("imported").touch()\n',
 )
 
 
@@ -63,10 +64,13 @@ def test_the_report_beside_the_run_is_a_page_and_json(project):
 
 
 @pytest.mark.slow
-def test_nothing_new_is_unchanged_before_anything_is_validated(project):
+def test_nothing_new_is_unchanged_before_anything_is_validated_or_imported_for_it(project):
+    mark = project.folder / "imported"
+    mark.unlink()
     code, said = project.json("run", "points")
     assert (code, said["outcome"]) == (0, "unchanged")
     assert "validate" not in said["seconds"]
+    assert not mark.exists()
 
 
 @pytest.mark.slow

@@ -4,8 +4,9 @@ from html.parser import HTMLParser
 import pandas as pd
 from great_expectations import expectations as gxe
 
-from expectations.page import page
+from expectations.page import broken_page, page
 from expectations.validate import Suite, validate
+from pipeline.drift import Changes, ColumnDrift, Histogram
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
 
@@ -80,3 +81,43 @@ def test_no_value_of_a_sensitive_column_is_on_the_page():
     text = " ".join(read(page(report(sensitive=("x",)), "houses")).text)
     assert "500" not in text
     assert "in 1 of 4 values (25%)" in text
+
+
+def changes(**changed):
+    nulls = {"nulls_then": 0.0, "nulls_now": 0.25, "nulls_threshold": 0.05}
+    histogram = Histogram(("<red>", "blue"), (0.25, 0.75), (0.5, 0.5))
+    moved = ColumnDrift("colour <of>", "feature", "chi-squared", 20.0, 10.0, histogram=histogram, new=3, **nulls)
+    still = ColumnDrift("size", "feature", "Kolmogorov-Smirnov", 0.1, 0.3, **{**nulls, "nulls_now": 0.0})
+    return Changes(since=7, columns=(moved, still), **changed)
+
+
+def test_the_page_shows_each_drifted_feature_then_and_now_with_value_and_threshold():
+    html = page(report(), "houses", changes(notes=("3 new categories",)))
+    tags = read(html)
+    text = " ".join(tags.text)
+    assert "Since release 7" in text
+    assert "1 of 2 columns drifted" in text
+    for said in ("3 new categories", "chi-squared", "<red>, then: 25.0%", "<red>, now: 50.0%", "blue, then: 75.0%"):
+        assert said in text
+    assert re.findall(r'<rect class="(then|now)"', html) == ["then", "now", "then", "now"]
+    assert ("aria-label", "colour <of>, then and now") in tags.attributes
+    assert "<red>" not in html
+    assert not {"script", "img"} & tags.names
+
+
+def test_what_drifted_too_far_rejects_the_page_and_without_a_champion_it_says_so():
+    good = validate(pd.DataFrame({"x": [1]}), Suite(error=[gxe.ExpectColumnValuesToBeBetween(column="x", min_value=0)]))
+    assert "data passed" in page(good, "houses", changes())
+    refused = " ".join(read(page(good, "houses", changes(errors=("column 'x' drifted",)))).text)
+    assert "data rejected" in refused
+    assert "column 'x' drifted" in refused
+    alone = page(good, "houses", Changes(since=None, incomparable="there is no champion to compare with"))
+    assert "there is no champion to compare with" in alone
+
+
+def test_a_broken_check_is_never_shown_as_bad_data():
+    text = " ".join(read(broken_page("the check 'x' crashed: <b>", "houses")).text)
+    assert "a check is broken" in text
+    assert "says nothing about the data" in text
+    assert "the check 'x' crashed: <b>" in text
+    assert "data rejected" not in text

@@ -48,7 +48,10 @@ function Facts({ card }: { card: Card }) {
     ["Created", <time dateTime={card.created}>{time(card.created)}</time>],
   ];
   if (card.estimator) facts.push(["Estimator", card.estimator]);
-  if (card.rows) facts.push(["Rows", `${number(card.rows.training)} to train, ${number(card.rows.holdout)} held out`]);
+  if (card.rows) {
+    const drawn = card.rows.sampled_from ? `, a stratified sample of ${number(card.rows.sampled_from)}` : "";
+    facts.push(["Rows", `${number(card.rows.training)} to train${drawn}, ${number(card.rows.holdout)} held out`]);
+  }
   if (card.positive !== undefined) facts.push(["Positive label", String(card.positive)]);
   facts.push(["Snapshot", <code title={card.snapshot}>{card.snapshot.slice(0, 16)}</code>]);
   return (

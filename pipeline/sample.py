@@ -1,0 +1,62 @@
+"""Which rows a model is trained on, where they are more than it is to be trained on: a stratified, seeded sample."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pyarrow
+
+    from pipeline.snapshot import Stored
+    from pipeline.spec import ModelSpec
+
+STRATA = 10
+"""A target that is a number is cut into so many parts of about equal size."""
+
+
+def sampled(spec: "ModelSpec", table: "pyarrow.Table | Stored", rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return `spec.sample` of some rows, or all of them where there are no more.
+
+    Each label, or each tenth of the values of a number, keeps its share of the rows (Cochran, Sampling Techniques,
+    1977, section 5.5), but no label has fewer rows than there are folds, where it has that many. The spec's seed
+    decides which rows they are.
+    """
+    most, places = spec.sample, np.flatnonzero(rows)
+    if most is None or len(places) <= most:
+        return rows
+    strata = _strata(spec, table.column(spec.target).filter(rows))
+    drawn = _shares(np.bincount(strata), most, spec.folds if spec.task.kind != "regression" else 0)
+    order = np.random.default_rng(spec.seed).permutation(len(places))
+    # The permuted rows, stratum after stratum: the first of each are drawn.
+    order = order[np.argsort(strata[order], kind="stable")]
+    first = np.cumsum(np.bincount(strata)) - np.bincount(strata)
+    rank = np.arange(len(order)) - first[strata[order]]
+    mask = np.zeros(len(rows), dtype=bool)
+    mask[places[order[rank < drawn[strata[order]]]]] = True
+    return mask
+
+
+def _strata(spec: "ModelSpec", target: "pyarrow.ChunkedArray") -> NDArray[Any]:
+    """Return the number of each row's stratum, from 0, none of which is empty."""
+    if spec.task.kind == "regression":
+        values = target.to_numpy()
+        inner = np.quantile(values, np.linspace(0, 1, STRATA + 1)[1:-1])
+        return np.unique(np.searchsorted(inner, values), return_inverse=True)[1]
+    codes: NDArray[Any] = target.combine_chunks().dictionary_encode().indices.to_numpy()
+    return codes
+
+
+def _shares(sizes: NDArray[Any], most: int, least: int) -> NDArray[Any]:
+    """Return how many rows of each stratum are drawn, `most` together: by largest remainder, then at least `least`."""
+    wanted = sizes * most / sizes.sum()
+    drawn = np.floor(wanted).astype(int)
+    drawn[np.argsort(drawn - wanted, kind="stable")[: most - drawn.sum()]] += 1
+    drawn = np.maximum(drawn, np.minimum(sizes, least))
+    while (over := drawn.sum() - most) > 0:
+        largest = int(np.argmax(drawn))
+        spare = drawn[largest] - max(least, 1)
+        if spare <= 0:
+            break
+        drawn[largest] -= min(over, spare)
+    return drawn
