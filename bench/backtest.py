@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from flows.backtest import markdown, said
 from flows.plots import draw_backtest
 from pipeline import ames, sources
 from pipeline.backtest import history, replay
 from pipeline.files import write_json, write_text
+from pipeline.sources import Function
 from pipeline.spec import load_spec
 
 ROWS = 2_400
@@ -40,10 +40,8 @@ def main() -> None:
     spec = load_spec("house_prices")
     if given.candidate:
         spec = replace(spec, candidates={given.candidate: spec.candidates[given.candidate]})
-    if given.data:
-        table = sources.read(sources.at(spec.source, given.data))
-    else:
-        table = pa.Table.from_pandas(falling_market(), preserve_index=False)
+    simulated = Function(falling_market, nulls=spec.source.nulls)
+    table = sources.read(sources.at(spec.source, given.data) if given.data else simulated)
     found = replay(spec, history(spec, table, given.time.split(",")), lambda month, *_: print(month, flush=True))
     (given.folder / "backtest.png").write_bytes(draw_backtest(found))
     told = {**found.to_dict(), "said": said(found)}

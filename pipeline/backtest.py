@@ -182,7 +182,8 @@ def _challenge(
     table = past.table.filter(past.months <= until)
     folder.mkdir()
     try:
-        trained = train(spec, _frozen(table, folder), folder / "trained")
+        # Workers that start anew each month take longer to start than they save.
+        trained = train(spec, _frozen(table, folder), folder / "trained", workers=1)
         model = _Model(number, trained.estimator(), describe(spec, table).features, trained)
         evaluation = evaluate(spec, table, trained.rule, model.estimator, _champion(champion) if champion else None)
     except (DataError, TrainingError) as error:

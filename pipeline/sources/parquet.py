@@ -23,7 +23,8 @@ def tables(place: Place) -> Iterator["pyarrow.Table"]:
     try:
         if place.path.stat().st_size == 0:
             raise DataError(f"{place.name}: the file is empty")
-        with pyarrow.parquet.ParquetFile(place.path) as file:
+        # What Arrow reads ahead it keeps until the file is closed, which would be all of it.
+        with pyarrow.parquet.ParquetFile(place.path, pre_buffer=False) as file:
             yield file.schema_arrow.empty_table()
             for batch in file.iter_batches(batch_size=_rows(file)):
                 yield pa.Table.from_batches([batch])
