@@ -1,5 +1,6 @@
 """What a table's columns hold, and from that what a model of it would be: task, key, time, and what to learn from."""
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from pipeline.errors import DataError, did_you_mean
 from pipeline.metrics import Kind
 from pipeline.sniff import is_number, words_of
 from pipeline.sources import Csv, Parquet, logical_type
+from pipeline.sources.parallel import in_order
 
 if TYPE_CHECKING:
     import pyarrow
@@ -117,11 +119,13 @@ def profile(table: "pyarrow.Table", source: Csv | Parquet, target: str, ask: Ask
     places = np.unique(np.linspace(0, len(table) - 1, min(len(table), SAMPLE)).astype(np.int64))
     sample = table if len(places) == len(table) else table.take(places)
     decimal = source.decimal if isinstance(source, Csv) else "."
-    found = {
+
+    def look(name: str) -> Column:
         # Codes of digits that were declared to be texts are no numbers written as words.
-        name: _column(name, table.column(name), sample.column(name), None if name in source.types else decimal)
-        for name in table.column_names
-    }
+        return _column(name, table.column(name), sample.column(name), None if name in source.types else decimal)
+
+    names = table.column_names
+    found = dict(zip(names, in_order(look, names, os.cpu_count() or 1), strict=True))
     wanted = found.pop(target)
     kind, positive, log = _task(wanted, table.column(target), source, ask, notes)
     columns = _coded(_placed([*found.values()]))

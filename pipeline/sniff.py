@@ -4,6 +4,7 @@ import codecs
 import csv
 import glob
 import io
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import DataError, SourceError
 from pipeline.sources import Csv, LogicalType, Parquet, at, read
+from pipeline.sources.parallel import in_order
 
 if TYPE_CHECKING:
     import pyarrow
@@ -78,10 +80,14 @@ def whole(source: Csv | Parquet) -> tuple["pyarrow.Table", Csv | Parquet, list[s
         return table, source, ["the file is not UTF-8; it is read as cp1252", *said]
     decimal = source.decimal if isinstance(source, Csv) else "."
     found: dict[str, list[str]] = {}
-    for field in table.schema:
-        if str(field.type) == "string":
-            for word in _missing(table.column(field.name), decimal, declared=field.name in source.types):
-                found.setdefault(word, []).append(field.name)
+    texts = [field.name for field in table.schema if str(field.type) == "string"]
+
+    def missing(name: str) -> list[str]:
+        return _missing(table.column(name), decimal, declared=name in source.types)
+
+    for name, words in zip(texts, in_order(missing, texts, os.cpu_count() or 1), strict=True):
+        for word in words:
+            found.setdefault(word, []).append(name)
     if not found:
         return table, source, []
     source = replace(source, nulls=(*source.nulls, *sorted(found)))
@@ -91,10 +97,12 @@ def whole(source: Csv | Parquet) -> tuple["pyarrow.Table", Csv | Parquet, list[s
 
 def _missing(column: "pyarrow.ChunkedArray", decimal: str, declared: bool) -> list[str]:
     """Return the words in a column of texts that mean a missing value."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    known = [word for word in (*MISSING, *PERHAPS_MISSING) if pc.index(column, word).as_py() >= 0]
-    blank = pc.unique(column.filter(pc.equal(pc.utf8_trim_whitespace(column), ""))).to_pylist()
+    distinct, words = column.unique(), pa.array([*MISSING, *PERHAPS_MISSING])
+    known = words.filter(pc.is_in(words, distinct)).to_pylist()
+    blank = distinct.filter(pc.equal(pc.utf8_trim_whitespace(distinct), "")).to_pylist()
     certain = [*(word for word in known if word in MISSING), *(word for word in blank if word is not None)]
     if declared:
         return certain

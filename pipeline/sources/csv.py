@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 BLOCK = 2**24
 """How many bytes are parsed at a time; more when a record is longer."""
 _THREADS = 2
+_CONTENT = re.compile(rb"[^\r\n]")
 _SEPARATORS = (",", ";", "\t", "|")
 _ENCODINGS = ("utf-8", "cp1252", "cp1250", "cp1251", "shift_jis", "gb18030", "latin-1")
 """What files that are not in the encoding they were said to be in are in, the likely first."""
@@ -108,7 +109,7 @@ def _blocks(place: Place, source: Csv, stream: IO[bytes]) -> Iterator[bytes]:
             _locate_nul(place, source)
         waiting += block
         if end := _last_record(waiting, source.separator):
-            if not begun or waiting[:end].strip(b"\r\n"):
+            if not begun or _CONTENT.search(waiting, 0, end):
                 yield waiting[:end]
                 begun = True
             waiting = waiting[end:]
