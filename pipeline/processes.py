@@ -26,9 +26,12 @@ GENTLE = 10
 
 @contextmanager
 def leashed(
-    command: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path
+    command: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path, aside: bool = False
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a command while the block lasts, its output in the file `log`; end it and all its children afterwards."""
+    """Run a command while the block lasts, its output in the file `log`; end it and all its children afterwards.
+
+    With `aside`, a Ctrl-C in this terminal does not reach it: the one that holds the leash decides when it ends.
+    """
     with log.open("ab") as output:
         child = subprocess.Popen(
             [sys.executable, str(Path(__file__).resolve()), *command],
@@ -37,6 +40,7 @@ def leashed(
             stderr=output,
             env=dict(env),
             cwd=cwd,
+            start_new_session=aside,
         )
     try:
         yield child
@@ -83,6 +87,27 @@ def gently(work: Callable[..., Result], *given: Any) -> Result:
 def _step_back() -> None:
     own = os.getpriority(os.PRIO_PROCESS, 0)
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(own, GENTLE))
+
+
+def ends_without(pid: int) -> None:
+    """End this process soon after another one has ended, which need not have started it."""
+
+    def watch() -> None:
+        while _alive(pid):
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="ends_without", daemon=True).start()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def wait_until(ready: Callable[[], bool], child: "subprocess.Popen[bytes]", seconds: float) -> bool:
