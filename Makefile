@@ -12,10 +12,13 @@ $(@D)/bin/python -m pip --disable-pip-version-check --no-input --quiet install -
 touch $@
 endef
 
-.PHONY: run serve ui test test-all lint format bench web web-check requirements clean
+.PHONY: run up serve ui test test-all lint format bench web web-check requirements clean
 
 run: .venv/run  ## retrain a model; evergreen's own options in ARGS
 	.venv/bin/evergreen run $(MODEL) $(ARGS)
+
+up: .venv/run  ## the Prefect UI on 127.0.0.1:4200, all schedules, and an endpoint per released model from 3000 on
+	.venv/bin/evergreen up $(ARGS)
 
 serve: .venv/run  ## serve the champion on 127.0.0.1:3000
 	.venv/bin/evergreen serve $(MODEL) $(ARGS)

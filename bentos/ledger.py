@@ -7,13 +7,14 @@ SQLite by default, PostgreSQL by EVERGREEN_DATABASE_URL. Rows of releases, event
 import os
 import socket
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
     JSON,
+    URL,
     Column,
     Connection,
     Engine,
@@ -117,7 +118,7 @@ _SQLITE_WRITER = 120
 """The byte of the file beside an SQLite database that the one who writes has a lock on (sqlite.org/walformat.html)."""
 
 
-def open_ledger(url: str) -> Engine:
+def open_ledger(url: URL | str) -> Engine:
     """Connect to the ledger at a SQLAlchemy URL, making its tables, or bringing older ones to this version.
 
     Raises ReleaseError when it is of a later version than this code, and, as every transaction that writes, LedgerError
@@ -146,6 +147,32 @@ def reading(engine: Engine) -> Iterator[Connection]:
     """Begin a transaction that reads: a process that was stopped while it wrote does not hold it up."""
     with engine.connect() as connection:
         yield connection.execution_options(reads=True)
+
+
+@contextmanager
+def alone(engine: Engine, name: str, waiting: Callable[[Callable[[], None]], None]) -> Iterator[None]:
+    """Hold a name that one process can hold at a time on all machines that share a PostgreSQL ledger.
+
+    When another one holds it, `waiting` is called with what waits for it. The database frees it when the connection
+    ends, however that does. An SQLite ledger is on one machine: there is nothing to do.
+    """
+    if engine.dialect.name != "postgresql":
+        yield
+        return
+    key = {"space": 20110101, "name": name}
+    with engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT", reads=True)
+
+        def take() -> None:
+            connection.execute(text("SELECT pg_advisory_lock(:space, hashtext(:name))"), key)
+
+        if not connection.scalar(text("SELECT pg_try_advisory_lock(:space, hashtext(:name))"), key):
+            waiting(take)
+        try:
+            yield
+        finally:
+            # A pool would keep the connection, and with it what it holds.
+            connection.invalidate()
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

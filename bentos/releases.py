@@ -505,6 +505,13 @@ def add_run(engine: Engine, run: Run) -> None:
         connection.execute(insert(RUNS).values(**asdict(run)))
 
 
+def runs(engine: Engine, model: str, last: int) -> list[Run]:
+    """Return the newest runs of a model, the last one first."""
+    query = select(RUNS).where(RUNS.c.model == model).order_by(RUNS.c.id.desc()).limit(last)
+    with reading(engine) as connection:
+        return [_as_run(row) for row in connection.execute(query)]
+
+
 def last_run(engine: Engine, model: str, outcomes: Sequence[str] | None = None) -> Run | None:
     """Return the newest run of a model, or the newest with one of the outcomes."""
     query = select(RUNS).where(RUNS.c.model == model).order_by(RUNS.c.id.desc()).limit(1)
@@ -512,7 +519,11 @@ def last_run(engine: Engine, model: str, outcomes: Sequence[str] | None = None) 
         query = query.where(RUNS.c.outcome.in_(outcomes))
     with reading(engine) as connection:
         row = connection.execute(query).one_or_none()
-    return Run(**{name: value for name, value in row._mapping.items() if name != "id"}) if row else None
+    return _as_run(row) if row else None
+
+
+def _as_run(row: Row[Any]) -> Run:
+    return Run(**{name: value for name, value in row._mapping.items() if name != "id"})
 
 
 def _last_event(connection: Connection, model: str, kinds: Sequence[str] | None = None) -> Event | None:

@@ -44,10 +44,10 @@ def main(model: str, release: int, why: str) -> None:
         client.create_artifact(artifact)
     made_by = [{"prefect.resource.id": f"prefect.flow-run.{run}", "prefect.resource.role": "flow-run"}] if run else []
     emit_event(
-        "evergreen.canary.stopped",
-        resource={"prefect.resource.id": f"evergreen.model.{model}", "prefect.resource.name": model},
+        "evergreen.canary-alarmed",
+        resource={"prefect.resource.id": f"evergreen.model.{model}", "evergreen.model": model},
         related=made_by,
-        payload={"release": release, "why": why},
+        payload={"release": release, "reasons": [f"the canary, release {release}, is stopped: {why}"]},
     )
     EventsWorker.drain_all(timeout=10)
 

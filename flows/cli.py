@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pipeline.errors import ArtifactError, EvergreenError, SpecError
+from pipeline.errors import ArtifactError, EvergreenError, ServerError, SpecError
 from pipeline.settings import settings
 
 app = typer.Typer(
@@ -547,6 +547,55 @@ def _said(error: Exception) -> typer.Exit:
     """Say what is wrong with data; return the exit."""
     typer.echo(f"error: {error}", err=True)
     return typer.Exit(3)
+
+
+def up(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port of the Prefect UI.")] = 4200,
+) -> None:
+    """Keep everything up on this machine: the Prefect UI, all schedules, an endpoint per released model.
+
+    What ends is started anew. Ctrl-C ends all of it. Where PREFECT_API_URL is set, that server is used.
+    """
+    from flows import screen
+
+    with _errors(as_json=False):
+        from flows.up import up as keep_up
+
+        with _stdout_for_results():
+            keep_up(settings(), port, screen.say, screen.show_up)
+
+
+@app.command()
+def deploy(
+    yaml: Annotated[bool, typer.Option("--yaml", help="Print it as a prefect.yaml instead.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Register all models' flows as deployments at PREFECT_API_URL, with schedules, on a work pool of type process.
+
+    `prefect worker start --pool evergreen` runs them.
+    """
+    from flows import screen
+
+    with _errors(as_json):
+        from flows import deploy as deploying
+        from flows.server import prefect_environment, reachable
+        from pipeline.spec import model_names
+
+        if yaml:
+            typer.echo(deploying.prefect_yaml(model_names()), nl=False)
+            return
+        url = reachable(settings(), patience=15.0)
+        if url is None:
+            raise ServerError(
+                "no Prefect server answers; set PREFECT_API_URL to yours, or start one with `evergreen up`"
+            )
+        os.environ.update({**prefect_environment(settings()), "PREFECT_API_URL": url})
+        with _stdout_for_results():
+            made = deploying.deploy(model_names())
+        if as_json:
+            _print_json({"url": url, "pool": deploying.POOL, "deployments": made})
+        else:
+            screen.show_deployed(url, deploying.POOL, made)
 
 
 @app.command()

@@ -35,6 +35,7 @@ class Outcome:
     """How a run ended. `outcome` "tried" is `--no-release`: everything passed, nothing was released.
 
     "canary" is a release that answers a share of the requests first, "awaiting-approval" one that a person promotes.
+    `resumed` says what was not done again, since a run before had done it and did not finish.
     """
 
     model: str
@@ -48,6 +49,7 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     report: str | None = None
+    resumed: str | None = None
 
     @property
     def exit_code(self) -> int:

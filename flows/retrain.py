@@ -3,6 +3,7 @@
 Tasks hand each other paths, digests and small results, never frames: a frame between tasks is hashed and pickled.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -10,25 +11,28 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from uuid import UUID
 
 from filelock import FileLock, Timeout
 from prefect import flow, get_client, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed, State
 
 from bentos import releases
 from bentos.canary import share_in_words
-from bentos.ledger import open_ledger
+from bentos.ledger import alone, open_ledger
 from bentos.package import Bento, load_bento, package, requirements
 from bentos.releases import Event, Release, Run
 from bentos.trial import Trial, try_bento
 from expectations.apart import STARTED, Validator, started
 from expectations.validate import Report, suite_digest
-from flows import pages, plots, reports, retention
+from flows import notify, pages, plots, reports, retention, under_way
 from flows.card import write_card
 from flows.outcome import Name, Outcome
 from flows.progress import timed
 from flows.since import changes_since
+from flows.under_way import UP, Dead, Mark
 from flows.words import in_words
 from pipeline import digest, sources
 from pipeline.answer import ask
@@ -39,7 +43,7 @@ from pipeline.errors import ArtifactError, DataError, ReleaseError, SourceError
 from pipeline.evaluate import Champion, Evaluation, evaluate
 from pipeline.files import sweep, write_json, write_text
 from pipeline.gate import Verdict, decide
-from pipeline.processes import gently
+from pipeline.processes import end_with, ends_without, gently
 from pipeline.seen import Seen
 from pipeline.settings import CHECKOUT, settings
 from pipeline.snapshot import Snapshot, Stored, ingest, load_snapshot
@@ -66,26 +70,43 @@ def retrain(
     `data` is a file or glob read instead of the spec's source. `force` retrains what is unchanged and skips no gate.
     Without `release`, everything up to the trial is done. `cause` says who or what started the run.
     """
-    run = _Run(model, cause, settings().folder("runs", model, str(runtime.flow_run.id)))
-    try:
-        with _alone(run), _validator(model) as validator:
-            outcome = _steps(run, validator, data, force, release)
-            run.conclude(outcome)
-            run.show(_tell, run, outcome)
-            # What waits for the next run stays: it goes on from there.
-            if run.digests and outcome.outcome not in ("tried", "trial-failed"):
-                run.show(_collect, run)
-    except Exception as error:
-        run.crash(error)
-        raise
-    return (Completed if outcome.exit_code == 0 else Failed)(name=outcome.state, message="; ".join(outcome.reasons))
+    id, deployment = _ids()
+    run = _Run(model, cause, settings().folder("runs", model, str(id)), deployed=deployment is not None)
+    said = {"started": run.started, "cause": cause, "deployment": deployment and str(deployment), "pid": os.getpid()}
+    with under_way.marked(run.folder, **said) as run.mark:
+        try:
+            if deployment:
+                _end_with_the_worker()
+                run.show(under_way.stand_for_late_ones, id, deployment)
+            with _alone(run), under_way.limited(load_spec(model).time_limit, f"the run of {model}"):
+                with _validator(model) as validator:
+                    outcome = _steps(run, validator, data, force, release)
+                run.conclude(outcome)
+                run.show(_tell, run, outcome)
+                # What waits for the next run stays: it goes on from there.
+                if run.digests and outcome.outcome not in ("tried", "trial-failed"):
+                    run.show(_collect, run)
+            run.show(notify.tell_outcome, outcome, _ledger())
+        except Exception as error:
+            run.crash(error)
+            raise
+    said_so = "; ".join([*([outcome.resumed] if outcome.resumed else []), *outcome.reasons])
+    return (Completed if outcome.exit_code == 0 else Failed)(name=outcome.state, message=said_so)
+
+
+def _ids() -> tuple[UUID, UUID | None]:
+    """Return the ids of this flow run and of the deployment that it is one of."""
+    context = FlowRunContext.get()
+    assert context is not None
+    assert context.flow_run is not None
+    return context.flow_run.id, context.flow_run.deployment_id
 
 
 def _steps(run: "_Run", validator: Validator, data: str | None, force: bool, release: bool) -> Outcome:
     """The promise, one step after the other, each leaving early with an outcome when the answer is no."""
     model, gate = run.model, load_spec(run.model).gate
     try:
-        snapshot = run.step("ingest", ingest_rows, model, data)
+        snapshot = run.step("ingest", _patiently(ingest_rows) if run.deployed else ingest_rows, model, data)
     except DataError as error:
         return run.outcome("data-rejected", [str(error)])
     run.digests = _digests(model, snapshot)
@@ -116,6 +137,7 @@ def _steps(run: "_Run", validator: Validator, data: str | None, force: bool, rel
         trained = run.step("train", train_candidates, model, snapshot, run.digests, force)
     except DataError as error:
         return run.outcome("data-rejected", [str(error)])
+    run.goes_on_from(trained)
     run.show(reports.publish_candidates, model, trained, load_spec(model).metric)
 
     wish = releases.wished(_ledger(), model)
@@ -174,6 +196,14 @@ def _unreachable(_task: Any, _run: Any, state: State[Any]) -> bool:
     """Retry what may heal by itself: a source that failed to answer, not a path that is not there nor bad data."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, SourceError) and error.__cause__ is not None
+
+
+PATIENCE = (5, 30, 120, 600)
+"""Pauses, in seconds, after which a run that nobody waits for asks again a source that failed to answer."""
+
+
+def _patiently(step: Any) -> Any:
+    return step.with_options(retries=len(PATIENCE), retry_delay_seconds=list(PATIENCE))
 
 
 @task(
@@ -383,16 +413,35 @@ class _Run:
     model: str
     cause: str
     folder: Path
+    deployed: bool = False
+    """Whether Prefect runs it for a deployment: nobody waits for it at a terminal."""
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     digests: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
+    mark: Mark | None = None
+    dead: Dead | None = None
+    """The run before, where its process died."""
+    resumed: str | None = None
 
     def step(self, name: str, work: Callable[..., Result], *args: Any) -> Result:
         """Do a step, timed and told of; its result belongs to the run's report."""
+        self._say(doing=name)
         self.results[name] = result = timed(name, self.seconds, work, *args)
+        self._say(doing=None, steps=[*self.results])
         get_run_logger().info("%s: %s", name, in_words(result))
         return result
+
+    def _say(self, **facts: Any) -> None:
+        if self.mark is not None:
+            self.mark.say(digests=self.digests, seconds=self.seconds, **facts)
+
+    def goes_on_from(self, trained: Trained) -> None:
+        """Say so where what is gone on with was trained by a run before, which did not finish."""
+        if trained.created < self.started:
+            before = f"{self.dead.sentence}, after" if self.dead else "an earlier run did not finish after"
+            self.resumed = f"goes on from what was done: {before} it had trained at {trained.created}"
+            get_run_logger().info(self.resumed)
 
     def show(self, publish: Callable[..., Any], *args: Any, part: str = "reports") -> None:
         """Publish something for people; that this fails must not fail a run whose work is sound."""
@@ -432,6 +481,7 @@ class _Run:
             seconds=self.seconds,
             warnings=(*(report.warnings if report else ()), *(changes.notes if changes else ())),
             report=str(self.folder / "report.md"),
+            resumed=self.resumed,
         )
 
     def unchanged(self, same: Run) -> Outcome:
@@ -446,13 +496,20 @@ class _Run:
 
     def crash(self, error: Exception) -> None:
         """Tell the ledger of a run that something broke in, if the ledger can still be told."""
+        why = f"{type(error).__name__}: {error}"
         with suppress(Exception):
-            releases.add_run(_ledger(), self.record("crashed", [f"{type(error).__name__}: {error}"]))
+            releases.add_run(_ledger(), self.record("crashed", [why]))
+        with suppress(Exception):
+            notify.tell("crashed", self.model, [why])
 
     def conclude(self, outcome: Outcome) -> None:
         """Leave the outcome in the run's folder and in the ledger, where a release has put it already."""
         write_json(self.folder / "outcome.json", outcome.to_dict())
-        write_text(self.folder / "report.md", reports.run_report(outcome, self.results))
+        report = reports.run_report(outcome, self.results)
+        if outcome.resumed:
+            headline, _, rest = report.partition("\n\n")
+            report = f"{headline}\n\n- {outcome.resumed}\n\n{rest}"
+        write_text(self.folder / "report.md", report)
         if outcome.outcome not in KINDS:
             releases.add_run(_ledger(), self.record(outcome.outcome, outcome.reasons))
 
@@ -471,18 +528,38 @@ def _validator(model: str) -> Iterator[Validator]:
 
 @contextmanager
 def _alone(run: _Run) -> Iterator[None]:
-    """Let one run per model go on at a time on this machine; the system frees the lock of a run that was killed."""
+    """Let one run per model go on at a time, on all machines that share a PostgreSQL ledger.
+
+    The lock of a run that was killed is freed by the system, or by the database.
+    """
     lock = FileLock(settings().folder("locks") / f"{run.model}.lock")
+
+    def waiting(take: Callable[[], Any]) -> None:
+        timed("wait for another run", run.seconds, lambda: take() and None)
+
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        timed("wait for another run", run.seconds, _acquire, lock)
+        waiting(lock.acquire)
     try:
-        sweep(settings().folder())
-        yield
+        with alone(_ledger(), run.model, waiting):
+            sweep(settings().folder())
+            run.show(_close_dead, run)
+            yield
     finally:
         lock.release()
 
 
-def _acquire(lock: FileLock) -> None:
-    lock.acquire()
+def _close_dead(run: _Run) -> None:
+    """Close runs whose process died, and go on from the last one of this model."""
+    for dead in under_way.close_dead(settings(), _ledger()):
+        get_run_logger().warning("%s of %s: closed", dead.sentence, dead.model)
+        if dead.model == run.model and (run.dead is None or dead.started > run.dead.started):
+            run.dead = dead
+
+
+def _end_with_the_worker() -> None:
+    """A run ends with the worker that has begun it, and with `evergreen up`; the next one goes on from what it did."""
+    end_with(os.getppid())
+    if up := os.environ.get(UP):
+        ends_without(int(up))

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from pipeline.numbers import number
 if TYPE_CHECKING:
     from bentos.releases import Event, Release, Run, Served, Server, Span, Wish
     from flows.outcome import Outcome
+    from flows.up import Shown
 
 _STYLES = {
     "released": "bold green",
@@ -122,8 +124,9 @@ def show_outcome(outcome: "Outcome") -> None:
     console.print()
     what = f"release {outcome.release}" if outcome.release else ""
     console.print(f"{outcome.model}: [{_STYLES[outcome.outcome]}]{outcome.outcome}[/] {what}".rstrip())
-    for reason in outcome.reasons:
-        _line(console, f"  {escape(reason)}", hang=2)
+    for reason in (outcome.resumed, *outcome.reasons):
+        if reason:
+            _line(console, f"  {escape(reason)}", hang=2)
     for warning in outcome.warnings:
         _line(console, f"  [yellow]warning[/] {escape(warning)}", hang=2)
     if outcome.metrics:
@@ -140,6 +143,45 @@ def show_outcome(outcome: "Outcome") -> None:
         console.print(
             f"next: [bold]evergreen serve {outcome.model}[/], undo: [bold]evergreen rollback {outcome.model}[/]"
         )
+
+
+def say(sentence: str) -> None:
+    """Print a line of what happens in `evergreen up`, with the time."""
+    Console(stderr=True, highlight=False).print(f"[dim]{datetime.now():%H:%M:%S}[/] {escape(sentence)}", soft_wrap=True)
+
+
+def show_up(now: "Shown") -> None:
+    """Print what is up, where, and when what runs next."""
+    console = Console(stderr=True, highlight=False)
+    console.print()
+    for part in now.parts:
+        state = "[green]up[/]" if part["up"] else "[red]down[/]"
+        console.print(f"  {escape(part['part']):<28} {state:<15} {part['link']}", soft_wrap=True)
+    if now.models:
+        console.print()
+    for one in now.models:
+        release = f"release {one['release']}" if one["release"] else "no release"
+        last = f", last run {one['last_run']}" if one["last_run"] else ""
+        console.print(f"  {one['deployment']:<28} next {_when(one['next'])}, {release}{escape(last)}", soft_wrap=True)
+    console.print()
+
+
+def _when(iso: str | None) -> str:
+    if iso is None or iso == "paused":
+        return iso or "when asked to"
+    return f"{datetime.fromisoformat(iso).astimezone():%a %d %b %H:%M}"
+
+
+def show_deployed(url: str, pool: str, made: Sequence[Mapping[str, Any]]) -> None:
+    """Print what was registered, and what runs it."""
+    console = Console(highlight=False)
+    for one in made:
+        due = f"{one['schedule']['cron']} in {one['schedule']['timezone']}" if one["schedule"] else "when asked to"
+        paused = ", paused" if one["paused"] else ""
+        console.print(f"[green]✓[/] {one['deployment']}  {escape(due)}{paused}", soft_wrap=True)
+        for note in one["notes"]:
+            console.print(f"  [yellow]{escape(note)}[/]", soft_wrap=True)
+    console.print(f"at {escape(url)}; [bold]prefect worker start --pool {pool}[/] runs them", soft_wrap=True)
 
 
 def _metrics_table(metrics: Mapping[str, Any], first: str | None = None) -> Table:

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -31,6 +32,10 @@ def prefect_environment(settings: Settings) -> dict[str, str]:
         # The steps are shown by the command itself; the server keeps Prefect's own lines.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",
         "PREFECT_CLI_PROMPT": "false",
+        # A server that is started anew must know which runs hold a deployment's slot, or it ends them.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        # While a server is away, or its database is busy, whoever asks it asks again for some minutes.
+        "PREFECT_CLIENT_MAX_RETRIES": "7",
         "MPLCONFIGDIR": str(settings.folder("matplotlib")),
     }
     return {**defaults, **os.environ}
@@ -67,18 +72,27 @@ def start_server(settings: Settings, port: int, meanwhile: Callable[[], object] 
     It ends with the block, or with this process, however that ends. `meanwhile` is done while it starts.
     """
     home = settings.folder("prefect")
-    env = {name: value for name, value in prefect_environment(settings).items() if name != "PREFECT_API_URL"}
     url = f"http://127.0.0.1:{port}/api"
-    env |= {"PREFECT_UI_API_URL": url}
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    env, command = server_environment(settings, url), server_command(port)
     # Two servers must not both make the tables of a new home.
     with FileLock(home / "start.lock") as starting, leashed(command, env, home, home / "server.log") as server:
         meanwhile()
-        if not wait_until(lambda: _answers(url), server, START_SECONDS):
+        if not wait_until(lambda: answers(url), server, START_SECONDS):
             tail = (home / "server.log").read_text(errors="replace")[-2000:]
             raise ServerError(f"the Prefect server did not start; {home / 'server.log'} ends: {tail}")
         starting.release()
         yield url
+
+
+def server_command(port: int) -> list[str]:
+    """Return what starts a Prefect server on a port of this machine."""
+    return [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+
+
+def server_environment(settings: Settings, url: str) -> dict[str, str]:
+    """Return the environment of a Prefect server on the home's history whose API is to have an address."""
+    env = {name: value for name, value in prefect_environment(settings).items() if name != "PREFECT_API_URL"}
+    return env | {"PREFECT_UI_API_URL": url}
 
 
 @contextmanager
@@ -93,10 +107,18 @@ def announced(settings: Settings, port: int) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def reachable(settings: Settings) -> str | None:
-    """Return the API address of the Prefect server that runs on this home report to, where one is up now."""
+def reachable(settings: Settings, patience: float = 0.0) -> str | None:
+    """Return the API address of the Prefect server that runs on this home report to, where one is up now.
+
+    One that does not answer is asked again for so many seconds: it may be busy.
+    """
     url = prefect_environment(settings).get("PREFECT_API_URL")
-    return (url if _answers(url) else None) if url else _running(settings)
+    end = time.monotonic() + patience
+    while True:
+        found = (url if answers(url) else None) if url else _running(settings)
+        if found or time.monotonic() >= end:
+            return found
+        time.sleep(0.5)
 
 
 def _running(settings: Settings) -> str | None:
@@ -105,10 +127,11 @@ def _running(settings: Settings) -> str | None:
         url = str(json.loads(path.read_text())["url"])
     except (OSError, ValueError, KeyError):
         return None
-    return url if _answers(url) else None
+    return url if answers(url) else None
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Tell whether a Prefect server is up at an API address."""
     import httpx
 
     try:

@@ -39,6 +39,8 @@ def resolved(spec: ModelSpec, snapshot: str | None, settings: Settings) -> dict[
         "schedule": asdict(spec.schedule) if spec.schedule else None,
         "seed": spec.seed,
         "keep": spec.keep,
+        "notify": [type(channel).__name__ for channel in spec.notify],
+        "time_limit": str(spec.time_limit),
         "suite": _suite(spec.name),
     }
 

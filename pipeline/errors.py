@@ -48,6 +48,10 @@ class LedgerError(EvergreenError):
     """The ledger cannot be written to now; nothing is known about what was to be written."""
 
 
+class TimeLimitError(EvergreenError):
+    """Something took longer than it may, and was ended."""
+
+
 class ServerError(EvergreenError):
     """A process that evergreen starts did not come up, or was ended by something else."""
 

@@ -30,9 +30,12 @@ GENTLE = 10
 
 @contextmanager
 def leashed(
-    command: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path
+    command: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path, aside: bool = False
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a command while the block lasts, its output in the file `log`; end it and all its children afterwards."""
+    """Run a command while the block lasts, its output in the file `log`; end it and all its children afterwards.
+
+    With `aside`, a Ctrl-C in this terminal does not reach it: the one that holds the leash decides when it ends.
+    """
     with log.open("ab") as output:
         child = subprocess.Popen(
             [sys.executable, str(Path(__file__).resolve()), *command],
@@ -41,6 +44,7 @@ def leashed(
             stderr=output,
             env=dict(env),
             cwd=cwd,
+            start_new_session=aside,
         )
     try:
         yield child
@@ -102,6 +106,27 @@ def promptly() -> None:
     # size, policy (that of others), flags, nice, priority, runtime in nanoseconds, deadline, period
     asked = struct.pack("IIQiIQQQ", 48, os.SCHED_OTHER, 0, own, 0, round(TURN_SECONDS * 1e9), 0, 0)
     ctypes.CDLL(None).syscall(number, 0, asked, 0)
+
+
+def ends_without(pid: int) -> None:
+    """End this process soon after another one has ended, which need not have started it."""
+
+    def watch() -> None:
+        while _alive(pid):
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="ends_without", daemon=True).start()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def wait_until(ready: Callable[[], bool], child: "subprocess.Popen[bytes]", seconds: float) -> bool:

@@ -1,9 +1,12 @@
 """What the environment says: where state lives, and which database holds the ledger."""
 
 from pathlib import Path
-from urllib.parse import quote
+from typing import TYPE_CHECKING
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+if TYPE_CHECKING:
+    import sqlalchemy
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -18,9 +21,15 @@ class Settings(BaseSettings):
     pages_url: str = ""
 
     @property
-    def ledger_url(self) -> str:
-        """SQLAlchemy URL of the ledger: `EVERGREEN_DATABASE_URL`, or SQLite under the home."""
-        return self.database_url or f"sqlite:///{quote(str(self.folder()))}/ledger.sqlite"
+    def ledger_url(self) -> "sqlalchemy.URL":
+        """Where the ledger is: `EVERGREEN_DATABASE_URL`, or SQLite under the home."""
+        import sqlalchemy
+
+        if not self.database_url:
+            return sqlalchemy.URL.create("sqlite", database=str(self.folder() / "ledger.sqlite"))
+        url = sqlalchemy.make_url(self.database_url)
+        # psycopg is the driver that is installed; SQLAlchemy would look for another one.
+        return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
 
     def folder(self, *parts: str) -> Path:
         """Return a folder below the home, made if it was not there."""

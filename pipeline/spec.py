@@ -5,6 +5,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -169,6 +170,35 @@ class Drift:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Webhook:
+    """Tell people of a model by a POST of JSON to the address in an environment variable: model, subject, text."""
+
+    url_env: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slack:
+    """Tell people of a model in Slack, by the incoming webhook in an environment variable."""
+
+    url_env: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Email:
+    """Tell people of a model by e-mail, through SendGrid with the key in an environment variable."""
+
+    to: tuple[str, ...]
+    sender: str
+    key_env: str = "SENDGRID_API_KEY"
+
+    def __post_init__(self) -> None:
+        _check_names("Email", "to", self.to)
+
+
+Channel = Webhook | Slack | Email
+
+
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """What the endpoint takes: rows and bytes of a request, requests `at_once`, `seconds` to send or to answer one."""
 
@@ -197,6 +227,8 @@ class ModelSpec:
     Of `sensitive` columns no value is ever shown: no example, no category, no histogram.
     With `sample`, so many training rows are drawn, stratified by the target: for what takes too long or does not fit.
     `keep` is how many of its newest releases are kept, however old; the champion and what it replaced always are.
+    A run that takes longer than `time_limit` is ended; the champion stays.
+    `notify` says where people are told of rejected data, failed trials, alarms, drift, and what is kept too often.
     `candidates` are unfitted scikit-learn estimators: pipelines and search objects included.
     Raises SpecError, naming the field and the way out, when a part contradicts another.
     """
@@ -226,6 +258,8 @@ class ModelSpec:
     approval: Literal["none", "manual"] = "none"
     seed: int = 0
     keep: int = 5
+    time_limit: timedelta = timedelta(hours=6)
+    notify: tuple[Channel, ...] = ()
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", self.name):
@@ -255,6 +289,15 @@ class ModelSpec:
             raise SpecError(f"{self.name}: approval is {self.approval!r}; give 'none' or 'manual'")
         if self.keep < 1:
             raise SpecError(f"{self.name}: keep is {self.keep}; the newest release is always kept, so give 1 or more")
+        if self.time_limit <= timedelta(0):
+            raise SpecError(f"{self.name}: time_limit is {self.time_limit}; give how long a run may take")
+        if not isinstance(self.notify, tuple) or not all(isinstance(one, Channel) for one in self.notify):
+            raise SpecError(
+                f"{self.name}: notify is {self.notify!r:.80}; give a tuple, such as (Slack(url_env='...'),)"
+            )
+        for variable in (one.key_env if isinstance(one, Email) else one.url_env for one in self.notify):
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
+                raise SpecError(f"{self.name}: notify names no environment variable; give its name, not what is in it")
         if self.folds < 2:
             raise SpecError(f"{self.name}: folds is {self.folds}; cross-validation needs 2 or more")
         if self.sample is not None and self.sample < 10 * self.folds:

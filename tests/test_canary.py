@@ -249,11 +249,12 @@ def test_an_alarm_is_seen_in_prefect_at_the_run_that_made_the_release_and_in_the
         assert shown["key"] == "points-alarm"
         sentence = "its worker ended with code -9; the log says why"
         assert shown["description"] == f"**Release {number} of points was a canary and was sent back**: {sentence}."
-        query = {"filter": {"event": {"name": ["evergreen.canary.stopped"]}}}
+        query = {"filter": {"event": {"name": ["evergreen.canary-alarmed"]}}}
         assert until(lambda: asked("events", query), 20)
         (event,) = asked("events", query)
         assert event["resource"]["prefect.resource.id"] == "evergreen.model.points"
-        assert event["payload"] == {"release": number, "why": sentence}
+        reasons = [f"the canary, release {number}, is stopped: {sentence}"]
+        assert event["payload"] == {"release": number, "reasons": reasons}
         assert [one["prefect.resource.id"] for one in event["related"]] == [f"prefect.flow-run.{run}"]
 
 

@@ -6,7 +6,9 @@ import shutil
 import sqlite3
 import subprocess
 import time
+from pathlib import Path
 
+import httpx
 import pytest
 from project import MODEL, copy_of_the_project, points, shuffled
 
@@ -216,18 +218,26 @@ def test_two_runs_at_once_release_once(project):
     assert len(history["releases"]) == 1
 
 
-def test_a_run_killed_before_its_release_leaves_the_champion_and_the_next_goes_on(after_release):
+def test_a_run_killed_before_its_release_leaves_the_champion_and_the_next_closes_it_goes_on_and_says_so(
+    after_release, prefect_server
+):
     after_release.data(points(rows=170))
     after_release.killed_at("trial", "begin")
     assert after_release.champion() == 1
-    (killed,) = [path.parent.name for path in after_release.home.glob("runs/points/*/going")]
+    (mark,) = after_release.home.glob("runs/points/*/under-way.json")
 
     code, said = after_release.json("run", "points")
 
     assert (code, said["outcome"], said["release"]) == (0, "released", 2)
     assert said["seconds"]["train"] < 1
-    assert after_release.files("runs/points/*/going") == []
-    assert _state_in_prefect(after_release, killed) == ("CRASHED", "The process was killed.")
+    assert re.match(
+        "goes on from what was done: the process of the run of .* ended without a word during trial, after it",
+        said["resumed"],
+    )
+    assert said["resumed"] in Path(said["report"]).read_text()
+    state = httpx.get(f"{prefect_server}/flow_runs/{mark.parent.name}", trust_env=False).json()["state"]
+    assert (state["type"], "during trial" in state["message"]) == ("CRASHED", True)
+    assert not mark.exists()
 
 
 @pytest.mark.slow
@@ -291,8 +301,6 @@ def test_a_run_killed_after_its_release_is_not_done_again(after_release):
 
 
 def test_the_flow_run_ends_in_a_state_named_after_its_outcome(released, prefect_server):
-    import httpx
-
     runs = httpx.post(f"{prefect_server}/flow_runs/filter", json={"limit": 200}, trust_env=False).json()
 
     names = {(run["state"]["type"], run["state"]["name"]) for run in runs if run["name"].startswith("points ")}
@@ -362,13 +370,6 @@ def test_a_run_is_named_by_what_it_came_to_tagged_by_its_model_and_shows_it(rele
     code, said = released.json("explain", "points", "1", "--html", str(written))
     assert (code, said["card"]) == (0, str(written))
     assert written.read_text() == card.replace(' <a href="validation.html">The whole validation report</a>.', "")
-
-
-def _state_in_prefect(project, run):
-    import httpx
-
-    state = httpx.get(f"{project.env['PREFECT_API_URL']}/flow_runs/{run}", trust_env=False).json()["state"]
-    return state["type"], state["message"]
 
 
 def _orphans(project):

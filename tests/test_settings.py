@@ -9,7 +9,7 @@ def test_state_lives_under_one_folder_which_is_made_when_it_is_needed(home):
     assert not home.exists()
     assert settings().folder("trained", "houses") == home / "trained" / "houses"
     assert (home / "trained" / "houses").is_dir()
-    assert settings().ledger_url == f"sqlite:///{home}/ledger.sqlite"
+    assert str(settings().ledger_url) == f"sqlite:///{home}/ledger.sqlite"
 
 
 def test_the_ledger_is_in_the_folder_whatever_its_name(home, monkeypatch):
@@ -25,6 +25,8 @@ def test_without_an_environment_the_folder_is_in_the_checkout(home, monkeypatch)
 
 
 def test_the_ledger_may_live_in_another_database(home, monkeypatch):
-    monkeypatch.setenv("EVERGREEN_DATABASE_URL", "postgresql+psycopg://ledger")
-    assert settings().ledger_url == "postgresql+psycopg://ledger"
+    for name in ("postgresql+psycopg", "postgresql"):
+        monkeypatch.setenv("EVERGREEN_DATABASE_URL", f"{name}://me:secret@host/ledger")
+        url = settings().ledger_url.render_as_string(hide_password=False)
+        assert url == "postgresql+psycopg://me:secret@host/ledger"
     assert not home.exists()

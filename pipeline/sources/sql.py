@@ -108,6 +108,9 @@ def database_url(name: str) -> tuple["sqlalchemy.URL", list[str]]:
         url = None
     if url is None:
         raise SourceError(f"{name} is no SQLAlchemy URL; give one such as postgresql+psycopg://host/database")
+    if url.drivername == "postgresql":
+        # psycopg is the driver that is installed; SQLAlchemy would look for another one.
+        url = url.set(drivername="postgresql+psycopg")
     secrets = [text, str(url.password or ""), *(str(value) for key, value in url.query.items() if "pass" in key)]
     return url, [secret for secret in secrets if secret]
 

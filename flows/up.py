@@ -1,0 +1,344 @@
+"""Everything on one machine: a Prefect server, a worker for all schedules, and the endpoint of each released model.
+
+Each is a process of its own, with its output in a file. One that ends is started anew after a pause, which grows while
+it does not live long. All end with this one, however it ends.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from sqlalchemy import Engine
+
+from bentos import releases
+from bentos.ledger import open_ledger
+from flows import server
+from flows.under_way import UP
+from pipeline.errors import ServerError
+from pipeline.files import read_json, write_json
+from pipeline.processes import leashed, wait_until
+from pipeline.settings import CHECKOUT, Settings
+from pipeline.spec import model_names
+
+TICK_SECONDS = 0.5
+LOOK_SECONDS = 10.0
+"""How often it is asked for new releases, dead runs and next runs."""
+MOST_PAUSE = 60.0
+"""The longest pause before a part is started anew; the first is a second."""
+LIVES_SECONDS = 60.0
+"""A part that lived for so long may be started anew at once, more or less."""
+FIRST_PORT = 3000
+LOG_BYTES = 50_000_000
+EVERGREEN = (sys.executable, "-c", "from flows.cli import main; main()")
+IMPATIENT = {"PREFECT_CLIENT_MAX_RETRIES": "1", "PREFECT_API_REQUEST_TIMEOUT": "10"}
+"""How this process asks the server: it must not wait for one that it has to start anew."""
+
+
+@dataclass
+class Part:
+    """One process: what it is, the command, and how it fares."""
+
+    name: str
+    command: list[str]
+    log: Path
+    link: str = ""
+    leash: ExitStack = field(default_factory=ExitStack)
+    child: "subprocess.Popen[bytes] | None" = None
+    started: float = 0.0
+    pause: float = 1.0
+    not_before: float = 0.0
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a person is shown: each part with its state and link, and each deployment with its next run."""
+
+    parts: list[dict[str, Any]]
+    models: list[dict[str, Any]]
+
+
+def up(settings: Settings, port: int, say: Callable[[str], None], show: Callable[[Shown], None]) -> None:
+    """Keep everything up until SIGTERM or SIGINT. `say` is told what happens, `show` how everything is when it changes.
+
+    Where PREFECT_API_URL is set, that server is used and none is started. Raises ServerError when it is up already, or
+    the server does not start.
+    """
+    lock = FileLock(settings.folder("locks") / "up.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ServerError(f"evergreen is up already on {settings.folder()}; end that one first") from None
+    try:
+        with _asked_to_end() as ending, ExitStack() as stack:
+            _Up(settings, port, say, show, ending, stack).run()
+    finally:
+        lock.release()
+
+
+class _Up:
+    """The parts, in the order in which they start; they end in the other one."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        port: int,
+        say: Callable[[str], None],
+        show: Callable[[Shown], None],
+        ending: Callable[[], bool],
+        stack: ExitStack,
+    ) -> None:
+        self.settings, self.port, self.say, self.show, self.ending = settings, port, say, show, ending
+        self.ledger: Engine = open_ledger(settings.ledger_url)
+        self.parts: list[Part] = []
+        self.deployed: list[dict[str, Any]] = []
+        self.verbose = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL" not in os.environ
+        self.env = server.prefect_environment(settings)
+        self.own = "PREFECT_API_URL" not in self.env
+        self.url = self.env.get("PREFECT_API_URL") or f"http://127.0.0.1:{port}/api"
+        self.shown: Shown | None = None
+        self.due: dict[str, str] = {}
+        stack.callback(self._end)
+
+    def run(self) -> None:
+        """Start everything and look after it."""
+        if self.own:
+            self._start_server()
+        os.environ.update({**self.env, "PREFECT_API_URL": self.url, **IMPATIENT})
+        if self.ending():
+            return
+        self.deployed = self._deploy()
+        for note in (note for one in self.deployed for note in one["notes"]):
+            self.say(note)
+        self._look()
+        from flows import deploy
+
+        self._add("worker", [sys.executable, "-m", "prefect", "worker", "start", *_worker(deploy.POOL)])
+        looked = time.monotonic()
+        while not self.ending():
+            for part in self.parts:
+                self._look_after(part)
+            if time.monotonic() - looked > LOOK_SECONDS:
+                self._look()
+                looked = time.monotonic()
+            time.sleep(TICK_SECONDS)
+        self.say("ending")
+
+    def _start_server(self) -> None:
+        part = self._add("server", server.server_command(self.port), link=f"http://127.0.0.1:{self.port}")
+        self.say("the Prefect server is starting")
+        assert part.child is not None
+        if not wait_until(lambda: self.ending() or server.answers(self.url), part.child, server.START_SECONDS):
+            tail = part.log.read_text(errors="replace")[-2000:].strip()
+            raise ServerError(f"the Prefect server did not start; {part.log} ends: {tail}")
+        # Whoever runs a model by hand meanwhile reports to this server.
+        write_json(self.settings.folder("prefect") / "server.json", {"url": self.url})
+
+    def _deploy(self) -> list[dict[str, Any]]:
+        """Register the deployments, in a process that may import all models and ends again."""
+        env = {**self.env, "PREFECT_API_URL": self.url}
+        done = subprocess.run([*EVERGREEN, "deploy", "--json"], env=env, cwd=CHECKOUT, capture_output=True, check=False)
+        if self.ending():
+            return []
+        if done.returncode != 0:
+            raise ServerError(
+                f"the models could not be deployed: {(done.stdout or done.stderr).decode()[-2000:].strip()}"
+            )
+        deployed: list[dict[str, Any]] = json.loads(done.stdout)["deployments"]
+        return deployed
+
+    def _add(self, name: str, command: list[str], link: str = "") -> Part:
+        part = Part(name, command, self.settings.folder("up") / f"{name}.log", link)
+        self.parts.append(part)
+        self._start(part)
+        return part
+
+    def _start(self, part: Part) -> None:
+        env = {**self.env, "PREFECT_API_URL": self.url, UP: str(os.getpid())}
+        if part.name == "server":
+            env = server.server_environment(self.settings, self.url)
+        elif self.verbose:
+            # Into a file: nobody is disturbed.
+            env["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "INFO"
+        if part.name == "worker" and self.own:
+            self._close_taken()
+        part.leash = ExitStack()
+        part.child = part.leash.enter_context(leashed(part.command, env, CHECKOUT, part.log, aside=True))
+        part.started = time.monotonic()
+
+    def _close_taken(self) -> None:
+        """No worker is up on a server of our own: what one had taken is nobody's."""
+        from flows import deploy, under_way
+
+        try:
+            if count := under_way.close_taken(deploy.POOL):
+                self.say(f"{count} runs that a worker had taken and not begun are closed and asked for anew")
+        except Exception as error:
+            self.say(f"runs that a worker had taken cannot be looked for now: {type(error).__name__}: {error}")
+
+    def _look_after(self, part: Part) -> None:
+        now = time.monotonic()
+        if part.child is None:
+            if now >= part.not_before:
+                self._start(part)
+                self.say(f"{part.name} is started anew")
+                self._tell()
+            return
+        code = part.child.poll()
+        if code is None or self.ending():
+            return
+        if now - part.started > LIVES_SECONDS:
+            part.pause = 1.0
+        part.leash.close()
+        part.child = None
+        part.not_before = now + part.pause
+        # The leash passes on -9 as 247.
+        told = code - 256 if code > 127 else code
+        self.say(f"{part.name} ended with code {told}; it is started anew in {part.pause:g} s ({part.log} says why)")
+        part.pause = min(2 * part.pause, MOST_PAUSE)
+        self._tell()
+
+    def _look(self) -> None:
+        """Close runs that died, serve what has its first release, and show what has changed."""
+        from flows import under_way
+
+        try:
+            for dead in under_way.close_dead(self.settings, self.ledger):
+                again = f"; it begins anew at {dead.again}" if dead.again else ""
+                self.say(f"{dead.model}: {dead.sentence}: closed{again}")
+        except Exception as error:
+            self.say(f"runs that died cannot be looked for now: {type(error).__name__}: {error}")
+        for part in self.parts:
+            _shorten(part.log)
+        for model in model_names():
+            if f"endpoint {model}" not in {part.name for part in self.parts}:
+                try:
+                    released = releases.champion(self.ledger, model)
+                except Exception as error:
+                    self.say(f"the ledger cannot be asked now: {type(error).__name__}: {error}")
+                    break
+                if released:
+                    port = self._port(model)
+                    command = [*EVERGREEN, "serve", model, "--port", str(port)]
+                    self._add(f"endpoint {model}", command, f"http://127.0.0.1:{port}")
+                    self.say(f"{model} has release {released.number}: it is served on port {port}")
+        self._tell()
+
+    def _tell(self) -> None:
+        """Show how everything is, if that is not what was shown last."""
+        from flows import deploy
+
+        with suppress(Exception):
+            self.due = deploy.next_runs()
+        try:
+            now = self._how_it_is()
+        except Exception as error:
+            self.say(f"the ledger cannot be asked now: {type(error).__name__}: {error}")
+            return
+        if now != self.shown:
+            self.shown = now
+            self.show(now)
+
+    def _how_it_is(self) -> Shown:
+        parts = [{"part": part.name, "up": part.child is not None, "link": part.link} for part in self.parts]
+        links = {part.name: part.link for part in self.parts}
+        models = []
+        for one in self.deployed:
+            last = releases.last_run(self.ledger, one["model"])
+            champion = releases.champion(self.ledger, one["model"])
+            models.append(
+                {
+                    "deployment": one["deployment"],
+                    "model": one["model"],
+                    "next": "paused" if one["paused"] else self.due.get(one["deployment"]),
+                    "release": champion.number if champion else None,
+                    "endpoint": links.get(f"endpoint {one['model']}", ""),
+                    "last_run": f"{last.outcome}, {last.started}" if last else None,
+                }
+            )
+        return Shown(parts, models)
+
+    def _port(self, model: str) -> int:
+        """Return the port of a model: the one it had before, else the first that is free."""
+        path = self.settings.folder("up") / "ports.json"
+        try:
+            ports: dict[str, int] = read_json(path)
+        except (OSError, ValueError):
+            ports = {}
+        if model not in ports:
+            port = FIRST_PORT
+            while port in ports.values() or not _free(port):
+                port += 1
+            ports[model] = port
+            write_json(path, ports)
+        return ports[model]
+
+    def _end(self) -> None:
+        """End all parts, the server last, so that it can be told how the others ended."""
+        for part in reversed(self.parts):
+            if part.name == "server":
+                (self.settings.folder("prefect") / "server.json").unlink(missing_ok=True)
+            part.leash.close()
+            if part.name == "worker" and any(self.settings.folder("runs").glob("*/*/under-way.json")):
+                from flows import under_way
+
+                # A run ends soon after its worker.
+                time.sleep(1.5)
+                with suppress(Exception):
+                    under_way.close_dead(self.settings, self.ledger)
+
+
+def _worker(pool: str) -> list[str]:
+    """Return the options of the worker: as many runs at once as there are processors, and two at least.
+
+    A run that takes long holds back no other model's then.
+    """
+    return [
+        "--pool",
+        pool,
+        "--type",
+        "process",
+        "--name",
+        socket.gethostname(),
+        "--limit",
+        str(max(2, os.cpu_count() or 1)),
+    ]
+
+
+def _shorten(log: Path) -> None:
+    """Move a log that has grown long aside, in the place of the one before; the process goes on writing to its file."""
+    if log.stat().st_size > LOG_BYTES:
+        shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+        os.truncate(log, 0)
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+@contextmanager
+def _asked_to_end() -> Iterator[Callable[[], bool]]:
+    """Yield what tells whether this process was asked to end."""
+    asked: list[int] = []
+    before = {kind: signal.signal(kind, lambda kind, _: asked.append(kind)) for kind in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
