@@ -193,7 +193,9 @@ def release(
     return _document(
         f"**Release {release.number} of {release.model} {became}",
         _links(links or {}),
+        "Why:",
         _bullets(_text(reason) for reason in release.verdict.get("reasons") or [release.reason]),
+        "What it is:",
         _bullets(f"{name}: {value}" for name, value in facts.items()),
         invited,
         "\n".join(["```", *commands, "```"]),
@@ -209,7 +211,8 @@ def outcome(outcome: "Outcome", links: Mapping[str, str]) -> str:
         f"**{outcome.model}: {name}**",
         _links(links or {}),
         _bullets(_text(reason) for reason in outcome.reasons),
-        _bullets(f"warning: {_text(warning)}" for warning in outcome.warnings),
+        "Worth a look:" if outcome.warnings else "",
+        _bullets(_text(warning) for warning in outcome.warnings),
         _table(
             ["held-out rows", *scores],
             ([name, *(number(side.get(name)) for side in scores.values())] for name in scores["challenger"]),

@@ -235,7 +235,7 @@ def test_a_release_says_how_to_serve_and_how_to_undo_it():
 def test_a_release_shows_its_reasons_one_by_one_and_links_to_its_pages():
     judged = replace(release(), verdict={"reasons": ["better; much", "not worse"]})
     shown = reports.release(judged, TRIAL, "released", {"model card": "card.html", "endpoint": "http://x/"})
-    assert "\n\n[model card](card.html) · [endpoint](http://x/)\n\n- better; much\n- not worse\n" in shown
+    assert "\n\n[model card](card.html) · [endpoint](http://x/)\n\nWhy:\n\n- better; much\n- not worse\n" in shown
 
 
 def test_a_release_that_is_no_champion_yet_says_so_and_how_it_becomes_one():
