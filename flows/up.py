@@ -23,7 +23,7 @@ from sqlalchemy import Engine
 
 from bentos import releases
 from bentos.ledger import open_ledger
-from flows import server
+from flows import pages, server
 from flows.under_way import UP
 from pipeline.errors import ServerError
 from pipeline.files import read_json, write_json
@@ -108,6 +108,7 @@ class _Up:
         self.url = self.env.get("PREFECT_API_URL") or f"http://127.0.0.1:{port}/api"
         self.shown: Shown | None = None
         self.due: dict[str, str] = {}
+        self.pages = stack.enter_context(pages.serving(settings.folder("runs"), port + 1)) if self.own else None
         stack.callback(self._end)
 
     def run(self) -> None:
@@ -142,7 +143,8 @@ class _Up:
             tail = part.log.read_text(errors="replace")[-2000:].strip()
             raise ServerError(f"the Prefect server did not start; {part.log} ends: {tail}")
         # Whoever runs a model by hand meanwhile reports to this server.
-        write_json(self.settings.folder("prefect") / "server.json", {"url": self.url})
+        there = {"pages": self.pages} if self.pages else {}
+        write_json(self.settings.folder("prefect") / "server.json", {"url": self.url, **there})
 
     def _deploy(self) -> list[dict[str, Any]]:
         """Register the deployments, in a process that may import all models and ends again."""
