@@ -79,12 +79,11 @@ def register(client: "SyncPrefectClient", spec: ModelSpec) -> list[str]:
             ids.append(found.id)
         kept = "what was registered before stays" if found else "nothing is sent there"
         notes.append(f"{spec.name}: {variable} is not set in the environment, so {kept}")
-    for automation in before if not ids else before[1:]:
-        client.delete_automation(automation.id)
-    if ids and before:
-        client.update_automation(before[0].id, _automation(name, spec.name, ids))
-    elif ids:
+    if ids:
         client.create_automation(_automation(name, spec.name, ids))
+    # Not updated: the server refuses what the client of the same version sends then.
+    for automation in before:
+        client.delete_automation(automation.id)
     return notes
 
 
