@@ -1,10 +1,11 @@
-"""Run the retraining flow once, in this process, with a Prefect server at hand."""
+"""Run a flow once, in this process, with a Prefect server at hand."""
 
 import gc
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 from expectations.apart import STARTED, started
@@ -15,8 +16,22 @@ from pipeline.files import read_json
 from pipeline.settings import Settings
 
 
+def launch_flow(name: str, settings: Settings, listener: Callable[[Any], None], **parameters: Any) -> Any:
+    """Run the flow `name` of the module of that name, such as `flows.score.score`, and return what it returns.
+
+    Whatever broke in it is raised here. The listener is told of every step. A Prefect server is started where none is
+    at hand.
+    """
+    LISTENER.set(listener)
+    module = f"flows.{name}"
+    with prefect_server(settings, lambda _: import_module(module)):
+        state: Any = getattr(import_module(module), name)(**parameters, return_state=True)
+        _flush()
+        return state.result(raise_on_failure=True)
+
+
 def launch(settings: Settings, listener: Callable[[Any], None], model: str, **parameters: Any) -> Outcome:
-    """Run the flow with these parameters and return how it ended; whatever broke in it is raised here.
+    """Run the retraining flow with these parameters and return how it ended; whatever broke in it is raised here.
 
     The listener is told of every step. A Prefect server is started where none is at hand.
     """
