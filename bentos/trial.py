@@ -62,7 +62,7 @@ def try_bento(bento: Bento, artifact: Artifact) -> Trial:
         here, log = Path(folder), Path(folder) / "log"
         # BentoML empties its home's folder of metrics when a server starts: one home for two servers would blind one.
         env = {"EVERGREEN_TRIAL": token, "EVERGREEN_ARTIFACT": artifact.digest}
-        env |= dict.fromkeys(("EVERGREEN_RELEASE", "EVERGREEN_TOKENS", "EVERGREEN_CORS"), "")
+        env |= dict.fromkeys(("EVERGREEN_RELEASE", "EVERGREEN_TOKENS", "EVERGREEN_CORS", "EVERGREEN_REQUESTS"), "")
         with workers.listen("127.0.0.1", 0) as listener, log.open("wb") as output:
             worker = workers.start(bento, None, listener, here, env, log=output)
             try:

@@ -119,8 +119,9 @@ def serve(
         from flows import alarms, retention
 
         _known(model)
-        options = server.Options(host, port, workers, certificate, key, tuple(cors or ()))
         here = settings()
+        logged = here.folder("requests", model)
+        options = server.Options(host, port, workers, certificate, key, tuple(cors or ()), logged)
         with retention.serving(here.folder(), f"{model}-{port}"):
             server.serve(
                 _ledger(),

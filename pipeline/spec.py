@@ -181,6 +181,25 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RequestLog:
+    """Which part of the requests the endpoint keeps a log of, with features that are not `sensitive`, key and answer.
+
+    The log of a model takes up `most_bytes`, on each machine that serves it, and goes back `days`.
+    """
+
+    share: float = 0.1
+    most_bytes: int = 10**9
+    days: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise SpecError(f"log: share is {self.share}; give a part of the requests, more than 0 and at most 1")
+        for name in ("most_bytes", "days"):
+            if not getattr(self, name) > 0:
+                raise SpecError(f"log: {name} is {getattr(self, name)}; give more than 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """Everything one model is.
 
@@ -216,6 +235,7 @@ class ModelSpec:
     schedule: Cron | None = None
     limits: Limits = Limits()
     canary: Canary | None = None
+    log: RequestLog | None = None
     approval: Literal["none", "manual"] = "none"
     seed: int = 0
     keep: int = 5
