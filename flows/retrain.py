@@ -50,14 +50,15 @@ KINDS = {"released": releases.RELEASED, "canary": releases.CANARY, "awaiting-app
 
 @flow(name="retrain", flow_run_name="{model}")
 def retrain(
-    model: str, data: str | None = None, force: bool = False, release: bool = True, cause: str = "person"
+    model: str, data: str | None = None, force: bool = False, release: bool = True, cause: str = "person", why: str = ""
 ) -> State[Any]:
     """Run the whole loop once for a model; the final state bears the outcome's name.
 
     `data` is a file or glob read instead of the spec's source. `force` retrains what is unchanged and skips no gate.
-    Without `release`, everything up to the trial is done. `cause` says who or what started the run.
+    Without `release`, everything up to the trial is done. `cause` says who or what started the run, and `why`
+    what moved it to: both are in the ledger.
     """
-    run = _Run(model, cause, settings().folder("runs", model, str(runtime.flow_run.id)))
+    run = _Run(model, cause, settings().folder("runs", model, str(runtime.flow_run.id)), why=why)
     try:
         with _alone(run), _validator(model) as validator:
             outcome = _steps(run, validator, data, force, release)
@@ -250,7 +251,7 @@ def add_release(run: Run, bento: Bento, artifact: Artifact, trial: Trial, champi
         trial=trial.to_dict(),
         answers=artifact.manifest["answers"],
         cause=run.cause,
-        reason="; ".join(run.reasons),
+        reason="; ".join([*([run.why] if run.why else []), *run.reasons]),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         replaced=champion.number if champion else None,
         canary=asdict(canary) if canary and run.outcome == "canary" else None,
@@ -334,6 +335,7 @@ class _Run:
     model: str
     cause: str
     folder: Path
+    why: str = ""
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     digests: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -392,7 +394,8 @@ class _Run:
 
     def record(self, name: Name | Literal["crashed"], reasons: Any) -> Run:
         """Return the row that the ledger keeps of this run."""
-        return Run(self.model, name, self.cause, list(reasons), self.digests, None, self.started, dict(self.seconds))
+        seconds, why = dict(self.seconds), self.why or None
+        return Run(self.model, name, self.cause, list(reasons), self.digests, None, self.started, seconds, why)
 
     def crash(self, error: Exception) -> None:
         """Tell the ledger of a run that something broke in, if the ledger can still be told."""
