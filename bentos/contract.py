@@ -197,6 +197,8 @@ class Contract:
             metrics.together(exchange.rows)
         metrics.asked(answered.nulls, answered.unseen)
         metrics.predicted(answered.answers)
+        if self.endpoint.recorder is not None:
+            self.endpoint.recorder.note(media, body, answered.answers, exchange.id)
         return Reply(answered.body, _MEDIA[media])
 
     async def _answered(self, media: str, body: bytes) -> Answered | Problem:

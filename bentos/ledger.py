@@ -83,6 +83,7 @@ RUNS = Table(
     Column("release", Integer),
     Column("started", String(40), nullable=False),
     Column("seconds", JSON, nullable=False),
+    Column("why", Text),
 )
 SERVED = Table(
     "served",
@@ -106,8 +107,17 @@ SERVERS = Table(
     # The only row that changes: when the server was heard of last, in seconds since 1970.
     Column("seen", Integer, nullable=False),
 )
+LOOKS = Table(
+    "looks",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("model", String(64), nullable=False, index=True),
+    Column("release", Integer),
+    Column("at", String(40), nullable=False),
+    Column("found", JSON, nullable=False),
+)
 
-VERSION = "0002"
+VERSION = "0003"
 """The newest migration in bentos/migrations/versions."""
 _VERSIONS = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
 

@@ -40,6 +40,7 @@ class Metrics:
         self._requests = self._errors = self._errors_since = self._rows = self._null_count = self._unseen_count = 0
         self._seconds_counts = np.zeros(len(SECONDS) + 1, dtype=np.int64)
         self._prediction_counts: Counts[str] = Counts()
+        self._statuses: Counts[str] = Counts()
 
     def answered(self, path: str, status: int, seconds: float) -> None:
         """Note an answer; `path` is one of few."""
@@ -73,11 +74,25 @@ class Metrics:
         """Note predictions."""
         self._predicted.append(answers.predictions)
 
+    def not_logged(self) -> None:
+        """Note a request that the log of requests had no room for."""
+        self._counts[self.all.dropped, ("queue",)] += 1
+
+    def lost(self, requests: int) -> None:
+        """Count requests whose file of the log could not be written; may be called in another thread."""
+        self.all.dropped.labels(self.model, "disk").inc(requests)
+
+    def logged(self, rows: int) -> None:
+        """Count rows that were written to the log of requests; may be called in another thread."""
+        self.all.logged.labels(self.model).inc(rows)
+
     def flush(self) -> None:
         """Add what was noted to what Prometheus reads."""
         counts, self._counts = self._counts, Counts()
         for (metric, values), count in counts.items():
             metric.labels(self.model, *values).inc(count)
+            if metric is self.all.requests and values[0] == "/predict":
+                self._statuses[values[1]] += count
         if self._seconds:
             seconds, self._seconds = np.array(self._seconds), []
             observe(self.all.seconds.labels(self.model), seconds)
@@ -111,6 +126,7 @@ class Metrics:
             "nulls": self._null_count,
             "unseen": self._unseen_count,
             "seconds": self._seconds_counts.tolist(),
+            "statuses": dict(self._statuses),
             "predictions": dict(self._prediction_counts),
         }
 
@@ -124,6 +140,7 @@ def families(edges: tuple[float, ...]) -> SimpleNamespace:
     counter, histogram = partial(Counter, registry=None), partial(Histogram, registry=None)
     unseen = "Values of features that training never saw"
     broken = "Values of features that break a rule of the suite"
+    dropped = "Requests of the sample that are not in the log of requests"
     return SimpleNamespace(
         requests=counter("evergreen_requests_total", "Requests", ["model", "path", "status"]),
         errors=counter("evergreen_errors_total", "Requests that were refused or broke", ["model", "kind"]),
@@ -131,6 +148,8 @@ def families(edges: tuple[float, ...]) -> SimpleNamespace:
         nulls=counter("evergreen_nulls_total", "Nulls in features of rows predicted", ["model", "feature"]),
         unseen=counter("evergreen_unseen_categories_total", unseen, ["model", "feature"]),
         broken=counter("evergreen_broken_rules_total", broken, ["model", "feature", "rule"]),
+        logged=counter("evergreen_logged_rows_total", "Rows written to the log of requests", ["model"]),
+        dropped=counter("evergreen_log_dropped_requests_total", dropped, ["model", "reason"]),
         labels=counter("evergreen_predicted_labels_total", "Predictions by label", ["model", "label"]),
         seconds=histogram("evergreen_predict_seconds", "Time to answer POST /predict", ["model"], buckets=SECONDS),
         batch_rows=histogram("evergreen_batch_rows", "Rows predicted at once", ["model"], buckets=ROWS),

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from bentos.ledger import EVENTS, RELEASES, RUNS, SERVED, SERVERS, reading
+from bentos.ledger import EVENTS, LOOKS, RELEASES, RUNS, SERVED, SERVERS, reading
 from pipeline import digest
 from pipeline.errors import ReleaseError
 
@@ -118,7 +118,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Run:
-    """How a run of the flow ended."""
+    """How a run of the flow ended; `why` is what moved its cause to start it, where that is told."""
 
     model: str
     outcome: str
@@ -128,6 +128,16 @@ class Run:
     release: int | None
     started: str
     seconds: dict[str, float] = field(default_factory=dict)
+    why: str | None = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look at a model found, as it was served: JSON values, see `flows.monitor`."""
+
+    release: int | None
+    at: str
+    found: dict[str, Any]
 
 
 def answered_by(release: Release) -> str:
@@ -505,13 +515,6 @@ def add_run(engine: Engine, run: Run) -> None:
         connection.execute(insert(RUNS).values(**asdict(run)))
 
 
-def runs(engine: Engine, model: str, last: int) -> list[Run]:
-    """Return the newest runs of a model, the last one first."""
-    query = select(RUNS).where(RUNS.c.model == model).order_by(RUNS.c.id.desc()).limit(last)
-    with reading(engine) as connection:
-        return [_as_run(row) for row in connection.execute(query)]
-
-
 def last_run(engine: Engine, model: str, outcomes: Sequence[str] | None = None) -> Run | None:
     """Return the newest run of a model, or the newest with one of the outcomes."""
     query = select(RUNS).where(RUNS.c.model == model).order_by(RUNS.c.id.desc()).limit(1)
@@ -524,6 +527,32 @@ def last_run(engine: Engine, model: str, outcomes: Sequence[str] | None = None) 
 
 def _as_run(row: Row[Any]) -> Run:
     return Run(**{name: value for name, value in row._mapping.items() if name != "id"})
+
+
+def runs(engine: Engine, model: str, most: int) -> list[Run]:
+    """Return the newest runs of a model, the oldest of them first."""
+    query = select(RUNS).where(RUNS.c.model == model).order_by(RUNS.c.id.desc()).limit(most)
+    with reading(engine) as connection:
+        rows = connection.execute(query).all()
+    return [_as_run(row) for row in reversed(rows)]
+
+
+def add_look(engine: Engine, model: str, look: Look, keep: int) -> None:
+    """Record what a look at a model found; the newest so many looks stay."""
+    with engine.begin() as connection:
+        connection.execute(insert(LOOKS).values(model=model, **asdict(look)))
+        ours = select(LOOKS.c.id).where(LOOKS.c.model == model).order_by(LOOKS.c.id.desc())
+        old = connection.execute(ours.offset(keep).limit(1)).scalar()
+        if old is not None:
+            connection.execute(delete(LOOKS).where((LOOKS.c.model == model) & (LOOKS.c.id <= old)))
+
+
+def looks(engine: Engine, model: str, most: int) -> list[Look]:
+    """Return the newest looks at a model, the oldest of them first."""
+    query = select(LOOKS).where(LOOKS.c.model == model).order_by(LOOKS.c.id.desc()).limit(most)
+    with reading(engine) as connection:
+        rows = connection.execute(query).all()
+    return [Look(row.release, row.at, row.found) for row in reversed(rows)]
 
 
 def _last_event(connection: Connection, model: str, kinds: Sequence[str] | None = None) -> Event | None:

@@ -62,6 +62,8 @@ class Options:
     certificate: Path | None = None
     key: Path | None = None
     cors: tuple[str, ...] = ()
+    requests: Path | None = None
+    """The folder of the log of requests, for models whose spec asks for one."""
 
 
 @dataclass
@@ -400,6 +402,7 @@ class Server:
             "EVERGREEN_ARTIFACT": release.digests["artifact"],
             "EVERGREEN_CORS": " ".join(self.options.cors),
             "EVERGREEN_EDGES": json.dumps(_edges((self.serving or (release, bento))[1])),
+            "EVERGREEN_REQUESTS": str(self.options.requests or ""),
             "EVERGREEN_HISTORY": str(self.folder / "history.json"),
             "EVERGREEN_TRIAL": "",
         }

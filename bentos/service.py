@@ -9,6 +9,7 @@ says:
 - EVERGREEN_CORS: origins with blanks between them whose pages may ask (absent: none but the endpoint's own).
 - EVERGREEN_EDGES: a JSON list of numbers, by which predictions are counted for the comparison with another release.
 - OTEL_EXPORTER_OTLP_ENDPOINT: the collector that requests are traced to (absent: they are not); see `bentos.traces`.
+- EVERGREEN_REQUESTS: a folder for the log of requests, where the spec asks for one (absent: none is written).
 - EVERGREEN_HISTORY: a file of JSON, the releases that GET /history tells (absent: none is known).
 """
 
@@ -25,6 +26,7 @@ from bentos import openapi, page, wire
 from bentos.contract import Contract
 from bentos.metrics import Metrics
 from bentos.problems import Problem
+from bentos.record import Recorder
 from bentos.served import ServedModel
 from pipeline.artifact import load_artifact
 from pipeline.errors import ServerError
@@ -83,6 +85,10 @@ class Endpoint:
             manifest.get("target_quantiles") or (),
             json.loads(edges) if edges else None,
         )
+        # The rows of a trial are no requests.
+        folder, log = os.environ.get("EVERGREEN_REQUESTS"), manifest.get("log")
+        wanted = folder and log and self.trial_token is None
+        self.recorder = Recorder(self.served, self.metrics, Path(folder), log) if wanted else None  # type: ignore[arg-type]
         self.page = page.files()
         self.card = page.card(manifest, self.served.release, artifact.golden()[0][0])
         others = [*artifact.schema.key, *artifact.schema.ignored]
@@ -99,6 +105,12 @@ class Endpoint:
             raise bentoml.exceptions.InvalidArgument(answers.detail)
         answered: dict[str, Any] = json.loads(self.served.write(wire.JSON, answers, batch))
         return answered
+
+    @bentoml.on_shutdown
+    def close(self) -> None:
+        """Write what waits to be logged."""
+        if self.recorder is not None:
+            self.recorder.close()
 
     def history(self) -> list[dict[str, Any]]:
         """Return the releases of the model, the newest first, as far as the server told."""

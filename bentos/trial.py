@@ -62,8 +62,8 @@ def try_bento(bento: Bento, artifact: Artifact) -> Trial:
         here, log = Path(folder), Path(folder) / "log"
         # BentoML empties its home's folder of metrics when a server starts: one home for two servers would blind one.
         env = {"EVERGREEN_TRIAL": token, "EVERGREEN_ARTIFACT": artifact.digest}
-        unset = ("EVERGREEN_RELEASE", "EVERGREEN_TOKENS", "EVERGREEN_CORS", "OTEL_EXPORTER_OTLP_ENDPOINT")
-        env |= dict.fromkeys(unset, "")
+        unset = ("EVERGREEN_RELEASE", "EVERGREEN_TOKENS", "EVERGREEN_CORS", "EVERGREEN_REQUESTS")
+        env |= dict.fromkeys((*unset, "OTEL_EXPORTER_OTLP_ENDPOINT"), "")
         with workers.listen("127.0.0.1", 0) as listener, log.open("wb") as output:
             worker = workers.start(bento, None, listener, here, env, log=output)
             try:

@@ -119,8 +119,9 @@ def serve(
         from flows import alarms, retention
 
         _known(model)
-        options = server.Options(host, port, workers, certificate, key, tuple(cors or ()))
         here = settings()
+        logged = here.folder("requests", model)
+        options = server.Options(host, port, workers, certificate, key, tuple(cors or ()), logged)
         with retention.serving(here.folder(), f"{model}-{port}"):
             server.serve(
                 _ledger(),
@@ -179,6 +180,38 @@ def history(model: Model, as_json: AsJson = False) -> None:
             _print_json(found)
         else:
             screen.show_history(found)
+
+
+@app.command()
+def monitor(model: Model, as_json: AsJson = False) -> None:
+    """Look at a model as it is served: drift of its requests, traffic, performance on labels, and what is due."""
+    with _errors(as_json):
+        _known(model)
+        from flows import screen
+        from flows.launch import launch_flow
+
+        with _stdout_for_results(), screen.steps(quiet=as_json) as listener:
+            found = launch_flow("monitor", settings(), listener, model=model)
+        if as_json:
+            _print_json(found)
+        else:
+            screen.show_look(found)
+
+
+@app.command()
+def why(model: Model, as_json: AsJson = False) -> None:
+    """Say what would have a model retrained next, and how far that is."""
+    from datetime import UTC, datetime
+
+    with _errors(as_json):
+        _known(model)
+        from flows import screen, triggers
+
+        found = triggers.standing(_ledger(), model, datetime.now(UTC))
+        if as_json:
+            _print_json(found)
+        else:
+            screen.show_standing(found)
 
 
 @app.command()

@@ -7,8 +7,9 @@ import importlib
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
-from flows import notify
+from flows import notify, triggers
 from pipeline import sources
 from pipeline.settings import CHECKOUT
 from pipeline.spec import Cron, ModelSpec, Regression, load_spec
@@ -28,7 +29,9 @@ PULL = [{"prefect.deployments.steps.set_working_directory": {"directory": str(CH
 def deployments(models: Iterable[str]) -> list[dict[str, Any]]:
     """Return what is to be deployed for models, each as an item of a prefect.yaml."""
     specs = [load_spec(model) for model in models]
-    return [_deployment("retrain", spec, spec.schedule, _retraining(spec)) for spec in specs]
+    retraining = [_deployment("retrain", spec, spec.schedule, _retraining(spec)) for spec in specs]
+    watched = [spec for spec in specs if spec.monitor.schedule]
+    return [*retraining, *(_deployment("monitor", spec, spec.monitor.schedule, _monitoring(spec)) for spec in watched)]
 
 
 def prefect_yaml(models: Iterable[str]) -> str:
@@ -58,11 +61,11 @@ def deploy(models: Iterable[str]) -> list[dict[str, Any]]:
         _make_pool(client)
         made = [_register(client, one) for one in found]
         for one in made:
-            one["notes"] = (
-                notify.register(client, load_spec(one["model"]))
-                if one["deployment"] == f"retrain/{one['model']}"
-                else []
-            )
+            one["notes"] = []
+            if one["deployment"] == f"retrain/{one['model']}":
+                spec = load_spec(one["model"])
+                one["notes"] = notify.register(client, spec)
+                triggers.register(client, spec.name, spec.monitor, UUID(one["id"]))
         _remove_others(client, {one["id"] for one in made})
     return made
 
@@ -134,6 +137,11 @@ def _retraining(spec: ModelSpec) -> str:
             f"- runs: {due}",
         )
     )
+
+
+def _monitoring(spec: ModelSpec) -> str:
+    retrain = ", ".join(spec.monitor.retrain) or "nothing"
+    return f"Looks at **{spec.name}** as it is served. What has it retrained: {retrain}."
 
 
 def _make_pool(client: "SyncPrefectClient") -> None:

@@ -46,7 +46,7 @@ def tell_outcome(outcome: "Outcome", ledger: Engine) -> None:
         tell(outcome.outcome, outcome.model, reasons, **more)
     elif outcome.outcome == "kept":
         row = 0
-        for run in releases.runs(ledger, outcome.model, 100):
+        for run in reversed(releases.runs(ledger, outcome.model, 100)):
             if run.outcome not in ("kept", "unchanged", "crashed"):
                 break
             row += run.outcome == "kept"

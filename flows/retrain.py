@@ -63,15 +63,17 @@ def _name() -> str:
 
 @flow(name="retrain", flow_run_name=_name)
 def retrain(
-    model: str, data: str | None = None, force: bool = False, release: bool = True, cause: str = "person"
+    model: str, data: str | None = None, force: bool = False, release: bool = True, cause: str = "person", why: str = ""
 ) -> State[Any]:
     """Run the whole loop once for a model; the final state bears the outcome's name.
 
     `data` is a file or glob read instead of the spec's source. `force` retrains what is unchanged and skips no gate.
-    Without `release`, everything up to the trial is done. `cause` says who or what started the run.
+    Without `release`, everything up to the trial is done. `cause` says who or what started the run, and `why`
+    what moved it to: both are in the ledger.
     """
     id, deployment = _ids()
-    run = _Run(model, cause, settings().folder("runs", model, str(id)), deployed=deployment is not None)
+    folder = settings().folder("runs", model, str(id))
+    run = _Run(model, cause, folder, deployed=deployment is not None, why=why)
     said = {"started": run.started, "cause": cause, "deployment": deployment and str(deployment), "pid": os.getpid()}
     with under_way.marked(run.folder, **said) as run.mark:
         try:
@@ -294,7 +296,7 @@ def add_release(run: Run, bento: Bento, artifact: Artifact, trial: Trial, champi
         trial=trial.to_dict(),
         answers=artifact.manifest["answers"],
         cause=run.cause,
-        reason="; ".join(run.reasons),
+        reason="; ".join([*([run.why] if run.why else []), *run.reasons]),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         replaced=champion.number if champion else None,
         canary=asdict(canary) if canary and run.outcome == "canary" else None,
@@ -415,6 +417,7 @@ class _Run:
     folder: Path
     deployed: bool = False
     """Whether Prefect runs it for a deployment: nobody waits for it at a terminal."""
+    why: str = ""
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     digests: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -492,7 +495,8 @@ class _Run:
 
     def record(self, name: Name | Literal["crashed"], reasons: Any) -> Run:
         """Return the row that the ledger keeps of this run."""
-        return Run(self.model, name, self.cause, list(reasons), self.digests, None, self.started, dict(self.seconds))
+        seconds, why = dict(self.seconds), self.why or None
+        return Run(self.model, name, self.cause, list(reasons), self.digests, None, self.started, seconds, why)
 
     def crash(self, error: Exception) -> None:
         """Tell the ledger of a run that something broke in, if the ledger can still be told."""

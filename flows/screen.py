@@ -623,5 +623,43 @@ def _path(path: str) -> str:
     return path if here.startswith(os.pardir) else here
 
 
+def show_look(found: Mapping[str, Any]) -> None:
+    """Print what a look at a served model found."""
+    from flows.monitoring import headline
+
+    console = Console(highlight=False)
+    who = "no champion" if found["release"] is None else f"release {found['release']}"
+    console.print(f"[bold]{found['model']}[/], {who}: {escape(headline(found))}", soft_wrap=True)
+    for note in found["notes"]:
+        console.print(f"  [yellow]note[/] {escape(note)}", soft_wrap=True)
+    _show_triggers(console, found["triggers"])
+
+
+def show_standing(found: Mapping[str, Any]) -> None:
+    """Print what would have a model retrained next."""
+    console = Console(highlight=False)
+    who = "no champion" if found["release"] is None else f"release {found['release']}"
+    console.print(f"[bold]{found['model']}[/], {who}")
+    if last := found["last_run"]:
+        why = f": {last['why']}" if last["why"] else ""
+        said = f"  last run {_time(last['started'])}, {last['outcome']}, cause {last['cause']}{why}"
+        console.print(escape(said), soft_wrap=True)
+    if found["looked"] is None:
+        said = f"  nobody has looked at what is served; `evergreen monitor {found['model']}` does"
+        console.print(said, style="dim", soft_wrap=True)
+        return
+    console.print(f"  looked at {_time(found['looked'])}")
+    if schedule := found["schedule"]:
+        console.print(f"  schedule: {schedule['expression']} in {schedule['timezone']}")
+    _show_triggers(console, found["triggers"])
+
+
+def _show_triggers(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
+    for one in found:
+        mark = "[bold yellow]due[/]" if one["due"] else "[dim]not due[/]"
+        waits = f" ({one['waits']})" if one["waits"] else ", and retrains" if one["retrains"] else ""
+        console.print(f"  {one['name']}: {mark}, {escape(one['sentence'] + waits)}", soft_wrap=True)
+
+
 def _time(iso: str) -> str:
     return iso[:16].replace("T", " ")

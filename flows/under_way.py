@@ -102,7 +102,7 @@ def close_dead(settings: Settings, ledger: Engine) -> list[Dead]:
 
 def _close(client: "SyncPrefectClient", ledger: Engine, folder: Path, facts: Mapping[str, Any]) -> Dead:
     model, id = folder.parent.name, folder.name
-    before = releases.runs(ledger, model, len(AGAIN_MINUTES) + 1)
+    before = releases.runs(ledger, model, len(AGAIN_MINUTES) + 1)[::-1]
     # A release is recorded together with its run: that one had done what it was there for.
     recorded = any(run.started == facts["started"] and run.outcome != "crashed" for run in before)
     row = 0

@@ -155,6 +155,7 @@ def write_artifact(
         "importance": importance(spec, held, schema.features, ask, SHUFFLES[answered["by"]]),
         "verdict": verdict.to_dict(),
         "limits": asdict(spec.limits),
+        "log": {**asdict(spec.log), "sensitive": list(spec.sensitive)} if spec.log else None,
         "answers": answered,
         "guards": [guard.to_dict() for guard in guards],
         "unguarded": list(unguarded),

@@ -170,6 +170,14 @@ def compare(spec: "ModelSpec", then: "pyarrow.Table", now: "pyarrow.Table", sinc
     )
 
 
+def column_drift(
+    spec: "ModelSpec", name: str, role: Role, then: "pyarrow.ChunkedArray", now: "pyarrow.ChunkedArray"
+) -> ColumnDrift:
+    """Return how far one column moved, its values then and now in any number of rows."""
+    sides = tuple(_sample(len(column), spec.seed) for column in (then, now))
+    return _column(spec.drift, name, role, (then, now), sides, sensitive=name in spec.sensitive)
+
+
 def _lost(
     spec: "ModelSpec", columns: Sequence[str], then: "pyarrow.Table", now: "pyarrow.Table", since: int
 ) -> Iterator[str]:

@@ -82,7 +82,7 @@ class Evaluation:
 
 def score(task: "Task", metric: str, y_true: Array, answers: Answers) -> float:
     """Return one metric of answers to rows of known truth; ValueError when it needs probabilities and has none."""
-    return METRICS[metric].compute(*_inputs(task, METRICS[metric], y_true, answers))
+    return METRICS[metric].compute(*inputs(task, METRICS[metric], y_true, answers))
 
 
 def evaluate(
@@ -148,8 +148,8 @@ def interval(
     """
     metric = METRICS[spec.metric]
     # Both sides may know labels that the other has not seen; a position must mean one label on either.
-    y, a = _inputs(spec.task, metric, y_true, answers, others.labels)
-    _, b = _inputs(spec.task, metric, y_true, others, answers.labels)
+    y, a = inputs(spec.task, metric, y_true, answers, others.labels)
+    _, b = inputs(spec.task, metric, y_true, others, answers.labels)
     difference = metric.compute(y, a) - metric.compute(y, b) if len(y) else np.nan
     if not np.isfinite(difference):
         return None
@@ -173,7 +173,7 @@ def _resampled(metric: Metric, y: Array, a: Array, b: Array, seed: int) -> Itera
             yield metric.compute(y[drawn], a[drawn]) - metric.compute(y[drawn], b[drawn])
 
 
-def _inputs(
+def inputs(
     task: "Task", metric: Metric, y_true: Array, answers: Answers, labels: tuple[Label, ...] = ()
 ) -> tuple[Array, Array]:
     """Return truth and answers as a metric takes them: labels as positions, the positive one last.

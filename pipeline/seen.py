@@ -46,6 +46,12 @@ class Seen:
         except OSError:
             return None
 
+    def changed(self) -> bool | None:
+        """Tell whether the files are others than when they were frozen last; None where that cannot be told."""
+        if self._marks is None or "marks" not in self._known:
+            return None
+        return bool(self._marks != self._known["marks"])
+
     def remember(self, name: str) -> None:
         """Keep what the source was frozen as just now, unless it changed meanwhile."""
         if self._path is None or self._marks is None or self._found(self._marks) != self._marks:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pipeline.errors import SpecError, did_you_mean
@@ -216,6 +216,63 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RequestLog:
+    """Which part of the requests the endpoint keeps a log of, with features that are not `sensitive`, key and answer.
+
+    The log of a model takes up `most_bytes`, on each machine that serves it, and goes back `days`.
+    """
+
+    share: float = 0.1
+    most_bytes: int = 10**9
+    days: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise SpecError(f"log: share is {self.share}; give a part of the requests, more than 0 and at most 1")
+        for name in ("most_bytes", "days"):
+            if not getattr(self, name) > 0:
+                raise SpecError(f"log: {name} is {getattr(self, name)}; give more than 0")
+
+
+TriggerName = Literal["performance", "drift", "new-data", "stale"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Monitor:
+    """When the model is looked at as it is served, and what has it retrained.
+
+    The logged requests of the last `days` are compared with what the champion was trained on. Nothing is said of fewer
+    than `rows` of them, nor of fewer than `labelled` rows whose labels have arrived. There is drift when so many
+    columns `drifted`, predictions being one; performance is lost when the better end of the metric's interval on
+    labelled rows is `worse` than when the release was evaluated by more than this; a champion is stale when no run has
+    confirmed or replaced it for `stale_days`. Those in `retrain` have the model retrained, no sooner than
+    `cooldown_hours` after it was the last time.
+    """
+
+    schedule: Cron | None = None
+    days: float = 7.0
+    rows: int = 500
+    labelled: int = 100
+    drifted: int = 1
+    worse: float = 0.0
+    stale_days: float | None = None
+    retrain: tuple[TriggerName, ...] = ("performance", "drift", "new-data", "stale")
+    cooldown_hours: float = 24.0
+
+    def __post_init__(self) -> None:
+        for name in ("days", "rows", "labelled", "drifted", "cooldown_hours"):
+            if not getattr(self, name) > 0:
+                raise SpecError(f"monitor: {name} is {getattr(self, name)}; give more than 0")
+        if self.worse < 0:
+            raise SpecError(f"monitor: worse is {self.worse}; it is a distance, so give 0 or more")
+        if self.stale_days is not None and not self.stale_days > 0:
+            raise SpecError(f"monitor: stale_days is {self.stale_days}; give more than 0, or leave it out")
+        _check_names("monitor", "retrain", self.retrain)
+        if unknown := [name for name in self.retrain if name not in get_args(TriggerName)]:
+            raise SpecError(f"monitor: retrain has {unknown[0]!r}; there are {', '.join(get_args(TriggerName))}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """Everything one model is.
 
@@ -226,6 +283,7 @@ class ModelSpec:
     With `approval="manual"` a release waits for `evergreen promote`, its trial done.
     Of `sensitive` columns no value is ever shown: no example, no category, no histogram.
     With `sample`, so many training rows are drawn, stratified by the target: for what takes too long or does not fit.
+    `labels` is where the truth about logged requests arrives: rows with the key and the target, however late.
     `keep` is how many of its newest releases are kept, however old; the champion and what it replaced always are.
     A run that takes longer than `time_limit` is ended; the champion stays.
     `notify` says where people are told of rejected data, failed trials, alarms, drift, and what is kept too often.
@@ -255,6 +313,9 @@ class ModelSpec:
     schedule: Cron | None = None
     limits: Limits = Limits()
     canary: Canary | None = None
+    log: RequestLog | None = None
+    labels: Source | None = None
+    monitor: Monitor = field(default_factory=Monitor)
     approval: Literal["none", "manual"] = "none"
     seed: int = 0
     keep: int = 5
@@ -285,6 +346,8 @@ class ModelSpec:
             raise SpecError(
                 f"{self.name}: holdout has days={self.holdout.days} but there is no time column; give time="
             )
+        if self.labels is not None:
+            self._check_labels()
         if self.approval not in ("none", "manual"):
             raise SpecError(f"{self.name}: approval is {self.approval!r}; give 'none' or 'manual'")
         if self.keep < 1:
@@ -335,6 +398,15 @@ class ModelSpec:
                 if column in others if self.features is None else column not in self.features:
                     hint = did_you_mean(column, self.features or ())
                     raise SpecError(f"{self.name}: {role} has {column!r}, which is no feature{hint}")
+
+    def _check_labels(self) -> None:
+        way_out = "labels are joined to the log of requests by the key"
+        if self.log is None:
+            raise SpecError(f"{self.name}: labels is given but no log; {way_out}, so give log=RequestLog()")
+        if not self.key:
+            raise SpecError(f"{self.name}: labels is given but no key; {way_out}, so name one, or leave labels out")
+        if hidden := [name for name in self.key if name in self.sensitive]:
+            raise SpecError(f"{self.name}: {way_out}, but its {hidden[0]!r} is sensitive and never logged")
 
     def _check_candidates(self) -> None:
         if not isinstance(self.candidates, Mapping):

@@ -25,6 +25,8 @@ OPTIONS = {
     "reproduce": ["--json"],
     "gc": ["--keep", "--dry-run", "--json"],
     "validate": ["--data", "--json"],
+    "monitor": ["--json"],
+    "why": ["--json"],
     "ui": ["--port"],
 }
 LOADED = """
@@ -162,7 +164,13 @@ def test_the_help_of_a_verb_names_its_options_and_loads_nothing_heavy(cold, verb
 
 @pytest.mark.parametrize(
     "arguments",
-    [["status"], ["status", "points", "--json"], ["history", "points"], ["history", "points", "--json"]],
+    [
+        ["status"],
+        ["status", "points", "--json"],
+        ["history", "points"],
+        ["history", "points", "--json"],
+        ["why", "points"],
+    ],
     ids=" ".join,
 )
 def test_what_only_looks_loads_nothing_heavy(cold, arguments):

@@ -18,9 +18,11 @@ from bentos.releases import (
     AWAITING,
     CANARY,
     VERDICTS,
+    Look,
     Release,
     Run,
     Server,
+    add_look,
     add_release,
     add_run,
     add_served,
@@ -32,9 +34,11 @@ from bentos.releases import (
     hold,
     last_run,
     leave,
+    looks,
     models,
     promote,
     rollback,
+    runs,
     served,
     servers,
     spans,
@@ -573,6 +577,18 @@ def test_why_the_last_canary_was_sent_back_is_said_until_something_is_released(l
     assert wished(ledger, "houses").stopped.reason == "errors: 3%"
     add_release(ledger, a_release(replaced=1))
     assert wished(ledger, "houses").stopped is None
+
+
+def test_the_newest_looks_at_a_model_and_the_newest_runs_are_told_the_oldest_of_them_first(ledger):
+    for number in range(5):
+        add_look(ledger, "houses", Look(number, "2026-03-01", {"triggers": []}), 3)
+        add_look(ledger, "flats", Look(number, "2026-03-01", {}), 9)
+        add_run(ledger, Run("houses", "kept", "drift", [], {}, None, f"2026-03-0{number + 1}", {}, why="x drifted"))
+    assert [look.release for look in looks(ledger, "houses", 9)] == [2, 3, 4]
+    assert [look.release for look in looks(ledger, "flats", 2)] == [3, 4]
+    assert looks(ledger, "houses", 1)[0].found == {"triggers": []}
+    assert [run.started for run in runs(ledger, "houses", 2)] == ["2026-03-04", "2026-03-05"]
+    assert runs(ledger, "houses", 1)[0].why == "x drifted"
 
 
 def test_a_ledger_of_the_first_version_keeps_all_it_holds_and_becomes_one_of_this(url):

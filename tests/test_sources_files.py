@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline import digest
 from pipeline.errors import DataError, SourceError, SpecError
+from pipeline.seen import Seen
 from pipeline.snapshot import ingest, load_snapshot
 from pipeline.sources import Csv, Function, JsonLines, Parquet, at, read
 
@@ -220,6 +221,21 @@ def test_a_file_that_did_not_change_is_not_read_again_and_one_that_did_is(tmp_pa
     settle(path)
     assert ingest(Csv(str(path)), folder).digest != first.digest
     assert len(reading) == 2
+
+
+def test_whether_files_changed_since_they_were_frozen_is_told_without_reading_them(tmp_path, folder, reading):
+    path = tmp_path / "x.csv"
+    path.write_text("id,a\n1,2\n")
+    settle(path)
+    source = Csv(str(path))
+    assert Seen(source, folder).changed() is None
+    ingest(source, folder)
+    assert Seen(source, folder).changed() is False
+    path.write_text("id,a\n1,2\n2,3\n")
+    assert Seen(source, folder).changed() is None
+    settle(path)
+    assert Seen(source, folder).changed() is True
+    assert len(reading) == 1
 
 
 def test_a_file_written_just_now_is_read_each_time(tmp_path, folder, reading):

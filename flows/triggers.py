@@ -1,0 +1,284 @@
+"""What has a model retrained besides schedules and people: decided from what was found, told to Prefect as events.
+
+A look at the model finds that a trigger is due; an event then says so, `evergreen.<trigger>`, which automations act on:
+those of `automations` retrain, others may notify. Whether an event retrains is decided here, not by Prefect, so that a
+condition that stays does not flap: one trigger at a time, and none within the cooldown.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, get_args
+from uuid import UUID
+
+from bentos import releases
+from bentos.releases import VERDICTS, Look, Run
+from pipeline.metrics import METRICS
+from pipeline.numbers import number
+from pipeline.spec import Monitor, TriggerName
+
+if TYPE_CHECKING:
+    from prefect.automations import Automation
+    from prefect.client.orchestration import SyncPrefectClient
+    from sqlalchemy import Engine
+
+MOST_LOOKS = 400
+"""So many looks back cooldowns and plots go."""
+MOST_RUNS = 100
+CONFIRMING = (*VERDICTS, "unchanged")
+"""After a run that ended so the champion is as good as the data allows."""
+RETRAINS = "evergreen.retrains"
+"""The label of an event's resource that says "yes" where the event has the model retrained."""
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """One trigger as it stands: `value` of `threshold` where it is a number, and a sentence that says it.
+
+    It is `due` when its condition holds. `tells` when an event is to say so now, `retrains` when that event is to have
+    the model retrained; `waits` is what holds a due one back.
+    """
+
+    name: TriggerName
+    value: float | None
+    threshold: float | None
+    sentence: str
+    due: bool = False
+    tells: bool = False
+    retrains: bool = False
+    waits: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return asdict(self)
+
+
+def decide(
+    monitor: Monitor,
+    found: Mapping[str, Any],
+    created: str | None,
+    runs: Sequence[Run],
+    looks: Sequence[Look],
+    now: datetime,
+) -> list[Trigger]:
+    """Return all triggers of a model, those that matter most first.
+
+    `found` is what a look found (see `flows.monitor`), `created` when the champion was released, None without one;
+    `runs` are the newest runs, `looks` the looks before this one, each oldest first.
+    """
+    decided: list[Trigger] = []
+    held = _held(monitor, runs, looks, now)
+    every = (
+        _performance(monitor, found),
+        _drift(monitor, found),
+        _new_data(found),
+        _stale(monitor, created, runs, now),
+    )
+    for one in every:
+        if not one.due:
+            decided.append(one)
+            continue
+        waits = held
+        if one.name not in monitor.retrain:
+            waits = "the spec's monitor does not have it retrain"
+        elif waits is None and (first := next((other.name for other in decided if other.retrains), None)):
+            waits = f"the model is retrained for {first} already"
+        told = _since(_told(looks, one.name), now)
+        again = told is None or told >= monitor.cooldown_hours
+        retrains = waits is None
+        decided.append(
+            Trigger(one.name, one.value, one.threshold, one.sentence, True, retrains or again, retrains, waits)
+        )
+    return decided
+
+
+def standing(ledger: "Engine", model: str, now: datetime) -> dict[str, Any]:
+    """Return how things stand, as JSON values: the triggers by what was found last and by what time has passed since.
+
+    `looked` is when that was, None where nobody has looked yet; then only people and schedules are known of.
+    """
+    looks = releases.looks(ledger, model, MOST_LOOKS)
+    runs = releases.runs(ledger, model, MOST_RUNS)
+    champion = releases.champion(ledger, model)
+    last = [{name: getattr(run, name) for name in ("started", "outcome", "cause", "why")} for run in runs[-1:]]
+    said: dict[str, Any] = {
+        "model": model,
+        "release": champion.number if champion else None,
+        "last_run": last[0] if last else None,
+        "looked": None,
+        "schedule": None,
+        "triggers": [],
+    }
+    if not looks:
+        return said
+    found = looks[-1].found
+    monitor = Monitor(
+        **{**found["monitor"], "retrain": tuple(found["monitor"]["retrain"]), "schedule": None},
+    )
+    if champion and found["release"] != champion.number:
+        # What was found is about another release.
+        since = f"release {champion.number} became champion since the last look"
+        found = {**found, "inputs": {"columns": None, "why": since}, "performance": None, "unlabelled": since}
+    if runs and _time(runs[-1].started) > _time(looks[-1].at):
+        found = {**found, "data": {"new": False, "sentence": "a run has read the source since the last look"}}
+    decided = decide(monitor, found, champion.created if champion else None, runs, looks, now)
+    return {
+        **said,
+        "looked": looks[-1].at,
+        "schedule": found["schedule"],
+        "triggers": [{**one.to_dict(), "event": f"evergreen.{one.name}"} for one in decided],
+    }
+
+
+def why(decided: Sequence[Trigger]) -> str:
+    """Return the reason of a retraining: the sentences of all that is due."""
+    return "; ".join(one.sentence for one in decided if one.due)
+
+
+def tell(model: str, decided: Sequence[Trigger]) -> None:
+    """Emit an event for each trigger that is to be told of; call it in a flow."""
+    from prefect.events import emit_event
+
+    reason = why(decided)
+    for one in decided:
+        if one.tells:
+            emit_event(
+                f"evergreen.{one.name}",
+                resource={
+                    "prefect.resource.id": f"evergreen.model.{model}",
+                    "prefect.resource.name": model,
+                    "evergreen.model": model,
+                    RETRAINS: "yes" if one.retrains else "no",
+                },
+                payload={"model": model, "why": reason if one.retrains else one.sentence, "waits": one.waits},
+            )
+
+
+def automations(model: str, monitor: Monitor, deployment: UUID) -> "list[Automation]":
+    """Return the Prefect automations that retrain a model by its deployment of the retraining flow, one a trigger."""
+    from prefect.automations import Automation, EventTrigger, Posture
+    from prefect.events.actions import RunDeployment
+    from prefect.events.schemas.events import ResourceSpecification
+
+    return [
+        Automation(
+            name=_automation(model, name),
+            description=f"Retrains {model} when `evergreen monitor` says `evergreen.{name}`, by its cooldown.",
+            tags=["evergreen", model],
+            trigger=EventTrigger(
+                expect={f"evergreen.{name}"},
+                match=ResourceSpecification({"prefect.resource.id": f"evergreen.model.{model}", RETRAINS: "yes"}),
+                posture=Posture.Reactive,
+                threshold=1,
+                within=timedelta(0),
+            ),
+            actions=[
+                RunDeployment(
+                    source="selected",
+                    deployment_id=deployment,
+                    job_variables=None,
+                    parameters={
+                        "model": model,
+                        "cause": name,
+                        "why": {"__prefect_kind": "jinja", "template": "{{ event.payload['why'] }}"},
+                    },
+                )
+            ],
+        )
+        for name in monitor.retrain
+    ]
+
+
+def register(client: "SyncPrefectClient", model: str, monitor: Monitor, deployment: UUID) -> None:
+    """Make the automations of a model anew, and remove those that its spec no longer asks for, or all without a look.
+
+    Not updated: the server refuses what the client of the same version sends then.
+    """
+    from prefect.events.schemas.automations import AutomationCore
+
+    before = [
+        one for name in get_args(TriggerName) for one in client.read_automations_by_name(_automation(model, name))
+    ]
+    for one in automations(model, monitor, deployment) if monitor.schedule else ():
+        client.create_automation(AutomationCore(**one.model_dump(exclude={"id"})))
+    for old in before:
+        client.delete_automation(old.id)
+
+
+def _automation(model: str, trigger: str) -> str:
+    return f"{model}: retrain on {trigger}"
+
+
+def _drift(monitor: Monitor, found: Mapping[str, Any]) -> Trigger:
+    inputs = found["inputs"]
+    if inputs["columns"] is None:
+        return Trigger("drift", None, monitor.drifted, inputs["why"])
+    drifted = [one["column"] for one in inputs["columns"] if one["drifted"]]
+    told = f": {', '.join(drifted[:5])}{' and more' if len(drifted) > 5 else ''}" if drifted else ""
+    sentence = (
+        f"{len(drifted)} of {len(inputs['columns'])} columns drifted since release {found['release']} was trained, "
+        f"{monitor.drifted} would do{told}"
+    )
+    return Trigger("drift", len(drifted), monitor.drifted, sentence, due=len(drifted) >= monitor.drifted)
+
+
+def _performance(monitor: Monitor, found: Mapping[str, Any]) -> Trigger:
+    metric = found["metric"]
+    one = next((one for one in found["performance"] or () if one["release"] == found["release"]), None)
+    if one is None:
+        return Trigger("performance", None, None, found["unlabelled"] or "no label of a logged answer has arrived")
+    then, value = one["released"], one["value"]
+    if one["rows"] < monitor.labelled or value is None or then is None:
+        return Trigger(
+            "performance", None, then, f"{one['rows']:,} labelled rows, {monitor.labelled:,} are needed to judge"
+        )
+    greater = METRICS[metric].greater_is_better
+    threshold = then - monitor.worse if greater else then + monitor.worse
+    best = one["high"] if greater else one["low"]
+    due = best < threshold if greater else best > threshold
+    sentence = (
+        f"{metric} {number(value)} on {one['rows']:,} labelled rows, between {number(one['low'])} and "
+        f"{number(one['high'])}; {number(then)} when release {found['release']} was evaluated"
+    )
+    return Trigger("performance", best, threshold, sentence, due=due)
+
+
+def _new_data(found: Mapping[str, Any]) -> Trigger:
+    data = found["data"]
+    return Trigger("new-data", None, None, data["sentence"], due=bool(data["new"]))
+
+
+def _stale(monitor: Monitor, created: str | None, runs: Sequence[Run], now: datetime) -> Trigger:
+    if created is None:
+        return Trigger("stale", None, monitor.stale_days, "there is no champion")
+    confirmed = max([created, *(run.started for run in runs if run.outcome in CONFIRMING)], key=_time)
+    days = (now - _time(confirmed)) / timedelta(days=1)
+    sentence = f"the champion was released or confirmed {days:.1f} days ago"
+    if monitor.stale_days is None:
+        return Trigger("stale", round(days, 2), None, f"{sentence}; the spec says no stale_days")
+    sentence += f", {monitor.stale_days:g} are allowed"
+    return Trigger("stale", round(days, 2), monitor.stale_days, sentence, due=days >= monitor.stale_days)
+
+
+def _held(monitor: Monitor, runs: Sequence[Run], looks: Sequence[Look], now: datetime) -> str | None:
+    """Return what holds every retraining back: the last one, if it was within the cooldown."""
+    trained = [run.started for run in runs if run.outcome != "unchanged"]
+    asked = [look.at for look in looks if any(one["retrains"] for one in look.found["triggers"])]
+    ages = [age for age in (_since(trained, now), _since(asked, now)) if age is not None]
+    if not ages or min(ages) >= monitor.cooldown_hours:
+        return None
+    return f"retrained {min(ages):.1f} hours ago, cooldown is {monitor.cooldown_hours:g} hours"
+
+
+def _told(looks: Sequence[Look], name: str) -> list[str]:
+    return [look.at for look in looks if any(one["name"] == name and one["tells"] for one in look.found["triggers"])]
+
+
+def _since(times: Sequence[str], now: datetime) -> float | None:
+    """Return how many hours ago the last of some times was."""
+    return (now - max(map(_time, times))) / timedelta(hours=1) if times else None
+
+
+def _time(iso: str) -> datetime:
+    time = datetime.fromisoformat(iso)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
