@@ -12,7 +12,7 @@ $(@D)/bin/python -m pip --disable-pip-version-check --no-input --quiet install -
 touch $@
 endef
 
-.PHONY: run up serve ui test test-all lint format bench web web-check requirements clean
+.PHONY: run up serve ui test test-all lint format bench soak web web-check requirements clean
 
 run: .venv/run  ## retrain a model; evergreen's own options in ARGS
 	.venv/bin/evergreen run $(MODEL) $(ARGS)
@@ -43,6 +43,9 @@ format: .venv/dev
 
 bench: .venv/dev .venv-bench/peers .venv-bench-uvicorn/peers  ## figures, each beside what it is to be compared with
 	.venv/bin/python -m bench $(ARGS)
+
+soak: .venv/dev  ## everything up for ten minutes while data breaks and processes are killed; ARGS='--minutes 60'
+	.venv/bin/python -m bench.soak $(ARGS)
 
 web: bentos/web/node_modules  ## build the page for people, which is committed in bentos/static
 	cd bentos/web && npm run build
