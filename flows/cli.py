@@ -582,6 +582,7 @@ def _said(error: Exception) -> typer.Exit:
     return typer.Exit(3)
 
 
+@app.command()
 def up(
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port of the Prefect UI.")] = 4200,
 ) -> None:
