@@ -116,6 +116,10 @@ def test_the_same_image_is_named_everywhere(exported):
 
 def test_the_worker_tells_the_prefect_server_the_schedule_of_the_spec(project, exported, tmp_path):
     url = project.env["PREFECT_API_URL"]
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        # All tests share the server; another one may have deployed a model of that name.
+        if before := deployed(client):
+            client.delete(f"/deployments/{before['id']}").raise_for_status()
     process = subprocess.Popen(
         [sys.executable, "worker.py", "points"],
         cwd=exported / "project",
