@@ -8,12 +8,10 @@ listens on a socket of its own, and the champion's workers hand it a share of wh
 import json
 import select
 import shutil
-import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -32,6 +30,7 @@ from bentos.releases import Release, Wish
 from bentos.workers import Worker
 from pipeline.errors import LedgerError, ReleaseError, ServerError, StorageError
 from pipeline.files import read_json, write_json
+from pipeline.processes import asked_to_end
 
 TICK_SECONDS = 0.2
 FOLLOW_SECONDS = 0.5
@@ -112,7 +111,7 @@ def serve(
     when it could not listen on the port or the first release could not be started.
     """
     release, bento = champion_bento(ledger, model, home)
-    with workers.listen(options.host, options.port) as listener, _stopped() as stopped:
+    with workers.listen(options.host, options.port) as listener, asked_to_end() as stopped:
         shutil.rmtree(folder / "metrics", ignore_errors=True)
         # Servers of other machines may be in the same ledger.
         book = Book(ledger, model, f"{options.host}:{options.port} on {gethostname()}")
@@ -126,18 +125,6 @@ def serve(
                 select.select(lines, [], [], TICK_SECONDS)
         finally:
             server.stop()
-
-
-@contextmanager
-def _stopped() -> Iterator[Callable[[], bool]]:
-    """Yield what tells whether this process was asked to end."""
-    asked: list[int] = []
-    before = {kind: signal.signal(kind, lambda kind, _: asked.append(kind)) for kind in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
 
 
 class Book:

@@ -7,13 +7,12 @@ it does not live long. All end with this one, however it ends.
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from flows import pages, server
 from flows.under_way import UP
 from pipeline.errors import ServerError
 from pipeline.files import read_json, write_json
-from pipeline.processes import leashed, wait_until
+from pipeline.processes import asked_to_end, leashed, wait_until
 from pipeline.settings import CHECKOUT, Settings
 from pipeline.spec import model_names
 
@@ -80,7 +79,7 @@ def up(settings: Settings, port: int, say: Callable[[str], None], show: Callable
     except Timeout:
         raise ServerError(f"evergreen is up already on {settings.folder()}; end that one first") from None
     try:
-        with _asked_to_end() as ending, ExitStack() as stack:
+        with asked_to_end() as ending, ExitStack() as stack:
             _Up(settings, port, say, show, ending, stack).run()
     finally:
         lock.release()
@@ -332,15 +331,3 @@ def _free(port: int) -> bool:
         except OSError:
             return False
         return True
-
-
-@contextmanager
-def _asked_to_end() -> Iterator[Callable[[], bool]]:
-    """Yield what tells whether this process was asked to end."""
-    asked: list[int] = []
-    before = {kind: signal.signal(kind, lambda kind, _: asked.append(kind)) for kind in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)

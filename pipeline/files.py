@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StorageError
+from pipeline.processes import alive
 
 NO_SPACE = os.strerror(errno.ENOSPC)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -117,7 +118,7 @@ def sweep(folder: Path) -> None:
     for place, folders, names in os.walk(folder):
         for name in (*folders, *names):
             pid = name.removeprefix(_PART).split("-")[0]
-            if name.startswith(_PART) and not (pid.isdigit() and _alive(int(pid))):
+            if name.startswith(_PART) and not (pid.isdigit() and alive(int(pid))):
                 part = Path(place, name)
                 shutil.rmtree(part, ignore_errors=True) if name in folders else part.unlink(missing_ok=True)
         folders[:] = [name for name in folders if not name.startswith(_PART)]
@@ -125,16 +126,6 @@ def sweep(folder: Path) -> None:
 
 def _part(path: Path, suffix: str = "") -> Path:
     return path.with_name(f"{_PART}{os.getpid()}-{path.name}{suffix}")
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _flush(path: Path) -> None:

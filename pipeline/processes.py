@@ -112,14 +112,15 @@ def ends_without(pid: int) -> None:
     """End this process soon after another one has ended, which need not have started it."""
 
     def watch() -> None:
-        while _alive(pid):
+        while alive(pid):
             time.sleep(0.5)
         os._exit(1)
 
     threading.Thread(target=watch, name="ends_without", daemon=True).start()
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Tell whether there is a process of that number, somebody else's included."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -127,6 +128,18 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+@contextmanager
+def asked_to_end() -> Iterator[Callable[[], bool]]:
+    """Yield what tells whether this process was asked to end."""
+    asked: list[int] = []
+    before = {kind: signal.signal(kind, lambda kind, _: asked.append(kind)) for kind in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
 
 
 def wait_until(ready: Callable[[], bool], child: "subprocess.Popen[bytes]", seconds: float) -> bool:
