@@ -23,6 +23,8 @@ SETTLING = (RELEASED, PROMOTED, BACK, WITHDRAWN)
 CANARY, STOPPED = "canary", "canary stopped"
 """A release that answers a share of the requests, and the end of that."""
 AWAITING, HELD, UNHELD, ARCHIVED = "awaiting approval", "held", "unheld", "archived"
+FORGOT = "rows forgotten"
+"""Rows of a person were taken out of what a model was trained on; no release is another one by that."""
 
 SERVING, ENDED, SILENT = "serving", "ended", "silent"
 """The kinds of a server's events that begin and end what it serves."""
@@ -367,6 +369,13 @@ def archive(engine: Engine, model: str, numbers: Sequence[int], cause: str, why:
             _add_event(connection, model, _last_event(connection, model), number, ARCHIVED, cause, why)
 
 
+def forgot(engine: Engine, model: str, why: str) -> None:
+    """Record that rows were taken out of a model's snapshots and logs; there is nobody to tell before a release."""
+    with _first_come(engine, model) as connection:
+        if last := _last_event(connection, model):
+            _add_event(connection, model, last, last.release, FORGOT, "person", why)
+
+
 def withdraw(engine: Engine, model: str, cause: str) -> Release:
     """Leave a model without a champion, so that the next challenger is judged as a first one; return what it was.
 
@@ -390,7 +399,7 @@ def states(events: Sequence[Event]) -> dict[int, str]:
 def _state_of(number: int, events: Sequence[Event]) -> str:
     state = "unknown"
     for event in events:
-        if event.kind in (HELD, UNHELD):
+        if event.kind in (HELD, UNHELD, FORGOT):
             continue
         if event.release == number:
             state = "champion" if event.kind in (RELEASED, PROMOTED, BACK) else event.kind
@@ -529,8 +538,8 @@ def _as_run(row: Row[Any]) -> Run:
     return Run(**{name: value for name, value in row._mapping.items() if name != "id"})
 
 
-def runs(engine: Engine, model: str, most: int) -> list[Run]:
-    """Return the newest runs of a model, the oldest of them first."""
+def runs(engine: Engine, model: str, most: int | None = None) -> list[Run]:
+    """Return the newest runs of a model, or all, the oldest of them first."""
     query = select(RUNS).where(RUNS.c.model == model).order_by(RUNS.c.id.desc()).limit(most)
     with reading(engine) as connection:
         rows = connection.execute(query).all()

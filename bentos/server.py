@@ -27,6 +27,7 @@ from bentos.canary import Differences, Tally
 from bentos.metrics import SECONDS
 from bentos.package import Bento, load_bento
 from bentos.releases import Release, Wish
+from bentos.worker import IDLE
 from bentos.workers import Worker
 from pipeline.errors import LedgerError, ReleaseError, ServerError, StorageError
 from pipeline.files import read_json, write_json
@@ -393,6 +394,8 @@ class Server:
             "EVERGREEN_HISTORY": str(self.folder / "history.json"),
             "EVERGREEN_TRIAL": "",
         }
+        if any(one.state == "ready" for one in self.workers):
+            env[IDLE] = "1"
         options: list[str] = []
         if listener is self.listener:
             options += ["--ssl-certfile", str(self.options.certificate)] if self.options.certificate else []

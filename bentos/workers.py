@@ -1,4 +1,4 @@
-"""Starting the processes that answer requests, and hearing from them; what they say is in `bentos.worker`."""
+"""Starting the processes that answer requests, and hearing from them; what they say is in `bentos.work`."""
 
 import json
 import os

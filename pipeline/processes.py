@@ -4,18 +4,15 @@ Run as a script, this file is the leash: it starts a command in a process group 
 standard input closes, which the system does when the process holding the other end dies, however it died.
 """
 
-import ctypes
 import os
-import platform
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +20,6 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 
 GRACE_SECONDS = 8.0
-TURN_SECONDS = 0.0001
 GENTLE = 10
 """The niceness of what is done gently: a tenth of the share of others, which still ends on a machine that is busy."""
 
@@ -88,24 +84,29 @@ def gently(work: Callable[..., Result], *given: Any) -> Result:
         return alone.submit(work, *given).result()
 
 
+def in_idle_time(work: Callable[[], Result], seconds: float) -> Result:
+    """Do something in a thread that runs while nothing else wants the processor, and return what it returns.
+
+    Raises TimeoutError when that takes longer than so many seconds: the thread goes on, and cannot be hurried. Where
+    the system knows no idle time it is done as it is.
+    """
+    done: Future[Result] = Future()
+
+    def run() -> None:
+        if sys.platform == "linux":
+            os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="idle", daemon=True).start()
+    return done.result(seconds)
+
+
 def _step_back() -> None:
     own = os.getpriority(os.PRIO_PROCESS, 0)
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(own, GENTLE))
-
-
-def promptly() -> None:
-    """Have this thread run at once when something arrives for it, rather than when others have had their turn.
-
-    Linux lets who asks for short turns interrupt who does not, since 6.12 (sched_setattr(2): `sched_runtime`); others
-    ignore it. The share of the processor stays the same.
-    """
-    number = {"x86_64": 314, "aarch64": 274}.get(platform.machine())
-    if sys.platform != "linux" or number is None:
-        return
-    own = os.getpriority(os.PRIO_PROCESS, 0)
-    # size, policy (that of others), flags, nice, priority, runtime in nanoseconds, deadline, period
-    asked = struct.pack("IIQiIQQQ", 48, os.SCHED_OTHER, 0, own, 0, round(TURN_SECONDS * 1e9), 0, 0)
-    ctypes.CDLL(None).syscall(number, 0, asked, 0)
 
 
 def ends_without(pid: int) -> None:

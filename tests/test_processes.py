@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 from conftest import CHECKOUT
 
-from pipeline.processes import free_port, gently, leashed, promptly, wait_until
+from pipeline.processes import free_port, gently, in_idle_time, leashed, wait_until
 
 # Starts a child of its own, writes both process ids down, and refuses to end when asked nicely.
 STUBBORN = """
@@ -148,8 +148,15 @@ def test_what_is_raised_in_what_is_done_gently_is_raised():
         gently(int, "x")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="turns are Linux's")
-def test_who_wishes_to_run_promptly_keeps_its_priority_and_its_policy():
+@pytest.mark.skipif(sys.platform != "linux", reason="idle time is Linux's")
+def test_what_is_done_in_idle_time_runs_at_that_policy_returns_and_raises_and_who_asked_keeps_its_own():
     before = os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)
-    promptly()
+    assert in_idle_time(lambda: os.sched_getscheduler(0), 30) == os.SCHED_IDLE
+    with pytest.raises(ZeroDivisionError):
+        in_idle_time(lambda: 1 / 0, 30)
     assert (os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)) == before
+
+
+def test_who_waits_for_idle_time_does_not_wait_for_ever():
+    with pytest.raises(TimeoutError):
+        in_idle_time(lambda: time.sleep(60), 0.1)
