@@ -186,7 +186,7 @@ def test_datetimes_of_a_request_and_timestamps_of_a_table_become_the_same_micros
     for held in (columns, to_table(rows, features)):
         numbers, texts = columns_of(held, plan)
         np.testing.assert_array_equal(numbers, [[1.5, -2, np.nan], [np.nan, np.nan, day]])
-        assert texts == []
+        assert not texts
     numbers, _ = columns_of(to_table(rows, features).select(["sold"]), plan)
     np.testing.assert_array_equal(numbers, [[np.nan, -2, np.nan], [np.nan, np.nan, np.nan]])
     only, _ = columns_of({"sold": [None]}, Plan((), ("sold",), (), (), 0))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-def columns_of(columns: "Mapping[str, Sequence[Any]] | pyarrow.Table", plan: Plan) -> tuple[Array, list[Texts]]:
+def columns_of(columns: "Mapping[str, Sequence[Any]] | pyarrow.Table", plan: Plan) -> tuple[Array, Sequence[Texts]]:
     """Return the numbers, shape (rows, numbers + times), NaN where null, and the texts by feature, None where null.
 
     Columns hold plain values, already checked against the schema, None where null; those of a table may be absent.
@@ -20,12 +20,12 @@ def columns_of(columns: "Mapping[str, Sequence[Any]] | pyarrow.Table", plan: Pla
     """
     if not isinstance(columns, Mapping):
         return _from_arrow(columns, plan)
-    texts = [columns[name] for name in plan.texts]
+    texts = plan.pick_texts(columns)
     if not plan.numbers and not plan.times:
         return np.empty((len(next(iter(columns.values()))), 0)), texts
     # float64 makes None NaN and True 1.
     if not plan.times and len(columns[plan.numbers[0]]) == 1:
-        return np.array([[columns[name][0] for name in plan.numbers]], dtype=np.float64), texts
+        return np.array([[value for (value,) in plan.pick_numbers(columns)]], dtype=np.float64), texts
     # Sums over a row depend on its layout in the last bits: all are laid out alike.
     times = [_microseconds(np.array(columns[name], dtype="datetime64[us]")) for name in plan.times]
     numbers = np.array([*(columns[name] for name in plan.numbers), *times], dtype=np.float64)

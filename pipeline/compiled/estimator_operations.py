@@ -11,8 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.compiled.operations import of_a_row
 from pipeline.compiled.plan import Array, Run, UnanswerableError, operation, total
 from pipeline.compiled.products import product
+
+LONG = 10_000
+"""OpenBLAS gives the product of longer vectors to several threads, whose number then decides how it is rounded."""
 
 
 @operation("float32")
@@ -37,14 +41,33 @@ def linear(coef: Array, intercept: Array) -> Run:
     Unanswerable where x holds a missing or an infinite number.
     """
 
-    def run(x: Array, *sums: Array) -> Array:
-        out = np.einsum("ij,kj->ik", np.ascontiguousarray(x), coef) + intercept
+    # A product of matrices would round a row in a batch otherwise than alone, and one of long vectors is shared out.
+    alone = len(coef) == 1 and coef.shape[1] <= LONG
+    intercept = of_a_row(intercept)
+    constant: float = intercept.ravel()[0].item()
+
+    def of_one(x: Array, *sums: Array) -> Array:
+        # Python's floats and NumPy's matrices, added in the same order, round alike.
+        out = np.vecdot(x, coef).item() + constant
         for one in sums:
-            out = out + one
+            out += one.item()
+        return refused(np.array([[out]]), x)
+
+    def refused(out: Array, x: Array) -> Array:
         # A product with NaN or infinity is no finite number, whatever the coefficient.
         if not math.isfinite(total(out)) and not np.isfinite(x).all():
             raise UnanswerableError("a linear model refuses what reaches it: a missing or an infinite number")
         return out
+
+    def run(x: Array, *sums: Array) -> Array:
+        x = np.ascontiguousarray(x)
+        if alone and len(x) == 1:
+            return of_one(x, *sums)
+        out = np.vecdot(x, coef)[:, None] if alone else np.einsum("ij,kj->ik", x, coef)
+        out = out + intercept
+        for one in sums:
+            out = out + one
+        return refused(out, x)
 
     return run
 

@@ -38,6 +38,11 @@ def coded(texts: Sequence[str | None]) -> Coded:
     return Coded([*places], np.fromiter(map(places.__getitem__, texts), np.intp, len(texts)))
 
 
+def of_a_row(values: Array) -> Array:
+    """Return an array of a number per column as a matrix of one row: NumPy has a short way for two of one shape."""
+    return values.reshape(1, -1)
+
+
 @operation("columns")
 def columns(take: Sequence[int] | None) -> Run:
     """Matrices side by side, then some of their columns (None: all)."""
@@ -53,7 +58,17 @@ def columns(take: Sequence[int] | None) -> Run:
 @operation("fill")
 def fill(values: Array) -> Run:
     """Put a value per column in the place of NaN."""
-    return lambda x: np.where(np.isnan(x), values, x)
+    values = of_a_row(values)
+
+    def run(x: Array) -> Array:
+        missing = np.isnan(x)
+        if len(x) > 1:
+            return np.where(missing, values, x)
+        x = x.copy()
+        np.putmask(x, missing, values)
+        return x
+
+    return run
 
 
 @operation("checked")
@@ -103,51 +118,74 @@ class Answers(dict[Any, float]):
 @operation("lookup")
 def lookup(known: Sequence[Mapping[str, Any]], missing: Sequence[Any], rest: Sequence[Any]) -> Run:
     """A number for every text: by column, what each known value, null and any other become (None: refused)."""
-    answers = [Answers(*one) for one in zip((by.items() for by in known), missing, rest, strict=True)]
-    return lambda *texts: _answered(answers, texts)
+    encode = _Encoder([by.items() for by in known], missing, rest)
+    return lambda *texts: encode.columns(texts)
 
 
 @operation("lookup_numbers")
 def lookup_numbers(known: Sequence[Sequence[Any]], missing: Sequence[Any], rest: Sequence[Any]) -> Run:
     """A number for every number: by column, pairs of a known value and what it becomes; NaN; any other."""
-    answers = [Answers(*one) for one in zip(known, missing, rest, strict=True)]
-    return lambda x: _answered(answers, x.T.tolist())
+    encode = _Encoder(known, missing, rest)
+    return lambda x: encode.columns(x.T.tolist())
 
 
 @operation("lookup_sum")
 def lookup_sum(known: Sequence[Mapping[str, Any]], missing: Sequence[Any], rest: Sequence[Any]) -> Run:
     """The sum over all columns of what `lookup` finds, one after the other."""
-    answers = [Answers(*one) for one in zip((by.items() for by in known), missing, rest, strict=True)]
-    return lambda *texts: _summed(answers, texts)
+    encode = _Encoder([by.items() for by in known], missing, rest)
+    return lambda *texts: encode.sum(texts)
 
 
 @operation("lookup_numbers_sum")
 def lookup_numbers_sum(known: Sequence[Sequence[Any]], missing: Sequence[Any], rest: Sequence[Any]) -> Run:
     """The sum over all columns of what `lookup_numbers` finds, one after the other."""
-    answers = [Answers(*one) for one in zip(known, missing, rest, strict=True)]
-    return lambda x: _summed(answers, x.T.tolist())
+    encode = _Encoder(known, missing, rest)
+    return lambda x: encode.sum(x.T.tolist())
 
 
-def _answered(answers: Sequence[Answers], columns: Sequence[Sequence[Any]]) -> Array:
-    if len(columns[0]) == 1:
-        return np.array([[by[column[0]] for by, column in zip(answers, columns, strict=True)]])
-    out = np.empty((len(columns), len(columns[0])))
-    for place, (by, column) in enumerate(zip(answers, columns, strict=True)):
-        out[place] = _of_column(by, column)
-    return out.T
+class _Encoder:
+    """What an encoder makes of columns, for a row and for many."""
 
+    def __init__(self, known: Sequence[Iterable[Any]], missing: Sequence[Any], rest: Sequence[Any]) -> None:
+        self.answers = [Answers(*one) for one in zip(known, missing, rest, strict=True)]
+        # Python finds a value quicker where nothing is to be done about one that is not there.
+        self.quick = [dict(by) for by in self.answers]
 
-def _summed(answers: Sequence[Answers], columns: Sequence[Sequence[Any]]) -> Array:
-    # Python's floats and NumPy's columns, added in the same order, round alike.
-    if len(columns[0]) == 1:
+    def columns(self, columns: Sequence[Sequence[Any]]) -> Array:
+        """Return a column of numbers for each."""
+        if len(columns[0]) == 1:
+            return np.array([self._row(columns)])
+        out = np.empty((len(columns), len(columns[0])))
+        for place, (by, column) in enumerate(zip(self.answers, columns, strict=True)):
+            out[place] = _of_column(by, column)
+        return out.T
+
+    def sum(self, columns: Sequence[Sequence[Any]]) -> Array:
+        """Return the sum over the columns, shape (rows, 1)."""
+        # Python's floats and NumPy's columns, added in the same order, round alike.
+        if len(columns[0]) == 1:
+            return np.array([[self._sum_of_row(columns)]])
+        out = np.zeros(len(columns[0]))
+        for by, column in zip(self.answers, columns, strict=True):
+            out += _of_column(by, column)
+        return out[:, None]
+
+    def _sum_of_row(self, columns: Sequence[Sequence[Any]]) -> float:
         found = 0.0
-        for by, (value,) in zip(answers, columns, strict=True):
-            found += by[value]
-        return np.array([[found]])
-    out = np.zeros(len(columns[0]))
-    for by, column in zip(answers, columns, strict=True):
-        out += _of_column(by, column)
-    return out[:, None]
+        try:
+            for by, (value,) in zip(self.quick, columns, strict=True):
+                found += by[value]
+        except KeyError:
+            found = 0.0
+            for by, (value,) in zip(self.answers, columns, strict=True):
+                found += by[value]
+        return found
+
+    def _row(self, columns: Sequence[Sequence[Any]]) -> list[float]:
+        try:
+            return [by[value] for by, (value,) in zip(self.quick, columns, strict=True)]
+        except KeyError:
+            return [by[value] for by, (value,) in zip(self.answers, columns, strict=True)]
 
 
 def _of_column(by: Answers, column: Sequence[Any]) -> "Array | list[float]":
@@ -175,6 +213,7 @@ def one_hot(places: int) -> Run:
 @operation("shift_scale")
 def shift_scale(shift: Array | None, scale: Array | None) -> Run:
     """(x - shift) / scale."""
+    shift, scale = (None if one is None else of_a_row(one) for one in (shift, scale))
     if shift is None:
         return (lambda x: x) if scale is None else (lambda x: x / scale)
     return (lambda x: x - shift) if scale is None else (lambda x: (x - shift) / scale)
@@ -183,7 +222,11 @@ def shift_scale(shift: Array | None, scale: Array | None) -> Run:
 @operation("scale_shift")
 def scale_shift(scale: Array, shift: Array | None) -> Run:
     """x * scale + shift."""
-    return (lambda x: x * scale) if shift is None else (lambda x: x * scale + shift)
+    scale = of_a_row(scale)
+    if shift is None:
+        return lambda x: x * scale
+    shift = of_a_row(shift)
+    return lambda x: x * scale + shift
 
 
 @operation("clip")
@@ -206,7 +249,12 @@ def function(name: str) -> Run:
     applied = getattr(np, name)
     if not isinstance(applied, np.ufunc):
         raise TypeError(f"numpy.{name} is no universal function")
-    return lambda x: applied(x).astype(np.float64, copy=False)
+
+    def run(x: Array) -> Array:
+        out: Array = applied(x)
+        return out if out.dtype == np.float64 else out.astype(np.float64)
+
+    return run
 
 
 @operation("yeo_johnson")

@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,16 @@ class Plan:
         """All features that the plan takes."""
         return (*self.numbers, *self.times, *self.texts)
 
+    @cached_property
+    def pick_numbers(self) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+        """Return what takes the number features, in order, from a mapping by feature."""
+        return picked(self.numbers)
+
+    @cached_property
+    def pick_texts(self) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+        """Return what takes the text features, in order, from a mapping by feature."""
+        return picked(self.texts)
+
 
 class Builder:
     """Collects the operations of a plan while a pipeline is compiled.
@@ -124,14 +136,15 @@ class Program:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.labels = np.array(plan.labels, dtype=object)
-        answers = {plan.predictions, plan.probabilities}
+        # Whoever asks keeps what was asked; what answers is read at the end.
+        kept = {*range(1 + len(plan.texts)), plan.predictions, plan.probabilities}
         last = {register: place for place, one in enumerate(plan.operations) for register in one.inputs}
         self.steps = [
             (
                 OPERATIONS[one.kind](**one.parameters),
-                one.inputs,
+                picked(one.inputs),
                 # Memory that is given back at once is used again; asking the system for more costs more than the work.
-                tuple(register for register in {*one.inputs} - answers if last[register] == place),
+                tuple(register for register in {*one.inputs} - kept if last[register] == place),
             )
             for place, one in enumerate(plan.operations)
         ]
@@ -154,10 +167,17 @@ class Program:
         # What overflows here overflows in the estimator, too; its warnings are no use to a caller.
         with np.errstate(all="ignore"):
             for run, inputs, used_up in self.steps:
-                values.append(run(*[values[one] for one in inputs]))
+                values.append(run(*inputs(values)))
                 for register in used_up:
                     values[register] = None
         return values
+
+
+def picked(names: Sequence[Any]) -> Callable[[Any], tuple[Any, ...]]:
+    """Return what takes all of some items at once, in this order, from a list or a mapping."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda items: tuple(items[name] for name in names)
 
 
 def total(values: Array) -> float:
