@@ -427,6 +427,7 @@ def reproduce(
         from bentos import releases
         from bentos.package import load_bento
         from flows import screen
+        from pipeline.forget import check_whole
         from pipeline.reproduce import reproduce as again
 
         release = releases.numbered(_ledger(), model, number)
@@ -437,12 +438,44 @@ def reproduce(
                 f"snapshot {snapshot.name} of release {number} of {model} is gone from {snapshot.parent}; restore it "
                 "from a copy: without its rows nothing can be trained again"
             )
+        check_whole(snapshot)
         found = again(bento.path / "src", release.digests["artifact"], snapshot)
         if as_json:
             _print_json({"model": model, "release": number, **found.to_dict()})
         else:
             screen.show_reproduction(model, number, found.to_dict())
         raise typer.Exit(0 if found.equal else 6)
+
+
+@app.command()
+def forget(
+    model: Model,
+    key: Annotated[
+        list[str], typer.Option("--key", help="COLUMN=VALUE of a key column; may be repeated, all must hold.")
+    ],
+    why: Why = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take a person's rows out of the snapshots and the log of requests of a model, and record that."""
+    with _errors(as_json):
+        _known(model)
+        from flows import screen
+        from flows.forget import forget as take_out
+        from flows.forget import key_of
+        from pipeline.spec import load_spec
+
+        with _stdout_for_results():
+            spec = load_spec(model)
+        try:
+            wanted = key_of(spec, key)
+        except SpecError as error:
+            raise typer.BadParameter(str(error)) from error
+        found = take_out(settings(), _ledger(), spec, wanted, why, dry_run).to_dict()
+        if as_json:
+            _print_json({"model": model, **found})
+        else:
+            screen.show_forgotten(dry_run, found)
 
 
 @app.command("gc")

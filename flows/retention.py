@@ -21,13 +21,14 @@ from flows.server import prefect_environment, reachable, start_server
 from pipeline import digest
 from pipeline.errors import PackageError, StorageError
 from pipeline.files import discard, read_json, sweep, write_text
+from pipeline.forget import RECORD
 from pipeline.processes import free_port
 from pipeline.settings import Settings
 from pipeline.spec import model_names
 
 KINDS = ("snapshots", "trained", "artifacts", "bentos", "runs", "serving")
-_SNAPSHOT = (".parquet", ".json", ".quarantine")
-"""How the parts of a snapshot end: its rows, its manifest, and what was set aside to make it."""
+_SNAPSHOT = (".parquet", ".json", ".quarantine", RECORD)
+"""How the parts of a snapshot end: its rows, its manifest, what was set aside to make it, what was forgotten of it."""
 OVER = ("champion", "replaced", "rolled back", WITHDRAWN, STOPPED, ARCHIVED)
 """The states in which a release waits for nothing more; in others, such as "canary", it is in use."""
 

@@ -578,6 +578,24 @@ def show_collected(dry_run: bool, found: Mapping[str, Any]) -> None:
         _line(console, f"  [yellow]note[/] {escape(note)}", hang=12)
 
 
+def show_forgotten(dry_run: bool, found: Mapping[str, Any]) -> None:
+    """Print how many rows were taken out of what, or would be, and what still holds some."""
+    console = Console(highlight=False)
+    rows = sum(one["rows"] for one in found["removed"].values())
+    for kind, one in found["removed"].items():
+        if one["rows"]:
+            console.print(
+                f"{kind:<10}{one['rows']:>6} rows of {one['files']} {'files' if one['files'] > 1 else 'file'}"
+            )
+    console.print(f"[bold]{'would forget' if dry_run else 'forgot'} {rows} {'row' if rows == 1 else 'rows'}[/]")
+    for release, count in found["golden"].items():
+        said = f"release {release} carries {count} of them as golden rows, until `evergreen gc` removes its package"
+        _line(console, f"  [yellow]note[/] {said}", hang=12)
+    if rows and not dry_run:
+        said = "a source that still holds them brings them back with the next run: remove them there, too"
+        _line(console, f"  [yellow]note[/] {said}", hang=12)
+
+
 def show_report(report: Mapping[str, Any]) -> None:
     """Print what validation found: refusals, then warnings, then the count of what held."""
     console = Console(highlight=False)

@@ -23,6 +23,7 @@ from pipeline import digest
 from pipeline.artifact import Artifact, load_artifact
 from pipeline.errors import ArtifactError, ReleaseError
 from pipeline.files import read_json, scratch_folder, space_for, whole_file, whole_folder, write_json
+from pipeline.forget import check_whole
 from pipeline.processes import gently
 from pipeline.seal import open_sealed, seal
 from pipeline.settings import Settings
@@ -53,6 +54,7 @@ def pack(settings: Settings, ledger: Engine, release: Release, file: Path) -> No
     load_artifact(bento.path / "src" / "artifact", expected=release.digests["artifact"])
     rows = settings.folder("snapshots") / f"{release.digests['snapshot']}.parquet"
     load_snapshot(rows)
+    check_whole(rows)
     judged = release.replaced and releases.numbered(ledger, release.model, release.replaced)
     run = run_folder(settings, release.model, release.number)
     file.parent.mkdir(parents=True, exist_ok=True)

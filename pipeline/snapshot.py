@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import digest, sources
 from pipeline.errors import ArtifactError, DataError
 from pipeline.files import put, read_json, scratch_folder, space_for, write_json
+from pipeline.forget import RECORD
 from pipeline.seen import Seen
 from pipeline.sources import Source, logical_type
 
@@ -161,6 +162,8 @@ def _describe(path: Path, name: str, origin: str) -> None:
         columns: dict[str, str] = {field.name: logical_type(field.type) for field in file.schema_arrow}
     created = datetime.now(UTC).isoformat(timespec="seconds")
     snapshot = Snapshot(path, name, rows, columns, origin, created)
+    # What was forgotten of it before is in it again.
+    path.with_suffix(RECORD).unlink(missing_ok=True)
     write_json(_manifest(path), {key: value for key, value in asdict(snapshot).items() if key != "path"})
 
 
