@@ -10,6 +10,8 @@ REAL_DATA = CHECKOUT.parent / "shared" / "data" / "house_prices.csv"
 
 MEASUREMENTS = {
     "run_cost": "what a run costs: `evergreen run house_prices` against a bare script with the same ingest and fits",
+    "prefect_server": "a run of six steps with a Prefect server up, against Prefect's temporary server",
+    "freshness": "from 100k new rows on disk to the endpoint answering with the new release, by step",
     "endpoint": "evergreen's endpoint beside MLflow, MLServer, FastAPI, BentoML, ONNX and servers that do nothing",
     "validate": "load and validate 80 columns by 40 rules, beside Great Expectations on pandas; time and memory",
     "handover": "20 releases, a rollback and a bad canary while 40 clients ask; what they notice of it",

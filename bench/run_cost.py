@@ -63,7 +63,7 @@ def main() -> None:
             "warm": _repeated([*RUN, "--force"], env, end),
             "unchanged": _repeated(RUN, env, end),
         }
-        with _server(env, home):
+        with server(env, home):
             found["warm, server up"] = _repeated([*RUN, "--force"], env, end)
             found["unchanged, server up"] = _repeated(RUN, env, end)
         alone = {
@@ -134,7 +134,8 @@ def _sample(pid: int, together: list[int]) -> None:
 
 
 @contextmanager
-def _server(env: Mapping[str, str], home: Path) -> Iterator[None]:
+def server(env: Mapping[str, str], home: Path) -> Iterator[None]:
+    """Have `evergreen ui` up on a home while the block lasts."""
     command = [*EVERGREEN, "ui", "--port", str(free_port())]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=dict(env), cwd=CHECKOUT)
     try:

@@ -180,6 +180,22 @@ def test_a_run_that_is_killed_under_a_worker_is_crashed_and_the_next_goes_on_and
     assert history == []
 
 
+def test_what_a_worker_took_and_never_began_is_closed_and_asked_for_anew_with_the_same_parameters(project):
+    id = begin(project, cause="drift", why="x has moved")
+    taken = {"state": {"type": "PENDING", "name": "Pending"}, "force": True}
+    address = f"{project.env['PREFECT_API_URL']}/flow_runs/{id}/set_state"
+    httpx.post(address, json=taken, timeout=30, trust_env=False).raise_for_status()
+    close = "from flows.under_way import close_taken; print(close_taken('evergreen'))"
+
+    assert [project.finish(project.start(code=close))[1].strip() for _ in range(2)] == ["1", "0"]
+
+    (closed,) = runs(project, "Crashed")
+    assert (closed["id"], closed["state"]["message"]) == (id, "the worker that had taken it ended before it began")
+    (anew,) = [run for run in runs(project, "Scheduled", "Late") if not run["auto_scheduled"]]
+    assert anew["parameters"] == {"model": "points", "cause": "drift", "why": "x has moved"}
+    httpx.delete(f"{project.env['PREFECT_API_URL']}/flow_runs/{anew['id']}", trust_env=False).raise_for_status()
+
+
 @contextmanager
 def listening():
     """A server that takes whatever is posted."""

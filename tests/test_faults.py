@@ -96,6 +96,43 @@ def test_a_kill_inside_the_transaction_of_a_release_releases_nothing_and_the_nex
     assert project.files("**/.part-*") == []
 
 
+HELD = """
+import sqlite3, threading, time
+from contextlib import closing
+from flows.launch import launch
+from pipeline.settings import settings
+
+def hold(path):
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA busy_timeout = 60000")
+        connection.execute("BEGIN IMMEDIATE")
+        time.sleep(20)
+        connection.execute("ROLLBACK")
+    print(f"{path.name} was held")
+
+def listen(step):
+    if step.name == "train" and step.seconds is not None:
+        for path in (settings().folder("prefect") / "prefect.db", settings().folder() / "ledger.sqlite"):
+            threading.Thread(target=hold, args=(path,)).start()
+
+print(launch(settings(), listen, model="points").state)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_whose_databases_are_both_held_by_somebody_else_for_20_seconds_waits_and_releases(tmp_path):
+    project = copy_of_the_project(tmp_path, "")
+    # A server for this run, on a database of the project's own.
+    del project.env["PREFECT_API_URL"]
+
+    code, out, err = project.finish(project.start(code=HELD))
+
+    assert code == 0, err
+    assert sorted(out.split("\n")) == ["", "Released", "ledger.sqlite was held", "prefect.db was held"], err
+    assert "locked" not in err
+    assert project.champion() == 1
+
+
 @contextmanager
 def small_disk(folder, kilobytes):
     """A file system of its own, of so many KB, at a folder that has what was in it; where that is allowed."""

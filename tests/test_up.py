@@ -7,7 +7,9 @@ import time
 import httpx
 import psutil
 import pytest
+import sqlalchemy as sa
 from project import MODEL, copy_of_the_project
+from test_releases import postgres  # noqa: F401
 
 from pipeline.processes import free_port
 
@@ -91,15 +93,29 @@ def processes_of(project):
     return found
 
 
-@pytest.fixture
-def up(tmp_path):
-    project = copy_of_the_project(tmp_path, "")
+def started(folder, **env):
+    project = copy_of_the_project(folder, "")
+    project.env |= env
     # A server of its own, not the one of the tests.
     del project.env["PREFECT_API_URL"]
     project.write("pipeline/models/points.py", EVERY_MINUTE)
     for other in ("breast_cancer", "house_prices"):
         (project.folder / f"pipeline/models/{other}.py").unlink()
-    up = Up(project)
+    return Up(project)
+
+
+@pytest.fixture
+def up(tmp_path):
+    up = started(tmp_path)
+    yield up
+    up.process.kill()
+    up.process.wait()
+
+
+@pytest.fixture
+def up_on_postgresql(tmp_path, postgres):  # noqa: F811
+    """The same with Prefect's history in PostgreSQL; the ledger stays in SQLite."""
+    up = started(tmp_path, PREFECT_API_DATABASE_CONNECTION_URL=postgres.replace("+psycopg", "+asyncpg"))
     yield up
     up.process.kill()
     up.process.wait()
@@ -129,7 +145,11 @@ def test_one_command_runs_the_schedule_and_serves_what_it_releases_and_starts_an
 
 
 @pytest.mark.slow
-def test_kill_9_of_the_command_in_the_midst_of_a_run_leaves_nothing_and_the_next_closes_the_run_and_goes_on(up):
+def test_kill_9_of_the_command_in_the_midst_of_a_run_leaves_nothing_and_the_next_closes_the_run_and_goes_on(
+    up_on_postgresql,
+    postgres,  # noqa: F811
+):
+    up = up_on_postgresql
     assert until(up.begin, 240), up.told()
     assert until(lambda: up.project.files("trained/points/*/trained.json"), 120), up.told()
     up.end(signal.SIGKILL)
@@ -149,3 +169,9 @@ def test_kill_9_of_the_command_in_the_midst_of_a_run_leaves_nothing_and_the_next
     finally:
         again.end(signal.SIGTERM)
     assert processes_of(up.project) == []
+    history = sa.create_engine(postgres)
+    with history.connect() as connection:
+        names = connection.execute(sa.text("SELECT state_name FROM flow_run ORDER BY created LIMIT 1")).scalars()
+        assert [*names] == ["Crashed"]
+    history.dispose()
+    assert up.project.files("prefect/prefect.db") == []

@@ -167,7 +167,6 @@ class Bench:
         targets = [
             Target(row.work.title, NOTHING, row.ratio(NOTHING), 3, 8),
             Target(row.work.title, MLFLOW, row.ratio(MLFLOW), 40, 100),
-            Target(row.work.title, SAME_ONE, row.ratio(SAME_ONE), 0.85, 0.95),
             Target(row.work.title, SAME_EIGHTY, row.ratio(SAME_EIGHTY), 0.85, 0.95),
             Target(trees[0].work.title, NOTHING, trees[0].ratio(NOTHING), 2, 5),
             Target(forest.work.title, NOTHING, forest.ratio(NOTHING), 1.5, 3),
