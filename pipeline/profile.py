@@ -31,7 +31,7 @@ FEW = 30
 """A text with more distinct values than this is one of many categories."""
 MOST_LABELS = 50
 """A target with more distinct words than this is no classification."""
-SAMPLE = 100_000
+SAMPLE = 30_000
 """So many rows, evenly spread, tell the quantiles and forms of a column; counts, bounds and nulls are of all rows."""
 POSITIVE = ("yes", "true", "positive", "malignant", "churned", "churn", "default", "fraud", "spam", "y", "t", "1")
 DATE_FORMATS = ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y", "%d %b %Y", "%b %d, %Y")
@@ -187,8 +187,10 @@ def _column(name: str, column: "pyarrow.ChunkedArray", sample: "pyarrow.ChunkedA
         sample = column.drop_null().slice(0, SAMPLE)
     if held == "number":
         return _number(name, column, sample, nulls)
-    distinct = pc.count_distinct(column).as_py()
     if held == "timestamp":
+        distinct = pc.count_distinct(sample).as_py()
+        if distinct <= FEW:
+            distinct = pc.count_distinct(column).as_py()
         bounds = pc.min_max(column).as_py()
         clock = bool(pc.any(pc.not_equal(pc.floor_temporal(column, unit="day"), column)).as_py())
         first, last = bounds["min"], bounds["max"]
@@ -196,9 +198,10 @@ def _column(name: str, column: "pyarrow.ChunkedArray", sample: "pyarrow.ChunkedA
             Column(name=name, role="date", nulls=nulls, distinct=distinct, first=first, last=last, clock=clock)
         )
     if held == "boolean":
-        values, least = _frequent(column)
-        return _constant(Column(name=name, role="boolean", nulls=nulls, distinct=distinct, values=values, least=least))
-    return _constant(_text(name, column, sample, nulls, distinct, decimal))
+        distinct, values, least = _frequent(column, 2)
+        found = Column(name=name, role="boolean", nulls=nulls, distinct=distinct, values=values, least=least)
+        return _constant(found)
+    return _constant(_text(name, column, sample, nulls, decimal))
 
 
 def _constant(column: Column) -> Column:
@@ -218,10 +221,13 @@ def _number(name: str, column: "pyarrow.ChunkedArray", sample: "pyarrow.ChunkedA
     seen = sample.to_numpy().astype(np.float64)
     quantiles = tuple(float(one) for one in np.quantile(seen, [0.01, 0.25, 0.5, 0.75, 0.99]))
     whole = pa.types.is_integer(column.type)
-    some = len(np.unique(seen))
-    # All rows are counted where the sample leaves open whether values repeat, or are few.
-    distinct = pc.count_distinct(column, mode="only_valid").as_py() if whole or some <= FEW else some
-    values, least = _frequent(column) if distinct <= FEW else ((), 0)
+    values: tuple[str | bool | float, ...] = ()
+    distinct, least = len(np.unique(seen)), 0
+    # All rows are counted where the sample leaves open whether values repeat, or are few, or what they name.
+    if distinct <= FEW:
+        distinct, values, least = _frequent(column, FEW)
+    elif whole and (distinct == len(seen) or _named(name)):
+        distinct = pc.count_distinct(column, mode="only_valid").as_py()
     role: Role = "skewed" if distinct > FEW and _skewed(seen) else "number"
     return _constant(
         Column(
@@ -250,14 +256,13 @@ def _text(
     column: "pyarrow.ChunkedArray",
     sample: "pyarrow.ChunkedArray",
     nulls: float,
-    distinct: int,
     decimal: str | None,
 ) -> Column:
+    distinct, values, least = _frequent(column, 200)
     some = sample.slice(0, 20_000).unique().to_pylist()[:1_000]
     if forms := _date_forms(some):
         other = f"; {forms[1]} would fit as well" if len(forms) > 1 else ""
         return Column(name=name, role="written date", nulls=nulls, distinct=distinct, form=forms[0], why=other)
-    values, least = _frequent(column) if distinct <= 200 else ((), 0)
     found = Column(name=name, role="many", nulls=nulls, distinct=distinct, values=values, least=least)
     if distinct <= FEW:
         return replace(found, role="category")
@@ -272,11 +277,17 @@ def _text(
     return found
 
 
-def _frequent(column: "pyarrow.ChunkedArray") -> tuple[tuple[str | bool | float, ...], int]:
-    """Return the distinct values, the most frequent first, and how often the second of them occurs."""
-    counts = [(one["values"], one["counts"]) for one in column.drop_null().value_counts().to_pylist()]
+def _frequent(column: "pyarrow.ChunkedArray", most: int) -> tuple[int, tuple[str | bool | float, ...], int]:
+    """Return how many values there are; where that is not more than `most`, they, and how often the second occurs.
+
+    The most frequent come first.
+    """
+    found = column.drop_null().value_counts()
+    if len(found) > most:
+        return len(found), (), 0
+    counts = [(one["values"], one["counts"]) for one in found.to_pylist()]
     counts.sort(key=lambda one: (-one[1], str(one[0])))
-    return tuple(value for value, _ in counts), counts[1][1] if len(counts) > 1 else 0
+    return len(counts), tuple(value for value, _ in counts), counts[1][1] if len(counts) > 1 else 0
 
 
 def _date_forms(words: Sequence[str]) -> list[str]:
@@ -332,9 +343,12 @@ def _placed(columns: Sequence[Column]) -> list[Column]:
 
 def _is_id(column: Column) -> bool:
     """Tell whether a column's name says that it names things, and its values may."""
-    words = words_of(column.name)
-    named = bool(words) and (words[-1] in _IDS or words[0] in _IDS)
-    return named and (column.whole or column.role in ("identifier", "many", "category", "text"))
+    return _named(column.name) and (column.whole or column.role in ("identifier", "many", "category", "text"))
+
+
+def _named(name: str) -> bool:
+    words = words_of(name)
+    return bool(words) and (words[-1] in _IDS or words[0] in _IDS)
 
 
 def _counts_up(column: Column, table: "pyarrow.Table") -> bool:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import numpy
     import pyarrow
 
+GROUP_ROWS = 100_000
+"""A row group has about so many rows: a column is read from a file of few of them in one go."""
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -112,11 +115,11 @@ def _frozen(source: Source, scratch: Path) -> Path:
         if not segments or not segments[-1].schema.equals(table.schema):
             close()
             segments.append(_Segment(scratch / f"{len(segments)}.parquet", table.schema))
-        segments[-1].writer.write_table(table)
+        segments[-1].write(table)
 
     def close() -> None:
         for segment in segments[-1:]:
-            segment.writer.close()
+            segment.close()
 
     def begin() -> sources.Write:
         close()
@@ -142,7 +145,27 @@ class _Segment:
     """A part of what is written, all in the types that were known then."""
 
     def __init__(self, path: Path, schema: "pyarrow.Schema") -> None:
-        self.path, self.schema, self.writer = path, schema, _writer(path, schema)
+        self.path, self.schema = path, schema
+        self._writer = _writer(path, schema)
+        self._waiting: list[pyarrow.Table] = []
+
+    def write(self, table: "pyarrow.Table") -> None:
+        """Add rows; they are written when there are enough for a row group."""
+        self._waiting.append(table)
+        if sum(map(len, self._waiting)) >= GROUP_ROWS:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what waits, and the end of the file."""
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        if self._waiting:
+            self._writer.write_table(pa.concat_tables(self._waiting))
+            self._waiting.clear()
 
 
 def _writer(path: Path, schema: "pyarrow.Schema") -> "pyarrow.parquet.ParquetWriter":
