@@ -61,6 +61,8 @@ requirements: .venv/dev  ## pin anew what requirements*.in ask for
 	for file in requirements requirements-dev bench/endpoint/requirements bench/endpoint/requirements-uvicorn; do \
 		.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 			$(ARGS) $$file.in --output-file $$file.txt; done
+	sed -n '/^sqlalchemy==/,/[^\\]$$/p' requirements.txt | sed 's/^sqlalchemy/&[asyncio]/' > requirements.txt.also
+	cat requirements.txt.also >> requirements.txt && rm requirements.txt.also
 
 clean:  ## what was installed and cached; models and history stay in .evergreen
 	rm -rf .venv .venv-bench .venv-bench-uvicorn .mypy_cache .ruff_cache .pytest_cache *.egg-info bentos/web/node_modules

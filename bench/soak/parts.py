@@ -11,7 +11,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "service worker": ("bentos.worker",),
     "Prefect server": ("prefect", "server", "start"),
     "Prefect worker": ("prefect", "worker", "start"),
-    "flow run": ("prefect.flow_engine",),
+    "flow run": ("prefect.engine",),
     "endpoint": ("serve",),
     "evergreen up": ("up",),
 }
