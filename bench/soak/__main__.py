@@ -32,7 +32,8 @@ from pipeline.settings import CHECKOUT, Settings
 
 REPORT = CHECKOUT / "tests" / "bench" / "soak.md"
 EVERGREEN = [sys.executable, "-c", "from flows.cli import main; main()"]
-KILLED = ("service worker", "flow run", "Prefect worker", "Prefect server", "endpoint")
+RUN = "flow run"
+KILLED = ("service worker", RUN, "Prefect worker", "Prefect server", "endpoint")
 MONTH_SECONDS, PERSON_SECONDS, KILL_SECONDS, FULL_SECONDS = 25.0, 70.0, 20.0, 8.0
 BROKEN_SHARE = 0.3
 MENDED_SECONDS = 20.0
@@ -243,7 +244,8 @@ def _kill_one(soak: Soak) -> None:
     kinds = sorted({part.kind for part in found})
     if not kinds:
         return
-    kind = soak.chance.choice(kinds)
+    # A run is seldom there, and dies otherwise only with its worker.
+    kind = RUN if RUN in kinds and soak.chance.random() < 0.5 else soak.chance.choice(kinds)
     part = soak.chance.choice([one for one in found if one.kind == kind])
     at = time.time()
     if not parts.kill(part):
@@ -285,7 +287,7 @@ def _watch(soak: Soak, seconds: float) -> None:
 def _sample(soak: Soak) -> None:
     now = time.time()
     for kind, found in _by_kind(soak).items():
-        if kind not in ("other", "leash", "flow run"):
+        if kind not in ("other", "leash", RUN):
             soak.memory[kind].append((now, max(part.mb for part in found)))
 
 
