@@ -76,11 +76,14 @@ def _freshened(folder: Path, env: Mapping[str, str], ledger: Engine, port: int, 
     began = time.perf_counter()
     with tempfile.TemporaryFile("w+") as out:
         child = subprocess.Popen(RUN, cwd=folder, env=dict(env), stdout=out, stderr=subprocess.DEVNULL)
-        _until(lambda: _champion(ledger) == number, child)
-        wished = time.perf_counter()
-        _until(lambda: _answers(port) == str(number))
-        answered = time.perf_counter()
-        child.wait()
+        try:
+            _until(lambda: _champion(ledger) == number, child)
+            wished = time.perf_counter()
+            _until(lambda: _answers(port) == str(number))
+            answered = time.perf_counter()
+            child.wait()
+        finally:
+            child.kill()
         out.seek(0)
         steps: dict[str, float] = json.loads(out.read())["seconds"]
     # What a run does after its release holds nobody up.
@@ -120,7 +123,7 @@ def _until(condition: Callable[[], bool], child: "subprocess.Popen[bytes] | None
     """Ask again and again, seldom enough not to hold up what is measured; RuntimeError when it is not to be."""
     end = time.monotonic() + WAIT_SECONDS
     while not condition():
-        if time.monotonic() > end or (child and child.poll() not in (None, 0)):
+        if time.monotonic() > end or (child and child.poll() is not None and not condition()):
             raise RuntimeError("the new release was not made, or does not answer")
         time.sleep(0.05)
 

@@ -24,7 +24,7 @@ CANARY, STOPPED = "canary", "canary stopped"
 """A release that answers a share of the requests, and the end of that."""
 AWAITING, HELD, UNHELD, ARCHIVED = "awaiting approval", "held", "unheld", "archived"
 FORGOT = "rows forgotten"
-"""Rows of a person were taken out of what a model was trained on; no release is another one by that."""
+"""Rows of a person were taken out of a model's snapshots or logs. It changes the state of no release."""
 
 SERVING, ENDED, SILENT = "serving", "ended", "silent"
 """The kinds of a server's events that begin and end what it serves."""
@@ -370,7 +370,10 @@ def archive(engine: Engine, model: str, numbers: Sequence[int], cause: str, why:
 
 
 def forgot(engine: Engine, model: str, why: str) -> None:
-    """Record that rows were taken out of a model's snapshots and logs; there is nobody to tell before a release."""
+    """Record that rows are taken out of a model's snapshots and logs, with the newest of its events.
+
+    Before its first there is none to record it with: then the snapshot's own record alone tells.
+    """
     with _first_come(engine, model) as connection:
         if last := _last_event(connection, model):
             _add_event(connection, model, last, last.release, FORGOT, "person", why)

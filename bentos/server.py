@@ -394,7 +394,9 @@ class Server:
             "EVERGREEN_HISTORY": str(self.folder / "history.json"),
             "EVERGREEN_TRIAL": "",
         }
-        if any(one.state == "ready" for one in self.workers):
+        # A canary's worker answers nobody but the champion's.
+        baker = self.baking.worker if self.baking is not None else None
+        if any(one.state == "ready" and one is not baker for one in self.workers):
             env[IDLE] = "1"
         options: list[str] = []
         if listener is self.listener:

@@ -33,15 +33,20 @@ class Traced:
     def __init__(self, app: ASGIApp, exporter: SpanExporter, facts: dict[str, str]) -> None:
         self.app = app
         self._provider = TracerProvider(resource=Resource.create(facts), shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=BATCH_MILLISECONDS))
+        self._exporter = exporter
         self._tracer = self._provider.get_tracer("evergreen")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request within a span; when the server ends, send what is left."""
+        """Answer a request within a span; send them while the server lives, and when it ends what is left."""
+        if scope["type"] == "lifespan":
+            # Its thread begins with the server: what made this may have been in no hurry.
+            spans = BatchSpanProcessor(self._exporter, schedule_delay_millis=BATCH_MILLISECONDS)
+            self._provider.add_span_processor(spans)
+            await self.app(scope, receive, send)
+            await asyncio.to_thread(self._provider.shutdown)
+            return
         if scope["type"] != "http":
             await self.app(scope, receive, send)
-            if scope["type"] == "lifespan":
-                await asyncio.to_thread(self._provider.shutdown)
             return
         caller = propagate.extract({name.decode(): value.decode("latin-1") for name, value in scope["headers"]})
         path = scope["path"][:200]

@@ -127,7 +127,10 @@ def orders(line: socket.socket) -> Any:
 
 
 def application() -> Any:
-    """Return what answers requests, with all that takes long done: BentoML imported, the model loaded and checked."""
+    """Return what answers requests, with what takes long done: BentoML is imported, and the model read.
+
+    It begins no thread that lives on, as a prediction may: who calls this may be in no hurry, and so would they be.
+    """
     load()
     return Endpoint.to_asgi()  # type: ignore[attr-defined]
 

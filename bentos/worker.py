@@ -1,8 +1,8 @@
 """A process that answers requests on a socket it was given: `python -m bentos.worker` in the folder of a package.
 
 What it does is in `bentos.work`, whose imports are most of a start; this file imports next to nothing. With
-EVERGREEN_IDLE in the environment they are done while nothing else wants the processor: for a start that is in no hurry,
-since others answer meanwhile.
+EVERGREEN_IDLE in the environment they, and the loading of the model, are done while nothing else wants the processor:
+that is for a start in no hurry, since others answer meanwhile.
 """
 
 import argparse
@@ -10,7 +10,9 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from bentos import logs
@@ -34,17 +36,29 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     listener, line = socket.socket(fileno=given.listener), socket.socket(fileno=given.line)
     log = logs.to_stderr()
+    loaded = threading.Event()
+    threading.Thread(target=_end_when_alone, args=(line, loaded), daemon=True).start()
     if os.environ.pop(IDLE, None):
         try:
             serve, app = in_idle_time(_what_serves, PATIENCE_SECONDS)
         except TimeoutError:
+            log.flush()
             os.execv(sys.executable, [sys.executable, "-m", "bentos.worker", *sys.argv[1:]])
     else:
         serve, app = _what_serves()
+    loaded.set()
     serve(app, listener, line, given.ssl_certfile, given.ssl_keyfile)
     log.flush()
     # What is left to do is Python's own end, which takes longer than a release has time for.
     os._exit(0)
+
+
+def _end_when_alone(line: socket.socket, loaded: threading.Event) -> None:
+    """End this process when who started it has gone before the model was loaded; afterwards `serve` listens."""
+    while not loaded.wait(0.5):
+        with suppress(BlockingIOError):
+            if not line.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                os._exit(1)
 
 
 def _what_serves() -> tuple[Callable[..., None], Any]:

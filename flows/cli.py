@@ -471,11 +471,11 @@ def forget(
             wanted = key_of(spec, key)
         except SpecError as error:
             raise typer.BadParameter(str(error)) from error
-        found = take_out(settings(), _ledger(), spec, wanted, why, dry_run).to_dict()
+        found = take_out(settings(), _ledger(), spec, wanted, why, dry_run)
         if as_json:
-            _print_json({"model": model, **found})
+            _print_json({"model": model, **found.to_dict()})
         else:
-            screen.show_forgotten(dry_run, found)
+            screen.show_forgotten(dry_run, found.words, found.golden)
 
 
 @app.command("gc")

@@ -1,7 +1,7 @@
 """A person's rows, taken out of what a model's home holds of them: snapshots, rows set aside, logs of requests."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,10 @@ from filelock import FileLock, Timeout
 from sqlalchemy import Engine
 
 from bentos import releases
+from pipeline import digest
 from pipeline.artifact import load_artifact
 from pipeline.errors import ArtifactError, ReleaseError, SpecError, did_you_mean
-from pipeline.forget import forget_in_file, forget_in_snapshot, matching
+from pipeline.forget import can_hold, forget_in_file, forget_in_snapshot, matching
 from pipeline.recorded import KEY, files
 from pipeline.settings import Settings
 from pipeline.spec import ModelSpec
@@ -20,16 +21,32 @@ from pipeline.spec import ModelSpec
 
 @dataclass(frozen=True)
 class Forgotten:
-    """How many rows were taken out of how many files, by what they are, and what still holds some of them."""
+    """How many rows were taken out of how many files, by what they are, and what still holds some of them.
+
+    `golden` has, by model and release, how many of these rows its package answers as golden rows.
+    """
 
     removed: Mapping[str, tuple[int, int]]
-    golden: Mapping[int, int]
-    """By release: how many of these rows its package answers as golden rows."""
+    golden: Mapping[str, Mapping[int, int]]
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        removed = {kind: {"rows": rows, "files": files} for kind, (rows, files) in self.removed.items()}
-        return {"removed": removed, "golden": {str(number): rows for number, rows in self.golden.items()}}
+        removed = {kind: {"rows": rows, "files": count} for kind, (rows, count) in self.removed.items()}
+        golden = {model: {str(number): rows for number, rows in found.items()} for model, found in self.golden.items()}
+        return {"removed": removed, "golden": golden}
+
+    @property
+    def words(self) -> list[str]:
+        """Say what was taken out of what."""
+        return [
+            f"{kind}: {_some(rows, 'row')} of {_some(count, 'file')}"
+            for kind, (rows, count) in self.removed.items()
+            if rows
+        ]
+
+
+def _some(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def key_of(spec: ModelSpec, given: Sequence[str]) -> dict[str, str]:
@@ -54,49 +71,73 @@ def forget(
     """Take the rows with these values of key columns out of all that was frozen for a model, and record that.
 
     Snapshots that the ledger names for the model, the rows set aside beside them, and the log of requests are written
-    anew. The ledger and the record beside each snapshot keep the reason, and whose rows they were by a digest alone.
-    Raises ReleaseError when a run of the model is going on.
+    anew. The ledger says so first, for every model that was trained on one of these snapshots; whose rows they were it
+    tells by a digest alone. Raises ReleaseError while one of these models has a run, and SpecError where no snapshot
+    could hold such a value.
     """
     home = settings.folder()
+    snapshots = _snapshots(home, ledger, spec.name)
+    sharing = {model: _snapshots(home, ledger, model) for model in releases.models(ledger)}
+    models = sorted({spec.name} | {model for model, theirs in sharing.items() if theirs & snapshots})
+    with ExitStack() as stack:
+        for model in models:
+            _alone_with(stack, home, model)
+        return _forget(home, ledger, spec, models, sorted(snapshots), key, why, dry_run)
+
+
+def _alone_with(stack: ExitStack, home: Path, model: str) -> None:
     (home / "locks").mkdir(exist_ok=True)
     try:
-        with FileLock(home / "locks" / f"{spec.name}.lock").acquire(timeout=0):
-            return _forget(home, ledger, spec, key, why, dry_run)
+        stack.enter_context(FileLock(home / "locks" / f"{model}.lock").acquire(timeout=0))
     except Timeout:
-        raise ReleaseError(f"a run of {spec.name} is going on; try again when it has ended") from None
+        raise ReleaseError(f"a run of {model} is going on; try again when it has ended") from None
 
 
-def _forget(home: Path, ledger: Engine, spec: ModelSpec, key: Mapping[str, str], why: str, dry_run: bool) -> Forgotten:
-    snapshots = _snapshots(home, ledger, spec.name)
+def _forget(
+    home: Path,
+    ledger: Engine,
+    spec: ModelSpec,
+    models: Sequence[str],
+    snapshots: Sequence[Path],
+    key: Mapping[str, str],
+    why: str,
+    dry_run: bool,
+) -> Forgotten:
+    for name, value in key.items():
+        if snapshots and not any(can_hold(path, name, value) for path in snapshots):
+            raise SpecError(f"no snapshot of {spec.name} has a column {name!r} that could hold {value!r}")
     aside = [file for path in snapshots for file in sorted(path.with_suffix(".quarantine").glob("*.parquet"))]
     logged = [path for _, path in files(home / "requests" / spec.name)]
-    rows = [row for path in (*snapshots, *aside) for row in matching(path, key)[0].to_pylist()]
-    golden = _golden(home, ledger, spec.name, rows)
-    removed = {}
-    for kind, paths, prefix in (("snapshots", snapshots, ""), ("set aside", aside, ""), ("requests", logged, KEY)):
-        counts = []
-        for path in paths:
-            rows = matching(path, key, prefix)[0].num_rows
-            if rows and not dry_run:
-                if kind == "snapshots":
-                    forget_in_snapshot(path, key, why)
-                else:
-                    forget_in_file(path, key, prefix)
-            counts.append(rows)
-        removed[kind] = (sum(counts), sum(rows > 0 for rows in counts))
-    found = Forgotten(removed, golden)
-    if not dry_run and any(rows for rows, _ in removed.values()):
-        said = ", ".join(f"{rows} rows of {files} {kind}" for kind, (rows, files) in removed.items() if rows)
-        releases.forgot(ledger, spec.name, f"{said}: {why}" if why else said)
-    return found
+    kinds = {"snapshots": (snapshots, ""), "set aside": (aside, ""), "requests": (logged, KEY)}
+    found = {
+        kind: {path: rows for path in paths if len(rows := matching(path, key, prefix)[0])}
+        for kind, (paths, prefix) in kinds.items()
+    }
+    frozen = [row for kind in ("snapshots", "set aside") for rows in found[kind].values() for row in rows.to_pylist()]
+    forgotten = Forgotten(
+        removed={kind: (sum(map(len, by.values())), len(by)) for kind, by in found.items()},
+        golden={model: golden for model in models if (golden := _golden(home, ledger, model, frozen))},
+    )
+    if forgotten.words and not dry_run:
+        # First: whoever is killed while files are written does the same again, and finds fewer.
+        said = f"key {digest.of_value(dict(sorted(key.items())))[: digest.SHORT]}; {', '.join(forgotten.words)}"
+        for model in models:
+            releases.forgot(ledger, model, f"{said}; {why}" if why else said)
+        for path in found["snapshots"]:
+            forget_in_snapshot(path, key, why)
+        for path in found["set aside"]:
+            forget_in_file(path, key)
+        for path in found["requests"]:
+            forget_in_file(path, key, KEY)
+    return forgotten
 
 
-def _snapshots(home: Path, ledger: Engine, model: str) -> list[Path]:
+def _snapshots(home: Path, ledger: Engine, model: str) -> set[Path]:
     """Return the files of the snapshots that a model's releases and runs name, where they are still there."""
     made = [release.digests for release in releases.history(ledger, model)[0]]
     made += [run.digests for run in releases.runs(ledger, model)]
-    names = sorted({digests[name] for digests in made for name in ("snapshot", "ingested") if name in digests})
-    return [path for name in names if (path := home / "snapshots" / f"{name}.parquet").exists()]
+    names = {digests[name] for digests in made for name in ("snapshot", "ingested") if name in digests}
+    return {path for name in names if (path := home / "snapshots" / f"{name}.parquet").exists()}
 
 
 def _golden(home: Path, ledger: Engine, model: str, rows: Sequence[Mapping[str, Any]]) -> dict[int, int]:

@@ -578,21 +578,19 @@ def show_collected(dry_run: bool, found: Mapping[str, Any]) -> None:
         _line(console, f"  [yellow]note[/] {escape(note)}", hang=12)
 
 
-def show_forgotten(dry_run: bool, found: Mapping[str, Any]) -> None:
+def show_forgotten(dry_run: bool, words: Sequence[str], golden: Mapping[str, Mapping[int, int]]) -> None:
     """Print how many rows were taken out of what, or would be, and what still holds some."""
     console = Console(highlight=False)
-    rows = sum(one["rows"] for one in found["removed"].values())
-    for kind, one in found["removed"].items():
-        if one["rows"]:
-            console.print(
-                f"{kind:<10}{one['rows']:>6} rows of {one['files']} {'files' if one['files'] > 1 else 'file'}"
+    said = "; ".join(words) if words else "nothing: no row has this key"
+    console.print(f"[bold]{'would forget' if dry_run else 'forgot'}[/] {escape(said)}")
+    for model, releases in golden.items():
+        for release, count in releases.items():
+            said = (
+                f"release {release} of {model} carries {count} of them as golden rows until `evergreen gc` removes it"
             )
-    console.print(f"[bold]{'would forget' if dry_run else 'forgot'} {rows} {'row' if rows == 1 else 'rows'}[/]")
-    for release, count in found["golden"].items():
-        said = f"release {release} carries {count} of them as golden rows, until `evergreen gc` removes its package"
-        _line(console, f"  [yellow]note[/] {said}", hang=12)
-    if rows and not dry_run:
-        said = "a source that still holds them brings them back with the next run: remove them there, too"
+            _line(console, f"  [yellow]note[/] {escape(said)}", hang=12)
+    if words and not dry_run:
+        said = "what holds the rows elsewhere, such as the source or an exported release, brings them back with them"
         _line(console, f"  [yellow]note[/] {said}", hang=12)
 
 

@@ -80,6 +80,14 @@ def matching(path: Path, key: Mapping[str, str], prefix: str = "") -> tuple["pya
         raise ArtifactError(f"{path} cannot be read, so whether it holds such rows is not known: {error}") from error
 
 
+def can_hold(path: Path, name: str, text: str) -> bool:
+    """Tell whether a Parquet file has a column of that name whose type could hold a value given as text."""
+    import pyarrow.parquet
+
+    schema = pyarrow.parquet.read_schema(path)
+    return name in schema.names and _cast(text, schema.field(name).type) is not None
+
+
 def check_whole(path: Path) -> None:
     """Raise ArtifactError when rows of the snapshot at `path` were forgotten: nothing can be trained on it again."""
     if record := _record(path):
@@ -105,13 +113,20 @@ def _mask(table: "pyarrow.Table", key: Mapping[str, str], prefix: str) -> "pyarr
     found = pa.array(np.ones(len(table), bool))
     for name, text in key.items():
         column = table.column(f"{prefix}{name}").combine_chunks()
-        try:
-            value = pa.scalar(text).cast(column.type)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            # No row can hold what its type cannot.
+        value = _cast(text, column.type)
+        if value is None:
             return pa.array(np.zeros(len(table), bool))
         found = pc.and_(found, pc.fill_null(pc.equal(column, value), False))
     return found
+
+
+def _cast(text: str, kind: "pyarrow.DataType") -> "pyarrow.Scalar | None":
+    import pyarrow as pa
+
+    try:
+        return pa.scalar(text).cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None
 
 
 def _texts(schema: "pyarrow.Schema") -> list[str]:

@@ -87,14 +87,15 @@ def gently(work: Callable[..., Result], *given: Any) -> Result:
 def in_idle_time(work: Callable[[], Result], seconds: float) -> Result:
     """Do something in a thread that runs while nothing else wants the processor, and return what it returns.
 
-    Raises TimeoutError when that takes longer than so many seconds: the thread goes on, and cannot be hurried. Where
-    the system knows no idle time it is done as it is.
+    Raises TimeoutError when that takes longer than so many seconds: the thread goes on, and cannot be hurried. A thread
+    that is started there has idle time, too, for as long as it lives. Where the system knows none it is done as it is.
     """
     done: Future[Result] = Future()
 
     def run() -> None:
         if sys.platform == "linux":
-            os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
+            with suppress(OSError):
+                os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
         try:
             done.set_result(work())
         except BaseException as error:

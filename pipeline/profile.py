@@ -222,7 +222,9 @@ def _number(name: str, column: "pyarrow.ChunkedArray", sample: "pyarrow.ChunkedA
     quantiles = tuple(float(one) for one in np.quantile(seen, [0.01, 0.25, 0.5, 0.75, 0.99]))
     whole = pa.types.is_integer(column.type)
     values: tuple[str | bool | float, ...] = ()
-    distinct, least = len(np.unique(seen)), 0
+    # Whole numbers may be larger than a float can tell apart.
+    distinct = pc.count_distinct(sample).as_py() if whole else len(np.unique(seen))
+    least = 0
     # All rows are counted where the sample leaves open whether values repeat, or are few, or what they name.
     if distinct <= FEW:
         distinct, values, least = _frequent(column, FEW)

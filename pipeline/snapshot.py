@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy
     import pyarrow
 
-GROUP_ROWS = 100_000
-"""A row group has about so many rows: a column is read from a file of few of them in one go."""
+GROUP_ROWS, GROUP_BYTES = 100_000, 2**26
+"""A row group is written when there are so many rows, or so many bytes: few are read faster than many."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,10 @@ def ingest(source: Source, folder: Path) -> Snapshot:
     """
     seen = Seen(source, folder)
     if known := seen.snapshot():
+        path = folder / f"{known}.parquet"
         with suppress(ArtifactError):
-            return load_snapshot(folder / f"{known}.parquet")
+            if not path.with_suffix(RECORD).exists():
+                return load_snapshot(path)
     with space_for(folder), scratch_folder(folder) as scratch:
         snapshot = _placed(_frozen(source, scratch), folder, sources.origin(source))
         seen.remember(snapshot.digest)
@@ -128,8 +130,11 @@ def _frozen(source: Source, scratch: Path) -> Path:
 
     try:
         schema = sources.stream(source, scratch, begin)
-    finally:
-        close()
+    except BaseException:
+        for segment in segments[-1:]:
+            segment.abandon()
+        raise
+    close()
     if len(segments) == 1 and segments[0].schema.equals(schema):
         return segments[0].path
     with _writer(scratch / "whole.parquet", schema) as whole:
@@ -152,13 +157,19 @@ class _Segment:
     def write(self, table: "pyarrow.Table") -> None:
         """Add rows; they are written when there are enough for a row group."""
         self._waiting.append(table)
-        if sum(map(len, self._waiting)) >= GROUP_ROWS:
+        rows, size = (sum(each) for each in zip(*((len(one), one.nbytes) for one in self._waiting), strict=True))
+        if rows >= GROUP_ROWS or size >= GROUP_BYTES:
             self._flush()
 
     def close(self) -> None:
         """Write what waits, and the end of the file."""
         self._flush()
         self._writer.close()
+
+    def abandon(self) -> None:
+        """Let go of the file as it is."""
+        with suppress(OSError):
+            self._writer.close()
 
     def _flush(self) -> None:
         import pyarrow as pa
@@ -198,7 +209,7 @@ def _whole(path: Path, name: str, same: Path) -> bool:
     import pyarrow as pa
 
     try:
-        if load_snapshot(path).digest != name:
+        if load_snapshot(path).digest != name or path.with_suffix(RECORD).exists():
             return False
         return filecmp.cmp(path, same, shallow=False) or digest.of_parquet(path) == name
     except (ArtifactError, DataError, UnicodeDecodeError, pa.ArrowException, OSError):

@@ -66,7 +66,7 @@ def held_out(rule: Rule, table: "pyarrow.Table | Stored") -> NDArray[np.bool_]:
 
 @lru_cache(maxsize=4)
 def _of_snapshot(rule: Rule, path: Path) -> NDArray[np.bool_]:
-    """Return which rows of a snapshot's file are held out; a file never changes, and every step of a run asks."""
+    """Return which rows of a snapshot's file are held out. Every step of a run asks, and none changes the file."""
     mask = _held_out(rule, Stored(path))
     mask.flags.writeable = False
     return mask

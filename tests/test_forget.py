@@ -1,6 +1,7 @@
 """A person's rows, taken out of the files that hold them."""
 
 import json
+import re
 from datetime import UTC, datetime
 
 import pandas as pd
@@ -123,6 +124,20 @@ def test_a_kill_after_the_record_was_written_is_made_good_by_the_same_again(snap
         check_whole(snapshot.path)
 
 
+def test_an_ingest_of_the_rows_after_such_a_kill_makes_a_whole_snapshot_of_it(snapshot, tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.forget.forget_in_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        forget_in_snapshot(snapshot.path, {"customer": "17"}, "")
+
+    again = ingest(Csv(str(tmp_path / "sales.csv")), snapshot.path.parent)
+
+    assert (again.digest, again.rows) == (snapshot.digest, 4)
+    check_whole(again.path)
+
+
 def test_what_the_source_still_holds_comes_back_whole_with_the_next_ingest(snapshot, tmp_path):
     forget_in_snapshot(snapshot.path, {"customer": "17"}, "")
 
@@ -173,8 +188,13 @@ def test_the_models_snapshots_what_was_set_aside_and_its_log_of_requests_lose_th
     assert log.tables[1].column("key.customer").to_pylist() == ["1", None]
     assert log.counts == (counts,)
     made, events = releases.history(ledger, "sales")
-    said = "3 rows of 2 snapshots, 1 rows of 1 set aside, 1 rows of 1 requests: asked in a letter"
-    assert (events[-1].kind, events[-1].reason) == ("rows forgotten", said)
+    said = events[-1].reason
+    assert (events[-1].kind, events[-1].release) == ("rows forgotten", made[0].number)
+    assert re.fullmatch(
+        "key [0-9a-f]{12}; snapshots: 3 rows of 2 files, set aside: 1 row of 1 file, requests: 1 row of 1 file; "
+        "asked in a letter",
+        said,
+    )
     assert releases.states(events) == {made[0].number: "champion"}
     assert forget(settings, ledger, spec(), {"customer": "17"}, "").removed["snapshots"] == (0, 0)
     assert len(releases.history(ledger, "sales")[1]) == len(events)
@@ -198,7 +218,49 @@ def test_a_release_that_carries_such_a_row_as_a_golden_one_is_named(tmp_path, le
 
     found = forget(Settings(home=tmp_path / "home", database_url=""), ledger, one, {"id": str(number)}, "")
 
-    assert found.to_dict()["golden"] == {"1": 1}
+    assert found.to_dict()["golden"] == {"points": {"1": 1}}
+
+
+def test_a_model_that_was_trained_on_the_same_snapshot_waits_as_well_and_is_told(snapshot, ledger, tmp_path):
+    settings = Settings(home=tmp_path / "home", database_url="")
+    releases.add_release(ledger, release("sales", snapshot.digest))
+    releases.add_release(ledger, release("returns", snapshot.digest))
+    (tmp_path / "home" / "locks").mkdir()
+    with (
+        FileLock(tmp_path / "home" / "locks" / "returns.lock"),
+        pytest.raises(ReleaseError, match="a run of returns is going on"),
+    ):
+        forget(settings, ledger, spec(), {"customer": "17"}, "")
+    assert len(left(snapshot.path)) == 4
+
+    forget(settings, ledger, spec(), {"customer": "17"}, "")
+
+    assert [releases.history(ledger, model)[1][-1].kind for model in ("sales", "returns")] == ["rows forgotten"] * 2
+
+
+def test_a_kill_while_files_are_written_leaves_what_the_ledger_says_and_the_same_again_ends_it(
+    snapshot, ledger, tmp_path, monkeypatch
+):
+    settings = Settings(home=tmp_path / "home", database_url="")
+    releases.add_release(ledger, release("sales", snapshot.digest))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flows.forget.forget_in_snapshot", killed)
+        with pytest.raises(KeyboardInterrupt):
+            forget(settings, ledger, spec(), {"customer": "17"}, "")
+    assert releases.history(ledger, "sales")[1][-1].kind == "rows forgotten"
+
+    assert forget(settings, ledger, spec(), {"customer": "17"}, "").removed["snapshots"] == (2, 1)
+    assert left(snapshot.path) == [2.0, 4.0]
+
+
+def test_a_value_that_no_snapshot_could_hold_is_said(snapshot, ledger, tmp_path):
+    releases.add_release(ledger, release("sales", snapshot.digest))
+    with pytest.raises(SpecError, match="no snapshot of sales has a column 'customer' that could hold 'seventeen'"):
+        forget(Settings(home=tmp_path / "home", database_url=""), ledger, spec(), {"customer": "seventeen"}, "")
 
 
 def test_while_a_run_goes_on_nothing_is_touched(ledger, tmp_path):

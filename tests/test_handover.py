@@ -43,6 +43,11 @@ def test_a_server_goes_back_with_the_ledger_and_answers_as_before_to_the_last_bi
     releases.rollback(ledger(project), "points", 1, "person")
     assert until(lambda: release_of(server) == "1", 30)
     first = server.ask(*ROWS).json()
+    # It was started in idle time, and must not answer in what is left of it; jemalloc's thread answers nothing.
+    assert until(lambda: len(server.workers()) == 1)
+    threads = Path(f"/proc/{server.workers()[0]}/task").glob("*")
+    who = {path.joinpath("comm").read_text().strip(): os.sched_getscheduler(int(path.name)) for path in threads}
+    assert {name for name, policy in who.items() if policy == os.SCHED_IDLE} <= {"jemalloc_bg_thd"}
     releases.rollback(ledger(project), "points", 2, "person")
     assert until(lambda: release_of(server) == "2", 30)
     assert server.ask(*ROWS).json() == second

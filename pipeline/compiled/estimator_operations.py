@@ -41,8 +41,9 @@ def linear(coef: Array, intercept: Array) -> Run:
     Unanswerable where x holds a missing or an infinite number.
     """
 
-    # A product of matrices would round a row in a batch otherwise than alone, and one of long vectors is shared out.
-    alone = len(coef) == 1 and coef.shape[1] <= LONG
+    # A product of matrices would round a row in a batch otherwise than alone. That of two vectors does not, in NumPy's
+    # own OpenBLAS, while they are not so long that it is shared out.
+    single = len(coef) == 1 and coef.shape[1] <= LONG
     intercept = of_a_row(intercept)
     constant: float = intercept.ravel()[0].item()
 
@@ -61,9 +62,9 @@ def linear(coef: Array, intercept: Array) -> Run:
 
     def run(x: Array, *sums: Array) -> Array:
         x = np.ascontiguousarray(x)
-        if alone and len(x) == 1:
+        if single and len(x) == 1:
             return of_one(x, *sums)
-        out = np.vecdot(x, coef)[:, None] if alone else np.einsum("ij,kj->ik", x, coef)
+        out = np.vecdot(x, coef)[:, None] if single else np.einsum("ij,kj->ik", x, coef)
         out = out + intercept
         for one in sums:
             out = out + one
