@@ -1,22 +1,28 @@
 """Kills and full disks while something is written: nothing half written is seen, and the next run works."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import pytest
 from packed import MAKE, artifacts_of
 from project import copy_of_the_project, points
+from serving import processes_with, until
 
 from bentos.ledger import open_ledger
 from bentos.package import package
 from bentos.releases import Release, add_release, champion
+from flows.server import start_server
 from pipeline.artifact import load_artifact
 from pipeline.errors import StorageError
 from pipeline.files import sweep, whole_file, whole_folder
+from pipeline.processes import free_port
+from pipeline.settings import Settings
 
 # Kills the process when a function is called for the nth time, or when it has returned.
 DYING = """
@@ -130,6 +136,28 @@ def test_a_run_whose_databases_are_both_held_by_somebody_else_for_20_seconds_wai
     assert code == 0, err
     assert sorted(out.split("\n")) == ["", "Released", "ledger.sqlite was held", "prefect.db was held"], err
     assert "locked" not in err
+    assert project.champion() == 1
+
+
+@pytest.mark.slow
+def test_a_run_waits_for_a_prefect_server_that_is_killed_in_its_midst_and_started_anew_and_releases(tmp_path):
+    here, port = Settings(home=tmp_path / "server", database_url=""), free_port()
+    project = copy_of_the_project(tmp_path / "project", f"http://127.0.0.1:{port}/api")
+    with start_server(here, port):
+        run = project.start("run", "points", "--json")
+        assert until(lambda: project.files("trained/points/*/trained.json"), 120)
+        for pid, command in processes_with(f"--port {port}"):
+            if "processes.py" not in command:
+                os.kill(pid, signal.SIGKILL)
+    # In the middle of what comes after training, which takes about as long.
+    assert run.poll() is None
+    time.sleep(10)
+    assert run.poll() is None
+
+    with start_server(here, port):
+        code, out, err = project.finish(run)
+
+    assert (code, json.loads(out)["outcome"]) == (0, "released"), err
     assert project.champion() == 1
 
 
