@@ -15,7 +15,6 @@ says:
 
 import json
 import os
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,7 @@ class Endpoint:
     """The model of this Bento."""
 
     def __init__(self) -> None:
-        self.served = load()
+        self.served = _read.pop() if _read else _load()
         self.trial_token = os.environ.get("EVERGREEN_TRIAL") or None
         # A trial asks the golden rows itself, and tells what differs.
         if self.trial_token is None:
@@ -120,9 +119,16 @@ class Endpoint:
         return told
 
 
-@cache
-def load() -> ServedModel:
-    """Return the model of this package, read once; ArtifactError when it is not what was released."""
+_read: list[ServedModel] = []
+"""The model, from when it was read until the endpoint is made, where these are two moments."""
+
+
+def read_the_model() -> None:
+    """Read the model before BentoML makes the endpoint; ArtifactError when it is not what was released."""
+    _read.append(_load())
+
+
+def _load() -> ServedModel:
     release = os.environ.get("EVERGREEN_RELEASE") or None
     if release is not None and not release.isdecimal():
         raise ServerError(f"EVERGREEN_RELEASE is {release!r}; give the number of a release, or leave it out")

@@ -24,7 +24,7 @@ import uvicorn
 from bentos.contract import Contract
 from bentos.forward import FORWARD_SECONDS, Route, Shadow
 from bentos.protocol import Protocol
-from bentos.service import Endpoint, load
+from bentos.service import Endpoint, read_the_model
 
 KEEP_ALIVE_SECONDS = 75
 """How long a connection may idle; longer than the proxies before it wait, so that it is they who close it."""
@@ -131,7 +131,7 @@ def application() -> Any:
 
     It begins no thread that lives on, as a prediction may: who calls this may be in no hurry, and so would they be.
     """
-    load()
+    read_the_model()
     return Endpoint.to_asgi()  # type: ignore[attr-defined]
 
 
