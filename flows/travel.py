@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from shutil import copyfile, copytree
+from shutil import copyfile, copyfileobj, copytree
 from typing import Any
 
 from sqlalchemy import Engine
@@ -83,7 +83,7 @@ def unpack(settings: Settings, ledger: Engine, file: Path) -> Arrived:
     with scratch_folder(settings.folder()) as folder, space_for(settings.folder()):
         try:
             with tarfile.open(file, "r:") as archive:
-                archive.extractall(folder, filter="data")
+                _extract(archive, folder)
         except (OSError, tarfile.TarError) as error:
             raise ArtifactError(f"{file} is no release that was exported, or not whole: {error}") from error
         try:
@@ -104,6 +104,26 @@ def unpack(settings: Settings, ledger: Engine, file: Path) -> Arrived:
         if not trial.passed:
             raise ReleaseError(f"the package in {file} does not answer here as it was trained: {trial.problems[0]}")
         return _enter(settings, ledger, file, folder, release, manifest["judged_against"], trial)
+
+
+def _extract(archive: tarfile.TarFile, folder: Path) -> None:
+    """Write the files of an archive into a folder; TarError when one is no plain file, or lies outside of it.
+
+    Python before 3.11.4 has no filter that does so.
+    """
+    for member in archive:
+        path = folder / member.name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise tarfile.TarError(f"{member.name!r} lies outside of it")
+        if member.isdir():
+            path.mkdir(parents=True, exist_ok=True)
+        elif member.isfile():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with archive.extractfile(member) as content, path.open("wb") as part:  # type: ignore[union-attr]
+                copyfileobj(content, part)
+            path.chmod(0o600 | (member.mode & 0o755))
+        else:
+            raise tarfile.TarError(f"{member.name!r} is neither a file nor a folder")
 
 
 def _release_in(file: Path, manifest: Mapping[str, Any]) -> Release:

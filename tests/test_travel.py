@@ -9,6 +9,11 @@ import pytest
 from project import copy_of_the_project, points
 from serving import served
 
+from bentos.ledger import open_ledger
+from flows.travel import unpack
+from pipeline.errors import ArtifactError
+from pipeline.settings import Settings
+
 
 @pytest.fixture(scope="module")
 def test_home(tmp_path_factory, prefect_server):
@@ -33,7 +38,7 @@ def changed(production, number, path, change):
     """One of the files, with a part of it changed."""
     folder = production.folder / Path(path).name
     with tarfile.open(production.folder / f"{number}.tar") as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(folder)
     (place,) = folder.glob(path)
     content = change(place.read_bytes())
     place.unlink()
@@ -48,6 +53,20 @@ def imported(production, name):
     code, said = production.json("import", str(production.folder / name))
     assert code in (0, 1)
     return said
+
+
+@pytest.mark.parametrize(("name", "kind"), [("../out", tarfile.REGTYPE), ("link", tarfile.SYMTYPE)])
+def test_an_archive_with_what_is_no_file_of_its_own_is_refused_and_writes_nothing_elsewhere(tmp_path, name, kind):
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, "/etc/passwd"
+    with tarfile.open(tmp_path / "odd.tar", "w") as archive:
+        archive.addfile(member)
+    settings = Settings(home=tmp_path / "home", database_url="")
+    with pytest.raises(
+        ArtifactError, match=r"odd\.tar is no release that was exported, or not whole: '(\.\./out|link)'"
+    ):
+        unpack(settings, open_ledger(settings.ledger_url), tmp_path / "odd.tar")
+    assert not [*tmp_path.rglob("out"), *tmp_path.rglob("link")]
 
 
 @pytest.mark.slow
