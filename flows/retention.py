@@ -21,9 +21,9 @@ from flows.server import prefect_environment, reachable, start_server
 from pipeline import digest
 from pipeline.errors import PackageError, StorageError
 from pipeline.files import discard, read_json, sweep, write_text
-from pipeline.forget import RECORD
 from pipeline.processes import free_port
 from pipeline.settings import Settings
+from pipeline.snapshot import RECORD
 from pipeline.spec import model_names
 
 KINDS = ("snapshots", "trained", "artifacts", "bentos", "runs", "serving")

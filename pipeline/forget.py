@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 from pipeline import digest
 from pipeline.errors import ArtifactError
 from pipeline.files import read_json, whole_file, write_json
+from pipeline.snapshot import RECORD, writer
 
 if TYPE_CHECKING:
     import pyarrow
-
-RECORD = ".forgotten"
 
 
 def forget_in_snapshot(path: Path, key: Mapping[str, str], why: str) -> "pyarrow.Table":
@@ -37,24 +36,18 @@ def forget_in_snapshot(path: Path, key: Mapping[str, str], why: str) -> "pyarrow
     return rows
 
 
-def forget_in_file(path: Path, key: Mapping[str, str], prefix: str = "") -> int:
-    """Write a Parquet file anew, whole or not at all, without the rows with these values; return how many they were.
+def forget_in_file(path: Path, key: Mapping[str, str], prefix: str = "") -> None:
+    """Write a Parquet file anew, whole or not at all, without the rows with these values of key columns.
 
     `prefix` is what the names of the key columns begin with there. Row group by row group, never all in memory.
     """
     import pyarrow.compute as pc
     import pyarrow.parquet
 
-    removed = 0
-    with pyarrow.parquet.ParquetFile(path) as file, whole_file(path) as part:
-        schema = file.schema_arrow
-        with pyarrow.parquet.ParquetWriter(part, schema, compression="zstd", use_dictionary=_texts(schema)) as writer:
-            for number in range(file.num_row_groups):
-                group = file.read_row_group(number)
-                mask = _mask(group, key, prefix)
-                writer.write_table(group.filter(pc.invert(mask)))
-                removed += pc.sum(mask).as_py() or 0
-    return removed
+    with pyarrow.parquet.ParquetFile(path) as file, whole_file(path) as part, writer(part, file.schema_arrow) as left:
+        for number in range(file.num_row_groups):
+            group = file.read_row_group(number)
+            left.write_table(group.filter(pc.invert(_mask(group, key, prefix))))
 
 
 def matching(path: Path, key: Mapping[str, str], prefix: str = "") -> tuple["pyarrow.Table", int]:
@@ -127,9 +120,3 @@ def _cast(text: str, kind: "pyarrow.DataType") -> "pyarrow.Scalar | None":
         return pa.scalar(text).cast(kind)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return None
-
-
-def _texts(schema: "pyarrow.Schema") -> list[str]:
-    import pyarrow as pa
-
-    return [field.name for field in schema if pa.types.is_string(field.type)]

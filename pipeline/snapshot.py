@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from pipeline import digest, sources
 from pipeline.errors import ArtifactError, DataError
 from pipeline.files import put, read_json, scratch_folder, space_for, write_json
-from pipeline.forget import RECORD
 from pipeline.seen import Seen
 from pipeline.sources import Source, logical_type
 
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     import numpy
     import pyarrow
 
+RECORD = ".forgotten"
+"""How the file beside a snapshot ends that tells what was forgotten of it: see `pipeline.forget`."""
 GROUP_ROWS, GROUP_BYTES = 100_000, 2**26
 """A row group is written when there are so many rows, or so many bytes: few are read faster than many."""
 
@@ -84,7 +85,7 @@ def set_aside(snapshot: Snapshot, failing: "Mapping[str, numpy.ndarray]") -> tup
         parts, row = [], 0
         with _whole_parquet(snapshot.path):
             file = pyarrow.parquet.ParquetFile(snapshot.path)
-        with file, _writer(scratch / "good.parquet", file.schema_arrow) as good:
+        with file, writer(scratch / "good.parquet", file.schema_arrow) as good:
             for number in range(file.num_row_groups):
                 with _whole_parquet(snapshot.path):
                     group = file.read_row_group(number)
@@ -137,7 +138,7 @@ def _frozen(source: Source, scratch: Path) -> Path:
     close()
     if len(segments) == 1 and segments[0].schema.equals(schema):
         return segments[0].path
-    with _writer(scratch / "whole.parquet", schema) as whole:
+    with writer(scratch / "whole.parquet", schema) as whole:
         for segment in segments:
             with pyarrow.parquet.ParquetFile(segment.path) as file:
                 for number in range(file.num_row_groups):
@@ -151,7 +152,7 @@ class _Segment:
 
     def __init__(self, path: Path, schema: "pyarrow.Schema") -> None:
         self.path, self.schema = path, schema
-        self._writer = _writer(path, schema)
+        self._writer = writer(path, schema)
         self._waiting: list[pyarrow.Table] = []
 
     def write(self, table: "pyarrow.Table") -> None:
@@ -179,7 +180,8 @@ class _Segment:
             self._waiting.clear()
 
 
-def _writer(path: Path, schema: "pyarrow.Schema") -> "pyarrow.parquet.ParquetWriter":
+def writer(path: Path, schema: "pyarrow.Schema") -> "pyarrow.parquet.ParquetWriter":
+    """Return what writes a Parquet file as snapshots are written."""
     import pyarrow as pa
     import pyarrow.parquet
 
