@@ -86,7 +86,8 @@ def check_whole(path: Path) -> None:
     if record := _record(path):
         rows, last = sum(one["rows"] for one in record.values()), max(one["at"] for one in record.values())
         raise ArtifactError(
-            f"{rows} {'rows' if rows > 1 else 'row'} of snapshot {path.stem[: digest.SHORT]} were forgotten, the last "
+            f"{rows} {'rows' if rows > 1 else 'row'} of snapshot {path.stem[: digest.SHORT]} "
+            f"{'were' if rows > 1 else 'was'} forgotten, the last "
             f"on {last}: it is no longer what was trained on, which nothing can bring back"
         )
 
