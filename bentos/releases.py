@@ -93,7 +93,7 @@ class Server:
     @property
     def alive(self) -> bool:
         """Whether it was heard of lately."""
-        return time.time() - self.seen < SILENT_SECONDS
+        return _lately(self.seen)
 
 
 @dataclass(frozen=True)
@@ -497,7 +497,7 @@ def spans(engine: Engine, model: str) -> list[Span]:
         if event.kind == SERVING:
             going[event.server] = Span(event.server, event.release, event.at, None, "")
     for server, span in going.items():
-        if time.time() - seen.get(server, 0) >= SILENT_SECONDS:
+        if not _lately(seen.get(server, 0)):
             found.append(replace(span, until=_iso(seen[server]) if server in seen else span.since, end=ENDS[SILENT]))
         else:
             found.append(span)
@@ -593,6 +593,11 @@ def _add_event(
     sequence = last.sequence + 1 if last else 1
     values = Event(sequence, release, kind, cause, reason, _now(), instead)
     connection.execute(insert(EVENTS).values(model=model, **asdict(values)))
+
+
+def _lately(seen: int) -> bool:
+    # A time far ahead was told by a clock that was wrong.
+    return abs(time.time() - seen) < SILENT_SECONDS
 
 
 def _now() -> str:

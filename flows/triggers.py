@@ -5,6 +5,7 @@ those of `automations` retrain, others may notify. Whether an event retrains is 
 condition that stays does not flap: one trigger at a time, and none within the cooldown.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -83,8 +84,7 @@ def decide(
             waits = "the spec's monitor does not have it retrain"
         elif waits is None and (first := next((other.name for other in decided if other.retrains), None)):
             waits = f"the model is retrained for {first} already"
-        told = _since(_told(looks, one.name), now)
-        again = told is None or told >= monitor.cooldown_hours
+        again = _hours_since(_told(looks, one.name), now) >= monitor.cooldown_hours
         retrains = waits is None
         decided.append(
             Trigger(one.name, one.value, one.threshold, one.sentence, True, retrains or again, retrains, waits)
@@ -251,8 +251,8 @@ def _new_data(found: Mapping[str, Any]) -> Trigger:
 def _stale(monitor: Monitor, created: str | None, runs: Sequence[Run], now: datetime) -> Trigger:
     if created is None:
         return Trigger("stale", None, monitor.stale_days, "there is no champion")
-    confirmed = max([created, *(run.started for run in runs if run.outcome in CONFIRMING)], key=_time)
-    days = (now - _time(confirmed)) / timedelta(days=1)
+    confirmed = [created, *(run.started for run in runs if run.outcome in CONFIRMING)]
+    days = _hours_since(confirmed, now) / 24
     sentence = f"the champion was released or confirmed {days:.1f} days ago"
     if monitor.stale_days is None:
         return Trigger("stale", round(days, 2), None, f"{sentence}; the spec says no stale_days")
@@ -264,19 +264,22 @@ def _held(monitor: Monitor, runs: Sequence[Run], looks: Sequence[Look], now: dat
     """Return what holds every retraining back: the last one, if it was within the cooldown."""
     trained = [run.started for run in runs if run.outcome != "unchanged"]
     asked = [look.at for look in looks if any(one["retrains"] for one in look.found["triggers"])]
-    ages = [age for age in (_since(trained, now), _since(asked, now)) if age is not None]
-    if not ages or min(ages) >= monitor.cooldown_hours:
+    hours = _hours_since([*trained, *asked], now)
+    if hours >= monitor.cooldown_hours:
         return None
-    return f"retrained {min(ages):.1f} hours ago, cooldown is {monitor.cooldown_hours:g} hours"
+    return f"retrained {hours:.1f} hours ago, cooldown is {monitor.cooldown_hours:g} hours"
 
 
 def _told(looks: Sequence[Look], name: str) -> list[str]:
     return [look.at for look in looks if any(one["name"] == name and one["tells"] for one in look.found["triggers"])]
 
 
-def _since(times: Sequence[str], now: datetime) -> float | None:
-    """Return how many hours ago the last of some times was."""
-    return (now - max(map(_time, times))) / timedelta(hours=1) if times else None
+def _hours_since(times: Sequence[str], now: datetime) -> float:
+    """Return how many hours away from now the nearest of some times is; infinity where there is none.
+
+    It is the last one, or one ahead that a wrong clock told: far enough ahead, that holds nothing back.
+    """
+    return min((abs(now - _time(one)) / timedelta(hours=1) for one in times), default=math.inf)
 
 
 def _time(iso: str) -> datetime:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ MOST_PAUSE = 60.0
 """The longest pause before a part is started anew; the first is a second."""
 LIVES_SECONDS = 60.0
 """A part that lived for so long may be started anew at once, more or less."""
+SET_BACK_SECONDS = 60.0
+"""What is no correction of the clock any more."""
 FIRST_PORT = 3000
 LOG_BYTES = 50_000_000
 EVERGREEN = (sys.executable, "-c", "from flows.cli import main; main()")
@@ -107,6 +110,8 @@ class _Up:
         self.url = self.env.get("PREFECT_API_URL") or f"http://127.0.0.1:{port}/api"
         self.shown: Shown | None = None
         self.due: dict[str, str] = {}
+        self.clock = _clock()
+        self.planned = True
         self.pages = stack.enter_context(pages.serving(settings.folder("runs"), port + 1)) if self.own else None
         stack.callback(self._end)
 
@@ -209,10 +214,32 @@ class _Up:
         part.pause = min(2 * part.pause, MOST_PAUSE)
         self._tell()
 
+    def _plan_anew(self) -> None:
+        """Plan the schedules' runs anew when the clock was set back.
+
+        A Prefect server has planned from the time that was wrong, its own work too, and would wait until then.
+        """
+        before, self.clock = self.clock, _clock()
+        back = before - self.clock
+        if back > SET_BACK_SECONDS:
+            self.say(f"the clock was set back by {timedelta(seconds=round(back))}: runs are planned anew")
+            self.planned = False
+            for part in self.parts:
+                if part.name == "server":
+                    part.leash.close()
+                    self._start(part)
+        if not self.planned and server.answers(self.url):
+            try:
+                self.deployed = self._deploy()
+                self.planned = True
+            except ServerError as error:
+                self.say(str(error))
+
     def _look(self) -> None:
         """Close runs that died, serve what has its first release, and show what has changed."""
         from flows import under_way
 
+        self._plan_anew()
         try:
             for dead in under_way.close_dead(self.settings, self.ledger):
                 again = f"; it begins anew at {dead.again}" if dead.again else ""
@@ -314,6 +341,11 @@ def _worker(pool: str) -> list[str]:
         "--limit",
         str(max(2, os.cpu_count() or 1)),
     ]
+
+
+def _clock() -> float:
+    """Return by how much the time of day is ahead of a clock that nobody sets."""
+    return time.time() - time.monotonic()
 
 
 def _shorten(log: Path) -> None:

@@ -519,6 +519,7 @@ def test_servers_say_what_they_serve_and_are_forgotten_when_they_end_or_fall_sil
     now = int(time.time())
     tell(ledger, "houses", Server("a:3000", 1, "serving", "", now))
     tell(ledger, "houses", Server("b:3000", 1, "serving", "", now - 600))
+    tell(ledger, "houses", Server("d:3000", 1, "serving", "told before the clock was set right", now + 600))
     tell(ledger, "houses", Server("a:3000", 2, "degraded", "release 3 cannot be served", now))
     tell(ledger, "flats", Server("c:3000", 1, "serving", "", now))
     assert servers(ledger, "houses") == [Server("a:3000", 2, "degraded", "release 3 cannot be served", now)]

@@ -89,6 +89,11 @@ def test_nothing_retrains_within_the_cooldown_of_any_retraining(runs, looks, ret
     assert decided(DRIFTED, runs=runs, looks=looks)["drift"].retrains == retrains
 
 
+def test_a_run_that_a_wrong_clock_put_far_ahead_holds_nothing_back_and_the_last_one_before_it_does():
+    assert decided(DRIFTED, runs=[a_run(-9_600)])["drift"].retrains
+    assert not decided(DRIFTED, runs=[a_run(-9_600), a_run(1)])["drift"].retrains
+
+
 def test_what_stays_due_is_told_once_a_cooldown():
     before = [a_look(5, drift={"tells": True, "retrains": False})]
     assert states(decided(DRIFTED, runs=[a_run(6)], looks=before)) == {"drift": (True, False, False)}

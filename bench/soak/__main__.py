@@ -1,14 +1,17 @@
 """`python -m bench.soak [--minutes 10] [--seed 0]`: chaos for a while, then the books are checked and a report written.
 
 `evergreen up` runs a model on a schedule of once a minute, a person runs it in between, months of data arrive, some of
-them broken; clients ask all the time; processes are killed with -9, and for a while the disk is full. Exits 1 when a
-request was lost that no kill explains, or anything is left inconsistent.
+them broken; clients ask all the time; processes are killed with -9, for a while the disk is full, and now and then the
+clock of all but the clients is off by hours. Exits 1 when a request was lost that no kill explains, or anything is left
+inconsistent.
 """
 
 import argparse
 import json
 import os
 import random
+import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -16,7 +19,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ import httpx
 from sqlalchemy import select
 
 from bench.soak import check, market, parts
-from bench.soak.check import Answer, Kill
+from bench.soak.check import Answer, Excursion, Kill
 from bentos import releases
 from bentos.ledger import RUNS, open_ledger, reading
 from pipeline.processes import free_port
@@ -37,8 +40,11 @@ KILLED = ("service worker", RUN, "Prefect worker", "Prefect server", "endpoint")
 MONTH_SECONDS, PERSON_SECONDS, KILL_SECONDS, FULL_SECONDS = 25.0, 70.0, 20.0, 8.0
 BROKEN_SHARE = 0.3
 MENDED_SECONDS = 20.0
+CLOCK_SECONDS, AWAY_SECONDS = 75.0, 30.0
+"""How often the clock is set, and for how long it stays so."""
+HOURS = (3, -3, 24, -24, 24 * 400, -24 * 400)
 SAMPLE_SECONDS = 5.0
-CALM_SECONDS = 75.0
+CALM_SECONDS = 120.0
 """At the end nothing is broken any more: time for one more scheduled run, and for what is left to be closed."""
 DISK = "1200m"
 
@@ -53,7 +59,11 @@ class Soak:
     url: str
     port: int
     chance: random.Random
+    clock: Path | None
+    """The file with the seconds that everybody else's clock is ahead; None where it cannot be set."""
     happened: list[tuple[float, str]] = field(default_factory=list)
+    excursions: list[Excursion] = field(default_factory=list)
+    calm: float = 0.0
     kills: list[Kill] = field(default_factory=list)
     memory: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
 
@@ -84,6 +94,7 @@ def main() -> int:
                 with _clients(soak, asked) as answers:
                     _chaos(soak, options.minutes * 60, small)
                     soak.note("calm")
+                    soak.calm = time.time()
                     _watch(soak, CALM_SECONDS)
                 zombies = _zombies(soak)
                 ended = end()
@@ -114,7 +125,22 @@ def _prepare(folder: Path, seed: int) -> Soak:
     theirs = ("EVERGREEN_", "PREFECT_", "BENTOML_", "GX_", "PYTHON")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
     env = {**kept, "EVERGREEN_HOME": str(home), "PYTHONPATH": str(folder)}
-    return Soak(folder, home, env, "", port, random.Random(seed))
+    clock = folder / "clock"
+    preloaded = _clock(clock)
+    if preloaded is not None:
+        env |= {"LD_PRELOAD": str(preloaded), "SOAK_CLOCK": str(clock)}
+    return Soak(folder, home, env, "", port, random.Random(seed), clock if preloaded else None)
+
+
+def _clock(clock: Path) -> Path | None:
+    """Write a clock that is right, and return what a process preloads to go by it; None without a C compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return None
+    clock.write_bytes(struct.pack("q", 0))
+    library, source = clock.with_suffix(".so"), CHECKOUT / "bench" / "soak" / "clock.c"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(source)], check=True)
+    return library
 
 
 def _run(soak: Soak) -> "subprocess.Popen[str]":
@@ -201,8 +227,8 @@ def _clients(soak: Soak, asked: Mapping[str, Any]) -> Iterator[list[Answer]]:
 def _chaos(soak: Soak, seconds: float, small: bool) -> None:
     """Let months arrive, break some, kill what runs and fill the disk until the time is over."""
     end = time.monotonic() + seconds
-    due = {"month": 0.0, "person": 20.0, "kill": 15.0, "full": seconds / 2, "sample": 0.0}
-    began, number, mend, person = time.monotonic(), 1, None, None
+    due = {"month": 0.0, "person": 20.0, "kill": 15.0, "full": seconds / 2, "sample": 0.0, "clock": 30.0}
+    began, number, mend, person, away = time.monotonic(), 1, None, None, 0
     while (now := time.monotonic()) < end:
         at = now - began
         if at >= due["sample"]:
@@ -226,6 +252,10 @@ def _chaos(soak: Soak, seconds: float, small: bool) -> None:
             due["person"] = at + PERSON_SECONDS
             soak.note("a person runs it")
             person = _run(soak)
+        if soak.clock and at >= due["clock"]:
+            due["clock"] = at + (CLOCK_SECONDS - AWAY_SECONDS if away else AWAY_SECONDS)
+            away = 0 if away else soak.chance.choice(HOURS)
+            _set_clock(soak, soak.clock, away)
         if at >= due["kill"]:
             due["kill"] = at + KILL_SECONDS * soak.chance.uniform(0.5, 1.5)
             _kill_one(soak)
@@ -235,8 +265,22 @@ def _chaos(soak: Soak, seconds: float, small: bool) -> None:
         time.sleep(0.2)
     if mend is not None:
         mend()
+    if soak.clock and away:
+        _set_clock(soak, soak.clock, 0)
     if person is not None:
         person.wait(300)
+
+
+def _set_clock(soak: Soak, clock: Path, hours: int) -> None:
+    """Set everybody's clock but the clients' to so many hours ahead of theirs."""
+    now = time.time()
+    if soak.excursions and soak.excursions[-1].ended > now:
+        soak.excursions[-1] = replace(soak.excursions[-1], ended=now)
+    if hours:
+        soak.excursions.append(Excursion(now, float("inf"), hours * 3600.0))
+    with clock.open("r+b") as file:
+        file.write(struct.pack("q", hours * 3600))
+    soak.note(f"the clock is set to {hours:+} hours" if hours else "the clock is set right")
 
 
 def _kill_one(soak: Soak) -> None:
@@ -314,10 +358,12 @@ def _report(
     made, events = releases.history(ledger, market.MODEL)
     served = releases.served(ledger, market.MODEL)
     with reading(ledger) as connection:
-        runs = Counter(connection.execute(select(RUNS.c.outcome)).scalars())
+        found = connection.execute(select(RUNS.c.outcome, RUNS.c.cause, RUNS.c.started)).all()
     ledger.dispose()
+    runs = Counter(run.outcome for run in found)
+    scheduled = [check.moment(run.started, soak.excursions) for run in found if run.cause == "schedule"]
     killed, others = check.lost(answers, soak.kills)
-    late = check.out_of_order(answers, events, served)
+    late = check.out_of_order(answers, events, served, soak.excursions)
     subprocess.run([*EVERGREEN, "gc"], cwd=soak.folder, env=soak.env, capture_output=True, check=False)
     orphans = [str(path.relative_to(soak.home)) for path in soak.home.rglob(".part-*")]
     wrong = [
@@ -325,6 +371,7 @@ def _report(
         *(f"release {one.release} answered after another was acknowledged" for one in late[:5]),
         *check.inconsistent(made, events, answers),
         *(f"left behind: {path}" for path in orphans),
+        *([] if max(scheduled, default=0.0) > soak.calm else ["no scheduled run began after the chaos"]),
         *zombies,
         *ended,
     ]
@@ -351,7 +398,8 @@ def _report(
         f"| killed with -9 | {', '.join(f'{n} {kind}' for kind, n in sorted(count.items()))} |",
         f"| broken months | {sum('broken' in what for _, what in soak.happened)} |",
         f"| the disk full | {f'once, for {FULL_SECONDS:g} s' if small else 'not tried: no right to mount one'} |",
-        "| the clock set | not tried |",
+        f"| the clock set | {_clock_line(soak)} |",
+        f"| runs that the schedule began after the chaos | {sum(one > soak.calm for one in scheduled)} |",
         f"| runs that Prefect took for running at the end | {len(zombies)} |",
         f"| files half written at the end | {len(orphans)} |",
         "",
@@ -370,6 +418,13 @@ def _report(
         "",
     ]
     return "\n".join(lines), wrong
+
+
+def _clock_line(soak: Soak) -> str:
+    if soak.clock is None:
+        return "not tried: no C compiler"
+    hours = ", ".join(f"{one.ahead / 3600:+g}" for one in soak.excursions)
+    return f"{len(soak.excursions)} times, for {AWAY_SECONDS:g} s each, hours: {hours}"
 
 
 def _memory_line(kind: str, samples: list[tuple[float, float]]) -> str:

@@ -37,6 +37,15 @@ class Kill:
     until: float
 
 
+@dataclass(frozen=True)
+class Excursion:
+    """A time in which the clock of everything but the clients was `ahead` seconds ahead of theirs, or behind."""
+
+    began: float
+    ended: float
+    ahead: float
+
+
 def lost(answers: Sequence[Answer], kills: Sequence[Kill]) -> tuple[list[Answer], list[Answer]]:
     """Return the requests not answered as they should be: those of killed processes, and those of no such process.
 
@@ -52,10 +61,12 @@ def lost(answers: Sequence[Answer], kills: Sequence[Kill]) -> tuple[list[Answer]
     return killed, others
 
 
-def out_of_order(answers: Sequence[Answer], events: Sequence[Event], served: Sequence[Served]) -> list[Answer]:
+def out_of_order(
+    answers: Sequence[Answer], events: Sequence[Event], served: Sequence[Served], excursions: Sequence[Excursion]
+) -> list[Answer]:
     """Return the answers of a release that another one had taken the place of, acknowledged, before they were asked."""
-    wishes = sorted(_moment(event.at) for event in events if event.kind in SETTLING)
-    alone = sorted((_moment(one.at) + SECOND, str(one.release)) for one in served if one.kind == "alone")
+    wishes = sorted(moment(event.at, excursions) for event in events if event.kind in SETTLING)
+    alone = sorted((moment(one.at, excursions) + SECOND, str(one.release)) for one in served if one.kind == "alone")
     wrong: list[Answer] = []
     for begins, release in alone:
         ends = next((wish for wish in wishes if wish > begins - SECOND), float("inf"))
@@ -86,5 +97,11 @@ def inconsistent(made: Sequence[Release], events: Sequence[Event], answers: Sequ
     return wrong
 
 
-def _moment(said: str) -> float:
-    return datetime.fromisoformat(said).timestamp()
+def moment(said: str, excursions: Sequence[Excursion]) -> float:
+    """Return when something was by the clients' clock, in seconds since 1970, that the ledger has by its own.
+
+    An excursion is further away than the whole soak is long, so that a time has one meaning.
+    """
+    at = datetime.fromisoformat(said).timestamp()
+    theirs = (at - one.ahead for one in excursions if one.began - SECOND <= at - one.ahead <= one.ended + SECOND)
+    return next(theirs, at)
