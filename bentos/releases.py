@@ -95,6 +95,12 @@ class Server:
         """Whether it was heard of lately."""
         return _lately(self.seen)
 
+    @property
+    def url(self) -> str:
+        """Where it answers: one that listens everywhere does so under its machine's name."""
+        address, _, machine = self.server.partition(" on ")
+        return f"http://{address.replace('0.0.0.0', machine or '127.0.0.1')}/"
+
 
 @dataclass(frozen=True)
 class Served:

@@ -550,6 +550,12 @@ def _sentence(rule: Any) -> str:
             words = f"{column} is {_range(rule)}"
         case "ExpectColumnValuesToBeInSet":
             words = f"{column} is one of {_listed(rule.value_set or ())}"
+        case "ExpectColumnDistinctValuesToBeInSet":
+            words = f"the values of {column} are among {_listed(rule.value_set or ())}"
+        case "ExpectColumnDistinctValuesToContainSet":
+            words = f"{column} has each of {_listed(rule.value_set or ())}"
+        case "ExpectColumnDistinctValuesToEqualSet":
+            words = f"{column} has each of {_listed(rule.value_set or ())}, and no other value"
         case "ExpectColumnValuesToNotBeNull":
             words = f"{column} is not null"
         case "ExpectColumnValuesToBeUnique":

@@ -201,9 +201,9 @@ def _intervals(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
         if interval is None:
             continue
         low, middle, high = (interval[name] for name in ("low", "difference", "high"))
-        better = (middle > 0) == evaluation["greater_is_better"]
+        better = "better" if (middle > 0) == evaluation["greater_is_better"] else "worse"
         words = (
-            f"{evaluation['metric']} is {number(abs(middle))} {'better' if better else 'worse'} than {other}: "
+            f"{evaluation['metric']} is {f'{number(abs(middle))} {better}' if middle else 'no worse'} than {other}: "
             f"{signed(middle)}, with {100 * interval['confidence']:.4g}% confidence "
             f"from {signed(low)} to {signed(high)}"
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import digest
-from pipeline.evaluate import CONFIDENCE
+from pipeline.evaluate import CONFIDENCE, gap
 from pipeline.files import write_json, write_text
 from pipeline.metrics import METRICS
 from pipeline.numbers import number
@@ -127,8 +127,8 @@ def comparison(evaluation: "Evaluation") -> str:
         f"{headline}.",
         _table(["metric", "better is", *shown], rows),
         _bullets(
-            f"By {metric} the challenger is {_difference(interval, evaluation)} than the {who}; with "
-            f"{100 * interval.confidence:.4g}% confidence it is between {_ends(interval, evaluation)}."
+            f"By {metric} the challenger is {_difference(interval, evaluation)} than the {who}"
+            f"{_sure(interval, evaluation)}."
             for who, interval in differences.items()
             if interval is not None
         ),
@@ -379,11 +379,21 @@ def _difference(interval: "Interval | None", evaluation: "Evaluation") -> str:
 
 def _better(difference: float, evaluation: "Evaluation") -> str:
     """Say a difference, challenger minus other, as so much better or worse."""
+    if difference == 0:
+        return "no worse"
     worse = difference < 0 if evaluation.greater_is_better else difference > 0
     return f"{number(abs(difference))} {'worse' if worse else 'better'}"
 
 
+def _sure(interval: "Interval", evaluation: "Evaluation") -> str:
+    if interval.low == interval.high:
+        return ", whichever of the rows are drawn"
+    return f"; with {100 * interval.confidence:.4g}% confidence it is between {_ends(interval, evaluation)}"
+
+
 def _ends(interval: "Interval", evaluation: "Evaluation") -> str:
+    if interval.low == interval.high:
+        return _better(interval.low, evaluation)
     worst, best = sorted((interval.low, interval.high), reverse=not evaluation.greater_is_better)
     return f"{_better(worst, evaluation)} and {_better(best, evaluation)}"
 
@@ -426,8 +436,8 @@ def _badness(one: "Slice", evaluation: "Evaluation") -> float:
 def _beside(one: "Slice", evaluation: "Evaluation") -> list[str]:
     if one.challenger is None or one.champion is None:
         return [number(one.champion), "", "undefined"]
-    difference = _better(one.challenger - one.champion, evaluation)
-    return [number(one.champion), difference, _ends(one.interval, evaluation) if one.interval else "too few rows"]
+    said = _better(gap(one.challenger, one.champion), evaluation)
+    return [number(one.champion), said, _ends(one.interval, evaluation) if one.interval else "too few rows"]
 
 
 def _tried(trial: "Trial") -> str:

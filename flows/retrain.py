@@ -365,8 +365,8 @@ def _show_release(run: "_Run", made: Release, trial: Trial, name: Name) -> None:
 
 def _links(run: "_Run") -> dict[str, str]:
     """Return where the pages of a run are, and the endpoints of its model that are up."""
-    up = [one.server.replace("0.0.0.0", "127.0.0.1") for one in releases.servers(_ledger(), run.model)]
-    return pages.links(settings(), run.folder) | {f"endpoint {server}": f"http://{server}/" for server in up}
+    up = releases.servers(_ledger(), run.model)
+    return pages.links(settings(), run.folder) | {f"endpoint {one.server}": one.url for one in up}
 
 
 def _tell(run: "_Run", outcome: Outcome) -> None:

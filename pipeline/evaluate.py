@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+ROUNDING = 1e-12
+"""What a metric of answers that are equal but for rounding may differ by, as a share of it."""
 
 
 @dataclass(frozen=True)
@@ -150,14 +152,25 @@ def interval(
     # Both sides may know labels that the other has not seen; a position must mean one label on either.
     y, a = inputs(spec.task, metric, y_true, answers, others.labels)
     _, b = inputs(spec.task, metric, y_true, others, answers.labels)
-    difference = metric.compute(y, a) - metric.compute(y, b) if len(y) else np.nan
-    if not np.isfinite(difference):
+    ours, theirs = (metric.compute(y, a), metric.compute(y, b)) if len(y) else (np.nan, np.nan)
+    if not np.isfinite(ours - theirs):
         return None
     resampled = np.array([one for one in _resampled(metric, y, a, b, spec.seed) if np.isfinite(one)])
     if len(resampled) == 0:
         return None
     low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(difference), float(low), float(high), confidence)
+    scale = max(abs(ours), abs(theirs))
+    difference, low, high = (_beyond_rounding(one, scale) for one in (ours - theirs, low, high))
+    return Interval(difference, low, high, confidence)
+
+
+def gap(a: float, b: float) -> float:
+    """Return by how much one value of a metric is more than another; 0 where that is but rounding."""
+    return _beyond_rounding(a - b, max(abs(a), abs(b)))
+
+
+def _beyond_rounding(difference: float, scale: float) -> float:
+    return 0.0 if abs(difference) <= ROUNDING * scale else float(difference)
 
 
 def _resampled(metric: Metric, y: Array, a: Array, b: Array, seed: int) -> Iterator[float]:

@@ -99,7 +99,7 @@ def _champion(evaluation: Evaluation, gate: Gate) -> Iterator[Check]:
     said = "holds its own against" if passed else "may be worse than"
     yield Check(
         passed,
-        f"{said} {name}: {numbers}; the worse end is {number(abs(worse))} {'worse' if worse > 0 else 'better'}, "
+        f"{said} {name}: {numbers}; the worse end is {number(abs(worse))} {'worse' if worse >= 0 else 'better'}, "
         f"tolerance {number(gate.tolerance)}",
     )
     for one in evaluation.slices:

@@ -14,5 +14,5 @@ def number(value: float | None) -> str:
 
 
 def signed(value: float) -> str:
-    """Return a difference with its sign, digits as in `number`."""
-    return f"{'' if value < 0 else '+'}{number(value)}"
+    """Return a difference with its sign, if it is any, digits as in `number`."""
+    return f"{'+' if value > 0 else ''}{number(value)}"

@@ -96,6 +96,13 @@ def test_two_models_that_answer_the_same_differ_by_exactly_nothing(metric):
     assert (found.difference, found.low, found.high) == (0.0, 0.0, 0.0)
 
 
+def test_two_models_that_answer_the_same_but_for_rounding_differ_by_nothing():
+    y, a = rows_of(TABLE, "price", "a")
+    found = interval(SPEC, y, Answers(np.nextafter(a, np.inf)), Answers(a))
+    assert (found.difference, found.low, found.high) == (0.0, 0.0, 0.0)
+    assert interval(SPEC, y, Answers(a * (1 + 1e-9)), Answers(a)).difference != 0.0
+
+
 def test_challenger_and_champion_are_judged_on_rows_that_neither_was_trained_on():
     theirs = replace(RULE, share=0.1)
     both = HELD & held_out(theirs, TABLE)

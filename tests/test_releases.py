@@ -515,6 +515,11 @@ def test_there_is_no_rollback_to_what_was_never_champion(ledger):
         rollback(ledger, "houses", 2, "person")
 
 
+def test_a_server_answers_at_its_address_or_under_its_machine_s_name_where_it_listens_everywhere():
+    assert Server("127.0.0.1:3000 on vm", 1, "serving", "", 0).url == "http://127.0.0.1:3000/"
+    assert Server("0.0.0.0:3000 on vm", 1, "serving", "", 0).url == "http://vm:3000/"
+
+
 def test_servers_say_what_they_serve_and_are_forgotten_when_they_end_or_fall_silent(ledger):
     now = int(time.time())
     tell(ledger, "houses", Server("a:3000", 1, "serving", "", now))

@@ -188,6 +188,16 @@ def test_slices_are_judged_ones_first_and_the_worst_of_them_on_top():
     assert [cells[0] for cells in rows(shown, "Street")] == ["Pave"]
 
 
+def test_what_makes_no_difference_is_no_worse():
+    same = Interval(0.0, 0.0, 0.0)
+    shown = reports.comparison(
+        evaluation(against_champion=same, slices=(Slice("Zone", "a", 30, 0.1 + 0.2, 0.3, same),))
+    )
+    assert "held-out rows: no worse than the champion" in shown
+    assert "is no worse than the champion, release 3, whichever of the rows are drawn." in shown
+    assert rows(shown, "Zone") == [["a", "30", "0.3", "0.3", "no worse", "no worse"]]
+
+
 def test_slices_without_a_champion_show_where_the_challenger_is_weak():
     slices = (Slice("Zone", "good", 30, 0.1), Slice("Zone", "weak", 30, 0.3))
     changes = {"champion": None, "champion_release": None, "against_champion": None, "slices": slices}

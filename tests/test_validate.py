@@ -241,6 +241,20 @@ def test_results_come_in_the_order_of_the_suite():
     ]
 
 
+def test_rules_about_the_set_of_values_read_like_the_others():
+    names = {"column": "Street", "value_set": ["Pave", "Grvl"]}
+    rules = [
+        gxe.ExpectColumnDistinctValuesToBeInSet(**names),
+        gxe.ExpectColumnDistinctValuesToContainSet(**names),
+        gxe.ExpectColumnDistinctValuesToEqualSet(**names),
+    ]
+    assert [rule.rule for rule in validate(houses(), Suite(error=rules)).rules] == [
+        "the values of Street are among 'Pave', 'Grvl'",
+        "Street has each of 'Pave', 'Grvl'",
+        "Street has each of 'Pave', 'Grvl', and no other value",
+    ]
+
+
 def test_a_description_replaces_the_words_of_a_rule():
     rule = gxe.ExpectTableRowCountToBeBetween(min_value=9, description="a month has nine sales or more")
     assert reasons(houses(), rule) == ["the data breaks the rule 'a month has nine sales or more': found 4"]
