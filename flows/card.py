@@ -26,7 +26,7 @@ from pipeline.errors import ArtifactError
 from pipeline.files import read_json, write_text
 from pipeline.guard import Guard
 from pipeline.metrics import METRICS
-from pipeline.numbers import number, signed
+from pipeline.numbers import compared, number, signed
 from pipeline.predict import Answers, target
 from pipeline.processes import gently
 from pipeline.schema import Feature
@@ -201,9 +201,8 @@ def _intervals(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
         if interval is None:
             continue
         low, middle, high = (interval[name] for name in ("low", "difference", "high"))
-        better = "better" if (middle > 0) == evaluation["greater_is_better"] else "worse"
         words = (
-            f"{evaluation['metric']} is {f'{number(abs(middle))} {better}' if middle else 'no worse'} than {other}: "
+            f"{evaluation['metric']} is {compared(middle, evaluation['greater_is_better'])} than {other}: "
             f"{signed(middle)}, with {100 * interval['confidence']:.4g}% confidence "
             f"from {signed(low)} to {signed(high)}"
         )

@@ -13,7 +13,7 @@ from pipeline import digest
 from pipeline.evaluate import CONFIDENCE, gap
 from pipeline.files import write_json, write_text
 from pipeline.metrics import METRICS
-from pipeline.numbers import number
+from pipeline.numbers import compared, number
 
 if TYPE_CHECKING:
     from bentos.releases import Release
@@ -374,15 +374,7 @@ def _direction(metric: str) -> str:
 
 
 def _difference(interval: "Interval | None", evaluation: "Evaluation") -> str:
-    return "not known to be better" if interval is None else _better(interval.difference, evaluation)
-
-
-def _better(difference: float, evaluation: "Evaluation") -> str:
-    """Say a difference, challenger minus other, as so much better or worse."""
-    if difference == 0:
-        return "no worse"
-    worse = difference < 0 if evaluation.greater_is_better else difference > 0
-    return f"{number(abs(difference))} {'worse' if worse else 'better'}"
+    return "not known to be better" if interval is None else compared(interval.difference, evaluation.greater_is_better)
 
 
 def _sure(interval: "Interval", evaluation: "Evaluation") -> str:
@@ -393,9 +385,9 @@ def _sure(interval: "Interval", evaluation: "Evaluation") -> str:
 
 def _ends(interval: "Interval", evaluation: "Evaluation") -> str:
     if interval.low == interval.high:
-        return _better(interval.low, evaluation)
+        return compared(interval.low, evaluation.greater_is_better)
     worst, best = sorted((interval.low, interval.high), reverse=not evaluation.greater_is_better)
-    return f"{_better(worst, evaluation)} and {_better(best, evaluation)}"
+    return f"{compared(worst, evaluation.greater_is_better)} and {compared(best, evaluation.greater_is_better)}"
 
 
 def _slices(evaluation: "Evaluation") -> Iterator[str]:
@@ -436,7 +428,7 @@ def _badness(one: "Slice", evaluation: "Evaluation") -> float:
 def _beside(one: "Slice", evaluation: "Evaluation") -> list[str]:
     if one.challenger is None or one.champion is None:
         return [number(one.champion), "", "undefined"]
-    said = _better(gap(one.challenger, one.champion), evaluation)
+    said = compared(gap(one.challenger, one.champion), evaluation.greater_is_better)
     return [number(one.champion), said, _ends(one.interval, evaluation) if one.interval else "too few rows"]
 
 

@@ -13,6 +13,13 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if 1_000 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
+def compared(difference: float, greater_is_better: bool) -> str:
+    """Say a difference of a metric, one less another, as so much better or worse."""
+    if difference == 0:
+        return "no worse"
+    return f"{number(abs(difference))} {'better' if (difference > 0) == greater_is_better else 'worse'}"
+
+
 def signed(value: float) -> str:
     """Return a difference with its sign, if it is any, digits as in `number`."""
     return f"{'+' if value > 0 else ''}{number(value)}"

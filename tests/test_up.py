@@ -1,19 +1,17 @@
 """`evergreen up`, with its real server, worker, schedule and endpoint, and kills of all of them."""
 
 import json
-import shutil
 import signal
-import struct
-import subprocess
 import time
 
 import httpx
 import psutil
 import pytest
 import sqlalchemy as sa
-from project import CHECKOUT, MODEL, copy_of_the_project
+from project import MODEL, copy_of_the_project
 from test_releases import postgres  # noqa: F401
 
+from bench.soak.clock import build, environment, turn
 from pipeline.processes import free_port
 
 EVERY_MINUTE = MODEL.replace("    gate=", '    schedule=Cron("* * * * *"),\n    gate=').replace(
@@ -149,27 +147,19 @@ def test_one_command_runs_the_schedule_and_serves_what_it_releases_and_starts_an
 
 @pytest.fixture
 def clock(tmp_path):
-    """A clock that can be set, as the number of seconds it is ahead, and what a process preloads to go by it."""
-    if shutil.which("cc") is None:
-        pytest.skip("no C compiler is at hand: a clock cannot be set for some processes alone")
-    library, file = tmp_path / "clock.so", tmp_path / "clock"
-    source = CHECKOUT / "bench" / "soak" / "clock.c"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
-    file.write_bytes(struct.pack("q", 0))
-    return file, library
+    """A clock that can be set for the processes that go by it."""
+    return build(tmp_path) or pytest.skip("no C compiler is at hand: a clock cannot be set for some processes alone")
 
 
 @pytest.mark.slow
 def test_schedules_go_on_when_a_clock_that_was_a_year_ahead_is_set_right(clock, tmp_path):
-    file, library = clock
-    file.write_bytes(struct.pack("q", 365 * 86_400))
-    up = started(tmp_path, LD_PRELOAD=str(library), SOAK_CLOCK=str(file))
+    turn(clock, 365 * 86_400)
+    up = started(tmp_path, **environment(clock))
     try:
         assert until(lambda: up.project.champion() == 1, 240), up.told()
         assert until(up.predicts, 60), up.told()
         before = {run["id"] for run in up.runs("Scheduled", "Late")}
-        with file.open("r+b") as seconds:
-            seconds.write(struct.pack("q", 0))
+        turn(clock, 0)
         assert until(lambda: up.runs("Unchanged"), 180), up.told()
         assert not before & {run["id"] for run in up.runs("Scheduled", "Late")}, "these were planned for next year"
         assert up.predicts()

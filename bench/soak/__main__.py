@@ -10,8 +10,6 @@ import argparse
 import json
 import os
 import random
-import shutil
-import struct
 import subprocess
 import sys
 import tempfile
@@ -26,7 +24,7 @@ from typing import Any
 import httpx
 from sqlalchemy import select
 
-from bench.soak import check, market, parts
+from bench.soak import check, clock, market, parts
 from bench.soak.check import Answer, Excursion, Kill
 from bentos import releases
 from bentos.ledger import RUNS, open_ledger, reading
@@ -39,7 +37,6 @@ RUN = "flow run"
 KILLED = ("service worker", RUN, "Prefect worker", "Prefect server", "endpoint")
 MONTH_SECONDS, PERSON_SECONDS, KILL_SECONDS, FULL_SECONDS = 25.0, 70.0, 20.0, 8.0
 BROKEN_SHARE = 0.3
-MENDED_SECONDS = 20.0
 CLOCK_SECONDS, AWAY_SECONDS = 75.0, 30.0
 """How often the clock is set, and for how long it stays so."""
 HOURS = (3, -3, 24, -24, 24 * 400, -24 * 400)
@@ -122,25 +119,13 @@ def _small_disk(home: Path) -> Iterator[bool]:
 def _prepare(folder: Path, seed: int) -> Soak:
     market.build(folder)
     home, port = folder / ".evergreen", free_port()
-    theirs = ("EVERGREEN_", "PREFECT_", "BENTOML_", "GX_", "PYTHON")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
+    ours = ("EVERGREEN_", "PREFECT_", "BENTOML_", "GX_", "PYTHON")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     env = {**kept, "EVERGREEN_HOME": str(home), "PYTHONPATH": str(folder)}
-    clock = folder / "clock"
-    preloaded = _clock(clock)
-    if preloaded is not None:
-        env |= {"LD_PRELOAD": str(preloaded), "SOAK_CLOCK": str(clock)}
-    return Soak(folder, home, env, "", port, random.Random(seed), clock if preloaded else None)
-
-
-def _clock(clock: Path) -> Path | None:
-    """Write a clock that is right, and return what a process preloads to go by it; None without a C compiler."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        return None
-    clock.write_bytes(struct.pack("q", 0))
-    library, source = clock.with_suffix(".so"), CHECKOUT / "bench" / "soak" / "clock.c"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(source)], check=True)
-    return library
+    theirs = clock.build(folder)
+    if theirs is not None:
+        env |= clock.environment(theirs)
+    return Soak(folder, home, env, "", port, random.Random(seed), theirs)
 
 
 def _run(soak: Soak) -> "subprocess.Popen[str]":
@@ -271,15 +256,14 @@ def _chaos(soak: Soak, seconds: float, small: bool) -> None:
         person.wait(300)
 
 
-def _set_clock(soak: Soak, clock: Path, hours: int) -> None:
+def _set_clock(soak: Soak, theirs: Path, hours: int) -> None:
     """Set everybody's clock but the clients' to so many hours ahead of theirs."""
     now = time.time()
     if soak.excursions and soak.excursions[-1].ended > now:
         soak.excursions[-1] = replace(soak.excursions[-1], ended=now)
     if hours:
         soak.excursions.append(Excursion(now, float("inf"), hours * 3600.0))
-    with clock.open("r+b") as file:
-        file.write(struct.pack("q", hours * 3600))
+    clock.turn(theirs, hours * 3600)
     soak.note(f"the clock is set to {hours:+} hours" if hours else "the clock is set right")
 
 
