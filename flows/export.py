@@ -107,13 +107,18 @@ def render(text: str, facts: Mapping[str, Any]) -> str:
     return re.sub(r"<<(\w+)>>", lambda found: str(facts[found[1]]), text)
 
 
+def templates(room: str = "") -> list[Path]:
+    """Return the files in `exported/`, or in one folder of it, that are written into an export."""
+    # Whoever compiles a checkout (an image's build, an editor) leaves bytecode beside worker.py.
+    return [path for path in (TEMPLATES / room).rglob("*") if path.is_file() and path.suffix != ".pyc"]
+
+
 def _write(room: str, part: Path, facts: Mapping[str, Any]) -> None:
-    for template in (TEMPLATES / room).rglob("*"):
-        if template.is_file():
-            place = part / template.relative_to(TEMPLATES)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(render(template.read_text(encoding="utf-8"), facts), encoding="utf-8")
-            place.chmod(template.stat().st_mode & 0o777)
+    for template in templates(room):
+        place = part / template.relative_to(TEMPLATES)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(render(template.read_text(encoding="utf-8"), facts), encoding="utf-8")
+        place.chmod(template.stat().st_mode & 0o777)
 
 
 def _copy_project(checkout: Path, place: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import py_compile
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from conftest import CHECKOUT
 from project import MODEL, copy_of_the_project
 from serving import client_of, ready
 
-from flows.export import TEMPLATES, size
+from flows.export import TEMPLATES, size, templates
 from pipeline import digest
 from pipeline.artifact import load_artifact
 from pipeline.predict import Answers, disagreements
@@ -39,7 +40,8 @@ def project(tmp_path_factory, prefect_server):
 
 @pytest.fixture(scope="module")
 def exported(project, tmp_path_factory):
-    """An export of the champion, and what was printed of it."""
+    """An export of the champion, from a checkout whose files were compiled, as an image's build does."""
+    py_compile.compile(str(project.folder / "flows" / "exported" / "project" / "worker.py"), doraise=True)
     folder = tmp_path_factory.mktemp("exported") / "points"
     code, said = project.json("export", "points", str(folder), "--port", "3100")
     assert code == 0, said
@@ -82,7 +84,7 @@ def test_an_export_holds_the_package_and_the_project_as_they_are(project, export
 
 def test_an_export_names_all_its_files_and_nothing_is_left_to_be_put_in(exported):
     assert set(facts(exported)["files"]) == files(exported)
-    rendered = [exported / path.relative_to(TEMPLATES) for path in TEMPLATES.rglob("*") if path.is_file()]
+    rendered = [exported / path.relative_to(TEMPLATES) for path in templates()]
     texts = [path.read_text() for path in rendered if path.name != "release.Dockerfile"]
     assert len(texts) > 20
     assert not [text for text in texts if "<<" in text.replace("<<: *", "").replace("<<-EOT", "")]
