@@ -48,10 +48,10 @@ class Call:
 def block(node: str | Call, indent: int = 0, comma: str = "") -> list[str]:
     """Return a call on one line, else in three, else an item a line, as far inwards as it must be.
 
-    >>> print(*block(Call("f(", ["x" * 9, "y" * 9]), 4, ","), *block(Call("f(", ["x" * 58, "y" * 56])), sep="\\n")
+    >>> print(*block(Call("f(", ["x" * 9, "y" * 9]), 4, ","), *block(Call("name_of(", ["x" * 58, "y" * 56])), sep="\\n")
     ... # doctest: +ELLIPSIS
         f(xxxxxxxxx, yyyyyyyyy),
-    f(
+    name_of(
         xxx...xxx, yyy...yyy
     )
     """
