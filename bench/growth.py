@@ -19,7 +19,7 @@ SIZES = (100_000, 1_000_000)
 DATA = "growth.parquet"
 RUN = [*EVERGREEN, "run", "growth", "--json"]
 SPEC = """
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import Ridge, SGDRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from pipeline.sources import Parquet
@@ -31,10 +31,11 @@ spec = ModelSpec(
     key=("id",),
     target="y",
     task=Regression(),
-    candidates={{"ridge": make_pipeline(StandardScaler(), Ridge())}},
+    candidates={{"linear": make_pipeline(StandardScaler(), {learner})}},
     metric="rmse",
     gate=Gate(at_most=1.0, tolerance=0.01),
     sample={sample},
+    epochs={epochs},
 )
 """
 SUITE = """
@@ -73,11 +74,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.growth", description=__doc__)
     parser.add_argument("sizes", nargs="*", type=int, metavar="ROWS", help="from the smallest to the largest")
     parser.add_argument("--sample", type=int, help="the spec's sample: train on so many rows")
+    parser.add_argument("--epochs", type=int, help="the spec's epochs: learn all rows so many times, in batches")
     given = parser.parse_args()
     load, costs = os.getloadavg()[0], {}
     for rows in given.sizes or SIZES:
         with tempfile.TemporaryDirectory(prefix="evergreen-bench-") as folder:
-            costs[rows] = _run(Path(folder), rows, given.sample)
+            costs[rows] = _run(Path(folder), rows, given.sample, given.epochs)
         # What is known already is told, should a larger size not end.
         print(_told(rows, costs[rows]), flush=True)
     few, many = min(costs), max(costs)
@@ -93,18 +95,19 @@ def _told(rows: int, cost: Cost) -> str:
     return f"{rows:>12,} rows  {cost.seconds:7.1f} s  {memory}\n{'':14}{steps}"
 
 
-def _run(folder: Path, rows: int, sample: int | None) -> Cost:
-    project(folder, sample)
+def _run(folder: Path, rows: int, sample: int | None, epochs: int | None) -> Cost:
+    project(folder, sample, epochs)
     generate(folder, rows)
     return measured(RUN, environment(folder / ".evergreen"), folder)
 
 
-def project(folder: Path, sample: int | None = None) -> None:
-    """Copy the project into a folder and give it the model `growth`, a ridge regression of 8 numbers."""
+def project(folder: Path, sample: int | None = None, epochs: int | None = None) -> None:
+    """Copy the project into a folder and give it the model `growth`, a linear regression of 8 numbers."""
     for room in ("pipeline", "expectations", "bentos", "flows"):
         shutil.copytree(CHECKOUT / room, folder / room, ignore=shutil.ignore_patterns("web", "__pycache__"))
     shutil.copy(CHECKOUT / "requirements.txt", folder)
-    (folder / "pipeline/models/growth.py").write_text(SPEC.format(path=str(folder / DATA), sample=sample))
+    fields = {"sample": sample, "epochs": epochs, "learner": "SGDRegressor()" if epochs else "Ridge()"}
+    (folder / "pipeline/models/growth.py").write_text(SPEC.format(path=str(folder / DATA), **fields))
     (folder / "expectations/suites/growth.py").write_text(SUITE)
 
 

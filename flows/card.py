@@ -26,12 +26,12 @@ from pipeline.errors import ArtifactError
 from pipeline.files import read_json, write_text
 from pipeline.guard import Guard
 from pipeline.metrics import METRICS
-from pipeline.numbers import compared, number, signed
+from pipeline.numbers import compared, fitted_on, number, signed
 from pipeline.predict import Answers, target
 from pipeline.processes import gently
 from pipeline.schema import Feature
 from pipeline.settings import Settings
-from pipeline.snapshot import load_snapshot, read_snapshot
+from pipeline.snapshot import Stored, load_snapshot
 from pipeline.spec import load_spec
 from pipeline.split import Rule, held_out
 
@@ -62,22 +62,22 @@ def write_card(settings: Settings, release: Release, run: Path | None, path: Pat
     """
     source = packed_source(settings, release)
     artifact = load_artifact(source / "artifact", release.digests["artifact"])
+    answer, sensitive = _asking(source, artifact), _sensitive(artifact)
     try:
         snapshot = load_snapshot(settings.folder("snapshots") / f"{release.digests['snapshot']}.parquet")
-        table, origin = read_snapshot(snapshot), snapshot.origin
+        said = facts(release, artifact, Stored(snapshot.path), answer, sensitive) | {"origin": snapshot.origin}
     except ArtifactError:
-        table, origin = None, None
+        said = facts(release, artifact, None, answer, sensitive) | {"origin": None}
     found = {
-        "origin": origin,
         "validation": _left(run, "validation.json"),
         "drift": _left(run, "drift.json"),
         "beside": run is not None and path.parent == run,
     }
-    write_text(path, page(facts(release, artifact, table, _asking(source, artifact), _sensitive(artifact)) | found))
+    write_text(path, page(said | found))
 
 
 def facts(
-    release: Release, artifact: Artifact, table: "pyarrow.Table | None", answer: Ask, sensitive: Sequence[str]
+    release: Release, artifact: Artifact, table: "pyarrow.Table | Stored | None", answer: Ask, sensitive: Sequence[str]
 ) -> dict[str, Any]:
     """Return what a card says of a release, its charts drawn; `table` is its snapshot, `answer` asks its package.
 
@@ -88,6 +88,7 @@ def facts(
         "release": release,
         "manifest": manifest,
         "unit": manifest["task"].get("unit") or "",
+        "fitted_on": fitted_on(manifest["rows"]),
         "sensitive": sensitive,
         "metrics": _metrics(release),
         "intervals": _intervals(release.evaluation),
@@ -108,12 +109,13 @@ def facts(
         return said
     rule = Rule.from_dict(manifest["holdout"])
     mask = held_out(rule, table)
-    training, held = table.filter(~mask), table.filter(mask)
-    said["features"] = [_described(feature, training, sensitive) for feature in schema.features]
-    said["columns"] = table.num_columns
+    said["features"] = [
+        _described(feature, table.column(feature.name).filter(~mask), sensitive) for feature in schema.features
+    ]
+    said["columns"] = len(table.column_names)
     if rule.time and rule.time not in sensitive:
-        said["period"] = [_range(part.column(rule.time)) for part in (training, held)]
-    rows = _sample(held, MOST_ROWS)
+        said["period"] = [_range(table.column(rule.time).filter(part)) for part in (~mask, mask)]
+    rows = table.filter(_sample(mask, MOST_ROWS))
     with suppress(Exception):
         # A model that refuses a row among these was released all the same; its card has the rest.
         answers = answer(rows)
@@ -253,10 +255,9 @@ def _importance(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{**one, "share": max(0.0, one["importance"] / most)} for one in found]
 
 
-def _described(feature: Feature, training: "pyarrow.Table | None", sensitive: Sequence[str]) -> dict[str, Any]:
-    """Return a feature with its share of nulls and the values it had in training, in words."""
+def _described(feature: Feature, column: "pyarrow.ChunkedArray | None", sensitive: Sequence[str]) -> dict[str, Any]:
+    """Return a feature with its share of nulls and the values it had in training, in words; `column` has these."""
     said: dict[str, Any] = {"name": feature.name, "type": feature.type, "required": feature.required}
-    column = None if training is None else training.column(feature.name)
     said["nulls"] = None if column is None or len(column) == 0 else column.null_count / len(column)
     if feature.name in sensitive:
         return said | {"seen": "not shown"}
@@ -287,10 +288,14 @@ def _plain(value: Any) -> str:
     return str(value) if isinstance(value, str | bool) else f"{value:.7g}"
 
 
-def _sample(rows: "pyarrow.Table", most: int) -> "pyarrow.Table":
-    if rows.num_rows <= most:
-        return rows
-    return rows.take(np.sort(np.random.default_rng(0).permutation(rows.num_rows)[:most]))
+def _sample(mask: Array, most: int) -> Array:
+    """Return a mask of at most so many of the rows that a mask is true for."""
+    places = np.flatnonzero(mask)
+    if len(places) <= most:
+        return mask
+    drawn = np.zeros_like(mask)
+    drawn[places[np.random.default_rng(0).permutation(len(places))[:most]]] = True
+    return drawn
 
 
 def _answered(manifest: Mapping[str, Any], y: Array, answers: Answers) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from pipeline.recorded import FEATURE, Counts
 from pipeline.schema import Schema
 from pipeline.seen import Seen
 from pipeline.settings import Settings
-from pipeline.snapshot import load_snapshot, read_snapshot
+from pipeline.snapshot import Stored, load_snapshot
 from pipeline.sources import Csv, JsonLines, Parquet
 from pipeline.spec import ModelSpec
 from pipeline.split import Rule, held_out
@@ -151,8 +151,10 @@ def _inputs(
     try:
         if manifest is None:
             raise EvergreenError(f"the package of release {champion.number} is gone")
-        then = read_snapshot(load_snapshot(settings.folder("snapshots") / f"{champion.digests['snapshot']}.parquet"))
-        held = then.filter(held_out(Rule.from_dict(manifest["holdout"]), then))[:MOST_HELD_OUT]
+        path = settings.folder("snapshots") / f"{champion.digests['snapshot']}.parquet"
+        then = Stored(load_snapshot(path).path)
+        mask = held_out(Rule.from_dict(manifest["holdout"]), then)
+        held = then.filter(mask & (np.cumsum(mask) <= MOST_HELD_OUT))
         bento = load_bento(champion.bento, settings.folder("bentoml"), expected=champion.digests["bento"])
         judged = ask(bento.path / "src", champion.digests["artifact"], held)
     except EvergreenError as error:

@@ -13,7 +13,7 @@ from pipeline import digest
 from pipeline.evaluate import CONFIDENCE, gap
 from pipeline.files import write_json, write_text
 from pipeline.metrics import METRICS
-from pipeline.numbers import compared, number
+from pipeline.numbers import compared, fitted_on, number
 
 if TYPE_CHECKING:
     from bentos.releases import Release
@@ -84,10 +84,9 @@ def candidates(trained: "Trained", metric: str) -> str:
     sign = -1.0 if METRICS[metric].greater_is_better else 1.0
     ranked = sorted(trained.candidates, key=lambda one: (one.mean is None, sign * (one.mean or 0.0)))
     chosen = next(one for one in ranked if one.name == trained.chosen)
-    drawn = f", a stratified sample of {trained.sampled_from:,}" if trained.sampled_from else ""
     return _document(
         f"**{_text(chosen.name)} was chosen** of {_count(len(ranked), 'candidate')}: {metric} {_spread(chosen)} over "
-        f"{_count(len(chosen.scores), 'fold')}. Fitted on {_count(trained.training_rows, 'row')}{drawn}; "
+        f"{_count(len(chosen.scores), 'fold')}. Fitted on {fitted_on(trained.rows)}; "
         f"{_count(trained.holdout_rows, 'row')} held out.",
         _table(
             ["candidate", f"{metric}, mean ± sd", "best to worst fold", "seconds"],

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.progress import Rows, Step
-from pipeline.numbers import number
+from pipeline.numbers import number, times_over
 
 if TYPE_CHECKING:
     from bentos.releases import Event, Release, Run, Served, Server, Span, Wish
@@ -255,6 +255,8 @@ def show_spec(found: Mapping[str, Any]) -> None:
     days = f", the newest {held['days']:g} days" if held["days"] else ", the newest" if found["time"] else ""
     rest = f"a stratified sample of {found['sample']:,} rows of the rest" if found["sample"] else "the rest"
     lines["holdout"] = f"{held['share']:.0%}{days}; {found['folds']} folds of {rest}"
+    if epochs := found["epochs"]:
+        lines["holdout"] += f"; the best then learns all the rest in batches, {times_over(epochs)}"
     limits = found["limits"]
     lines["limits"] = f"{limits['rows']:,} rows, {limits['body_bytes']:,} bytes, {limits['seconds']:g} s a request"
     lines["limits"] += f", {limits['at_once']} at once"

@@ -31,6 +31,7 @@ def resolved(spec: ModelSpec, snapshot: str | None, settings: Settings) -> dict[
         "gate": asdict(spec.gate),
         "holdout": asdict(spec.holdout),
         "sample": spec.sample,
+        "epochs": spec.epochs,
         "folds": spec.folds,
         "value": spec.value.unit if spec.value else None,
         "limits": asdict(spec.limits),

@@ -27,7 +27,7 @@ from pipeline.forget import check_whole
 from pipeline.processes import gently
 from pipeline.seal import open_sealed, seal
 from pipeline.settings import Settings
-from pipeline.snapshot import load_snapshot, read_snapshot
+from pipeline.snapshot import Stored, load_snapshot
 from pipeline.spec import load_spec
 
 FORMAT = 1
@@ -98,7 +98,7 @@ def unpack(settings: Settings, ledger: Engine, file: Path) -> Arrived:
         artifact = load_artifact(bento.path / "src" / "artifact", release.digests["artifact"])
         _check_row(file, release, artifact)
         rows = folder / "snapshot" / f"{release.digests['snapshot']}.parquet"
-        if (found := digest.of_table(read_snapshot(load_snapshot(rows)))) != release.digests["snapshot"]:
+        if (found := Stored(load_snapshot(rows).path).digest()) != release.digests["snapshot"]:
             raise ReleaseError(f"the snapshot in {file} is not what was trained on: its digest is {found}")
         trial = gently(try_bento, bento, artifact)
         if not trial.passed:

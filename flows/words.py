@@ -50,9 +50,10 @@ def _(trained: Trained) -> str:
     best = next(one for one in trained.candidates if one.name == trained.chosen)
     left_out = sum(one.error is not None for one in trained.candidates)
     failed = f", {left_out} left out" if left_out else ""
+    rows = trained.compared_on or trained.training_rows
     return (
         f"{trained.chosen} of {len(trained.candidates)} candidates{failed}: "
-        f"{number(best.mean)} ± {best.deviation:.2g} in cross-validation on {trained.training_rows:,} rows"
+        f"{number(best.mean)} ± {best.deviation:.2g} in cross-validation on {rows:,} rows"
     )
 
 

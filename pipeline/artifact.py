@@ -147,8 +147,7 @@ def write_artifact(
         "estimator": trained.chosen,
         "candidates": [asdict(one) for one in trained.candidates],
         "sensitive": list(spec.sensitive),
-        "rows": {"training": trained.training_rows, "holdout": trained.holdout_rows}
-        | ({"sampled_from": trained.sampled_from} if trained.sampled_from else {}),
+        "rows": trained.rows,
         "holdout": trained.rule.to_dict(),
         "metric": spec.metric,
         "evaluation": evaluation.to_dict(),

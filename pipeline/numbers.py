@@ -1,6 +1,7 @@
 """Numbers as people read them."""
 
 import math
+from collections.abc import Mapping
 
 
 def number(value: float | None) -> str:
@@ -23,3 +24,28 @@ def compared(difference: float, greater_is_better: bool) -> str:
 def signed(value: float) -> str:
     """Return a difference with its sign, if it is any, digits as in `number`."""
     return f"{'+' if value > 0 else ''}{number(value)}"
+
+
+def times_over(times: int) -> str:
+    """Say how often something is done.
+
+    >>> times_over(1), times_over(3)
+    ('once', '3 times over')
+    """
+    return "once" if times == 1 else f"{times} times over"
+
+
+def fitted_on(rows: Mapping[str, int]) -> str:
+    """Say how many rows a model was fitted on, and which, from what a manifest says of its rows.
+
+    >>> fitted_on({"training": 60, "holdout": 80, "sampled_from": 320})
+    '60 rows, a stratified sample of 320'
+    >>> fitted_on({"training": 320, "holdout": 80, "epochs": 2, "compared_on": 60})
+    '320 rows in batches, 2 times over (candidates were compared on a stratified sample of 60)'
+    """
+    said = f"{rows['training']:,} row{'' if rows['training'] == 1 else 's'}"
+    if epochs := rows.get("epochs"):
+        said += f" in batches, {times_over(epochs)}"
+        if rows["compared_on"] < rows["training"]:
+            said += f" (candidates were compared on a stratified sample of {rows['compared_on']:,})"
+    return said + (f", a stratified sample of {rows['sampled_from']:,}" if rows.get("sampled_from") else "")

@@ -22,7 +22,7 @@ from pipeline.errors import ArtifactError
 from pipeline.packaged import run_packaged
 from pipeline.predict import Answers, disagreements, predict
 from pipeline.schema import to_frame
-from pipeline.snapshot import load_snapshot, read_snapshot
+from pipeline.snapshot import Stored, load_snapshot
 from pipeline.spec import load_spec
 from pipeline.train import train
 
@@ -99,7 +99,7 @@ def _train_again(expected: str, path: Path, out: Path) -> None:
     artifact = load_artifact(Path("artifact"), expected)
     model, digests = artifact.manifest["model"], artifact.manifest["digests"]
     snapshot, spec = load_snapshot(path), load_spec(model)
-    if (found := digest.of_table(read_snapshot(snapshot))) != digests["snapshot"]:
+    if (found := Stored(snapshot.path).digest()) != digests["snapshot"]:
         raise ArtifactError(f"{path} is not the snapshot of {model}: its digest is {found}, not {digests['snapshot']}")
     with tempfile.TemporaryDirectory(prefix="evergreen-reproduce-") as folder:
         trained = train(spec, snapshot, Path(folder) / "again")

@@ -229,11 +229,6 @@ def load_snapshot(path: Path) -> Snapshot:
         ) from error
 
 
-def read_snapshot(snapshot: Snapshot) -> "pyarrow.Table":
-    """Return a snapshot's rows; raises ArtifactError when the file is damaged."""
-    return _parquet(snapshot.path)
-
-
 @dataclass(frozen=True)
 class Statistics:
     """What a file says of a column: how many nulls, and the least and the greatest value where that is known."""
@@ -280,6 +275,25 @@ class Stored:
                     parts.append(group.select(parts[0].column_names).filter(pa.array(part)))
         return pa.concat_tables(parts)
 
+    def slice(self, start: int, rows: int, names: Sequence[str]) -> "pyarrow.Table":
+        """Read some columns of so many rows from a position on, or of those there are: of the groups that hold them."""
+        metadata, before, held = self._file.metadata, 0, []
+        for number in range(self._file.num_row_groups):
+            size = metadata.row_group(number).num_rows
+            if before < start + rows and start < before + size:
+                held.append((number, before))
+            before += size
+        if not held:
+            return self.schema.empty_table().select([*names])
+        with _whole_parquet(self.path):
+            table = self._file.read_row_groups([number for number, _ in held], columns=[*names], use_threads=False)
+        return table.select([*names]).slice(start - held[0][1], rows)
+
+    def digest(self) -> str:
+        """Return the digest of all that the file holds, which is its name; reads it, but never all of it at a time."""
+        with _whole_parquet(self.path):
+            return digest.of_parquet(self.path)
+
     def coded(self, name: str) -> "pyarrow.ChunkedArray":
         """Read one column of texts as codes of a dictionary, which costs a part of reading them."""
         import pyarrow.parquet
@@ -300,13 +314,6 @@ class Stored:
             return Statistics(nulls)
         ends = [end for one in known for end in (one.min, one.max)]
         return Statistics(nulls, min(ends), max(ends)) if ends else Statistics(nulls)
-
-
-def _parquet(path: Path) -> "pyarrow.Table":
-    import pyarrow.parquet
-
-    with _whole_parquet(path):
-        return pyarrow.parquet.read_table(path)
 
 
 @contextmanager

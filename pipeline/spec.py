@@ -283,6 +283,8 @@ class ModelSpec:
     With `approval="manual"` a release waits for `evergreen promote`, its trial done.
     Of `sensitive` columns no value is ever shown: no example, no category, no histogram.
     With `sample`, so many training rows are drawn, stratified by the target: for what takes too long or does not fit.
+    With `epochs`, too, the sample is what candidates are compared on and transformers fitted; the last step of the
+    chosen one then learns all training rows in batches, so many times over, by its `partial_fit`.
     `labels` is where the truth about logged requests arrives: rows with the key and the target, however late.
     `keep` is how many of its newest releases are kept, however old; the champion and what it replaced always are.
     A run that takes longer than `time_limit` is ended; the champion stays.
@@ -308,6 +310,7 @@ class ModelSpec:
     drift: Drift = Drift()
     holdout: Holdout = Holdout()
     sample: int | None = None
+    epochs: int | None = None
     folds: int = 5
     value: Value | None = None
     schedule: Cron | None = None
@@ -367,6 +370,26 @@ class ModelSpec:
             raise SpecError(
                 f"{self.name}: sample is {self.sample}; give the number of rows to train on, {10 * self.folds} or more"
             )
+
+        if self.epochs is not None:
+            self._check_epochs(self.epochs)
+
+    def _check_epochs(self, epochs: int) -> None:
+        from pipeline.incremental import learner
+
+        if epochs < 1:
+            raise SpecError(f"{self.name}: epochs is {epochs}; give how often all rows are learned, 1 or more")
+        if self.sample is None:
+            raise SpecError(
+                f"{self.name}: epochs is {epochs} but there is no sample, on which candidates are compared and their "
+                "transformers fitted; give sample="
+            )
+        for name, estimator in self.candidates.items():
+            if not hasattr(last := learner(estimator), "partial_fit"):
+                raise SpecError(
+                    f"{self.name}: epochs is {epochs}, but candidate {name!r} ends in {type(last).__name__}, which has "
+                    "no partial_fit; take it out, or leave out epochs and all are trained on the sample"
+                )
 
     def _check_columns(self) -> None:
         if self.features == ():

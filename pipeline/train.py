@@ -6,7 +6,7 @@ import os
 import random
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import pandas
     import pyarrow
 
+    from pipeline.incremental import Block
     from pipeline.spec import ModelSpec, Task
 
 Array = NDArray[Any]
@@ -66,6 +67,7 @@ class Trained:
     """The challenger: the folder that holds it, the candidate it is, and how all candidates fared.
 
     `sampled_from` is how many rows its training rows were drawn from, where they are not all that were not held out.
+    With `epochs` it learned them so many times over, in batches, and candidates were compared on `compared_on` of them.
     """
 
     folder: Path
@@ -77,6 +79,15 @@ class Trained:
     model_digest: str
     created: str
     sampled_from: int | None = None
+    epochs: int | None = None
+    compared_on: int | None = None
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """How many rows it was trained on and which were not, as manifests say it; `fitted_on` puts it into words."""
+        facts = {name: getattr(self, name) for name in ("sampled_from", "epochs", "compared_on")}
+        known = {name: value for name, value in facts.items() if value is not None}
+        return {"training": self.training_rows, "holdout": self.holdout_rows} | known
 
     def estimator(self) -> Any:
         """Load the fitted estimator; raises ArtifactError when its file is not what was written."""
@@ -88,9 +99,11 @@ def train(spec: "ModelSpec", snapshot: Snapshot, folder: Path, workers: int | No
 
     Every `random_state` that is None becomes the spec's seed, every `n_jobs` becomes 1 and linear algebra runs on one
     thread, so that the same snapshot and spec give the same predictions again. Only the rows to train on are in memory,
-    and fewer folds are fitted at a time where they are large. A candidate that raises is reported and left out;
-    TrainingError, with their reasons, when all raise.
+    with the spec's `epochs` only its sample and some blocks of rows; and fewer folds are fitted at a time where they
+    are large. A candidate that raises is reported and left out; TrainingError, with their reasons, when all raise.
     """
+    from pipeline.incremental import stored
+
     table = Stored(snapshot.path)
     rule = holdout_rule(spec, table)
     mask = split(rule, table)
@@ -100,16 +113,20 @@ def train(spec: "ModelSpec", snapshot: Snapshot, folder: Path, workers: int | No
     training = table.filter(rows, [name for name in table.column_names if name in beside])
     y = target(spec.task.kind, training.column(spec.target))
     candidates = _cross_validate(spec, frame, y, _folds(spec, training, y), workers or _workers(frame))
-    chosen, pickled, candidates = _fit_best(spec, candidates, frame, y)
+    blocks = stored(spec, table, ~mask, features) if spec.epochs else None
+    chosen, pickled, candidates = _fit_best(spec, candidates, frame, y, blocks)
+    drawn = int((~mask).sum()) if (rows != ~mask).any() else None
     with whole_folder(folder) as part:
         (part / "model.joblib").write_bytes(pickled)
         facts = {
             "chosen": chosen,
             "candidates": [asdict(candidate) for candidate in candidates],
             "rule": rule.to_dict(),
-            "training_rows": training.num_rows,
+            "training_rows": int((~mask).sum()) if spec.epochs else training.num_rows,
             "holdout_rows": int(mask.sum()),
-            "sampled_from": int((~mask).sum()) if (rows != ~mask).any() else None,
+            "sampled_from": None if spec.epochs else drawn,
+            "epochs": spec.epochs,
+            "compared_on": training.num_rows if spec.epochs else None,
             "model_digest": digest.of_file(part / "model.joblib"),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -205,7 +222,7 @@ def _cross_validate(
     tasks = [(name, fold) for name in spec.candidates for fold in range(len(folds))]
     results = joblib.Parallel(n_jobs=min(workers, len(tasks)))(
         joblib.delayed(_score_fold)(
-            os.getpid(), spec.task, spec.metric, spec.seed, spec.candidates[name], frame, y, *folds[fold]
+            os.getpid(), spec.task, spec.metric, spec.seed, spec.epochs, spec.candidates[name], frame, y, *folds[fold]
         )
         for name, fold in tasks
     )
@@ -232,6 +249,7 @@ def _score_fold(
     task: "Task",
     metric: str,
     seed: int,
+    epochs: int | None,
     estimator: Any,
     frame: "pandas.DataFrame",
     y: Array,
@@ -244,7 +262,7 @@ def _score_fold(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            fitted = _fit(prepare(estimator, seed), frame.iloc[fit], y[fit], seed)
+            fitted = _fit(prepare(estimator, seed), frame.iloc[fit], y[fit], seed, epochs)
             value = score(task, metric, y[scored], predict(fitted, frame.iloc[scored]))
             error = None if np.isfinite(value) else f"its {metric} is {value}, which no model can be chosen by"
         except Exception as raised:
@@ -255,7 +273,11 @@ def _score_fold(
 
 
 def _fit_best(
-    spec: "ModelSpec", candidates: list[Candidate], frame: "pandas.DataFrame", y: Array
+    spec: "ModelSpec",
+    candidates: list[Candidate],
+    frame: "pandas.DataFrame",
+    y: Array,
+    blocks: "Sequence[Block] | None",
 ) -> tuple[str, bytes, list[Candidate]]:
     """Fit the best candidate on all training rows and pickle it; one that raises only now is left out, too."""
     import joblib
@@ -268,7 +290,8 @@ def _fit_best(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                estimator = _fit(prepare(spec.candidates[candidate.name], spec.seed), frame, y, spec.seed)
+                unfitted = prepare(spec.candidates[candidate.name], spec.seed)
+                estimator = _fit(unfitted, frame, y, spec.seed, spec.epochs, blocks)
                 joblib.dump(estimator, pickled := io.BytesIO(), compress=3)
         except Exception as raised:
             failed[candidate.name] = f"on all training rows: {type(raised).__name__}: {raised}"
@@ -297,11 +320,23 @@ def prepare(estimator: Any, seed: int) -> Any:
     return copy.set_params(**changes)
 
 
-def _fit(estimator: Any, frame: "pandas.DataFrame", y: Array, seed: int) -> Any:
+def _fit(
+    estimator: Any,
+    frame: "pandas.DataFrame",
+    y: Array,
+    seed: int,
+    epochs: int | None,
+    blocks: "Sequence[Block] | None" = None,
+) -> Any:
+    """Fit an estimator on a frame; with `epochs`, its last step on some blocks, or the frame's rows, in batches."""
     from threadpoolctl import threadpool_limits
 
     # A transformer that draws from the global generators is repeatable too.
     random.seed(seed)
     np.random.seed(seed)
     with threadpool_limits(1):
-        return estimator.fit(frame, y)
+        if epochs is None:
+            return estimator.fit(frame, y)
+        from pipeline.incremental import fit_in_batches
+
+        return fit_in_batches(estimator, frame, y, blocks or [lambda: (frame, y)], epochs, seed)

@@ -16,7 +16,7 @@ from pipeline.artifact import write_artifact
 from pipeline.code import code_digest
 from pipeline.evaluate import evaluate
 from pipeline.gate import decide
-from pipeline.snapshot import ingest, read_snapshot
+from pipeline.snapshot import Stored, ingest
 from pipeline.spec import load_spec
 from pipeline.train import train
 
@@ -28,7 +28,7 @@ for model in sys.argv[1:]:
     spec = load_spec(model)
     snapshot = ingest(spec.source, home / "snapshots")
     trained = train(spec, snapshot, home / "trained" / model, workers=1)
-    evaluation = evaluate(spec, read_snapshot(snapshot), trained.rule, trained.estimator(), None)
+    evaluation = evaluate(spec, Stored(snapshot.path), trained.rule, trained.estimator(), None)
     digests = {"snapshot": snapshot.digest, "spec": digest.of_value(spec), "code": code_digest(model, here)}
     needs = requirements(model, here)
     folder = home / "artifacts" / model

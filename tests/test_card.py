@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from sklearn.compose import make_column_transformer
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression, Ridge, SGDRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from test_page import chromium, violations  # noqa: F401
@@ -23,7 +23,7 @@ from pipeline.evaluate import evaluate
 from pipeline.gate import decide
 from pipeline.predict import Answers, predict
 from pipeline.schema import to_frame
-from pipeline.snapshot import load_snapshot, read_snapshot
+from pipeline.snapshot import Stored
 from pipeline.spec import BinaryClassification, Gate, MulticlassClassification
 from pipeline.train import train
 
@@ -212,6 +212,27 @@ def test_a_champion_stands_beside_with_its_interval_and_slices(house):
     assert "1 slices had too few held-out rows" in text
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, r"trained on \d+ rows; \d+ held out"),
+        ({"sample": 60}, r"trained on 60 rows, a stratified sample of \d+; \d+ held out"),
+        (
+            {"sample": 60, "epochs": 2, "candidates": {"sgd": estimator(SGDRegressor(eta0=1e-6))}},
+            r"trained on \d+ rows in batches, 2 times over \(candidates were compared on a stratified sample of 60\);",
+        ),
+    ],
+)
+def test_it_says_which_rows_the_model_was_trained_on(changes, sentence, tmp_path):
+    assert re.search(sentence, Parsed(page_of(*made(tmp_path, **REGRESSION | changes))).text)
+
+
+def test_the_card_of_a_stored_snapshot_is_that_of_its_table(house, tmp_path):
+    release, artifact, answer = house
+    table = Stored(a_snapshot(houses(), tmp_path).path)
+    assert page_of(release, artifact, answer, table) == page_of(release, artifact, answer)
+
+
 def test_the_command_on_the_card_gets_the_answer_on_the_card(tmp_path):
     model = regression(tmp_path)
     artifact = load_artifact(model.folder / "artifact")
@@ -225,7 +246,7 @@ def test_the_command_on_the_card_gets_the_answer_on_the_card(tmp_path):
     def answer(rows):
         return predict(model.estimator, to_frame(rows, artifact.schema.features))
 
-    page = page_of(release, artifact, answer, read_snapshot(load_snapshot(snapshot)))
+    page = page_of(release, artifact, answer, Stored(snapshot))
     command = shlex.split(html.unescape(re.search(r'<pre id="curl">(.*?)</pre>', page, re.DOTALL)[1]))
     assert command[:3] == ["curl", "http://127.0.0.1:3000/predict", "--json"]
     for server in serving(model, tmp_path / "home"):

@@ -97,6 +97,17 @@ def test_what_changed_since_the_champion_shows_each_column_with_its_threshold():
     )
 
 
+@pytest.mark.parametrize(
+    ("drawn", "sentence"),
+    [
+        ({"sampled_from": 5_000}, "Fitted on 1,170 rows, a stratified sample of 5,000; 290 rows held out."),
+        ({"epochs": 1, "compared_on": 1_170}, "Fitted on 1,170 rows in batches, once; 290 rows held out."),
+    ],
+)
+def test_it_is_said_which_rows_were_fitted(drawn, sentence):
+    assert sentence in reports.candidates(replace(trained(Candidate("lasso", (0.1, 0.3))), **drawn), "rmsle")
+
+
 def test_candidates_are_ranked_best_first_with_those_left_out_last():
     left_out = Candidate("forest", error="ValueError: a | b\nand more", seconds=0.25)
     noisy = Candidate("boosting", (0.2, 0.4), 1_234.5, notes=("ConvergenceWarning: not <b>yet</b>",))
@@ -107,6 +118,7 @@ def test_candidates_are_ranked_best_first_with_those_left_out_last():
         ["boosting", "0.3 ± 0.1", "0.2 to 0.4", "1,234.5"],
         ["forest", "left out", "", "0.2"],
     ]
+    assert "Fitted on 1,170 rows; 290 rows held out." in shown
     assert "Less rmsle is better." in shown
     assert r"- forest was left out: ValueError: a \| b and more" in shown
     assert r"- boosting warned: ConvergenceWarning: not \<b>yet\</b>" in shown

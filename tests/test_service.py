@@ -34,7 +34,7 @@ from bentos.package import LEFT_OUT, Bento
 from pipeline.artifact import load_artifact, write_artifact
 from pipeline.evaluate import evaluate
 from pipeline.gate import decide
-from pipeline.snapshot import ingest, read_snapshot
+from pipeline.snapshot import Stored, ingest
 from pipeline.sources import Function
 from pipeline.spec import BinaryClassification, Gate, Limits, ModelSpec, Regression
 from pipeline.train import train
@@ -102,7 +102,7 @@ def trained(folder: Path, **parts: Any) -> Model:
     )
     snapshot = ingest(spec.source, folder)
     challenger = train(spec, snapshot, folder / "trained", workers=1)
-    evaluation = evaluate(spec, read_snapshot(snapshot), challenger.rule, challenger.estimator(), None)
+    evaluation = evaluate(spec, Stored(snapshot.path), challenger.rule, challenger.estimator(), None)
     source = folder / "src"
     source.mkdir()
     digests = {"snapshot": snapshot.digest, "spec": "s", "code": "c"}

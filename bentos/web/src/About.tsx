@@ -1,6 +1,6 @@
 import { useState } from "react";
 import type { Card } from "./model";
-import { number, signed, time } from "./words";
+import { count, number, signed, time } from "./words";
 
 const MOST = 12;
 
@@ -49,8 +49,10 @@ function Facts({ card }: { card: Card }) {
   ];
   if (card.estimator) facts.push(["Estimator", card.estimator]);
   if (card.rows) {
-    const drawn = card.rows.sampled_from ? `, a stratified sample of ${number(card.rows.sampled_from)}` : "";
-    facts.push(["Rows", `${number(card.rows.training)} to train${drawn}, ${number(card.rows.holdout)} held out`]);
+    const { training, holdout, sampled_from, epochs, compared_on } = card.rows;
+    const drawn = sampled_from ? `, a stratified sample of ${number(sampled_from)}` : "";
+    const learned = epochs ? ` in batches (${count(epochs, "epoch")}), candidates compared on ${number(compared_on)}` : "";
+    facts.push(["Rows", `${number(training)} to train${drawn}${learned}, ${number(holdout)} held out`]);
   }
   if (card.positive !== undefined) facts.push(["Positive label", String(card.positive)]);
   facts.push(["Snapshot", <code title={card.snapshot}>{card.snapshot.slice(0, 16)}</code>]);

@@ -1,0 +1,274 @@
+"""Training on more rows than fit into memory: what learns them, in which order, and what is refused."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.compose import TransformedTargetRegressor, make_column_transformer
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import Ridge, SGDClassifier, SGDRegressor
+from sklearn.model_selection import GridSearchCV
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neural_network import MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from tiny import a_classifier, a_snapshot, a_spec, a_table
+
+from pipeline import incremental
+from pipeline.compiled import Program, columns_of, compile_pipeline
+from pipeline.errors import SpecError, TrainingError
+from pipeline.incremental import batches, stored
+from pipeline.sample import sampled
+from pipeline.schema import describe, to_frame
+from pipeline.snapshot import Stored
+from pipeline.split import held_out
+from pipeline.train import load_trained, train
+
+
+class Ledger(RegressorMixin, BaseEstimator):
+    """Keeps the first column of every batch it learns; cannot be fitted at once, though it says that it can."""
+
+    fit = None
+
+    def partial_fit(self, X, y):
+        self.learned_ = [*getattr(self, "learned_", ()), np.asarray(X)[:, 0].tolist()]
+        self.targets_ = [*getattr(self, "targets_", ()), np.asarray(y).tolist()]
+        return self
+
+    def predict(self, X):
+        return np.zeros(len(X))
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """Train one candidate on a table in batches, the snapshot's file in groups of so many rows."""
+
+    def run(candidate, table, group=None, make=a_spec, **changes):
+        fields = {"features": ("number",), "sample": 60, "epochs": 1, "candidates": {"c": candidate}} | changes
+        spec, snapshot = make(**fields), a_snapshot(table, tmp_path)
+        if group:
+            pyarrow.parquet.write_table(table, snapshot.path, row_group_size=group)
+        return train(spec, snapshot, tmp_path / f"trained-{group}", workers=1)
+
+    return run
+
+
+def numbered(rows=400):
+    return a_table(rows).append_column("number", pa.array(np.arange(float(rows))))
+
+
+def held(found, table):
+    return held_out(found.rule, table)
+
+
+def test_every_training_row_is_learned_once_an_epoch_and_no_held_out_row_ever(trained):
+    table = numbered()
+    found = trained(Ledger(), table, epochs=3)
+    learned = np.concatenate(found.estimator().learned_)
+    training = np.flatnonzero(~held(found, table)).astype(float)
+    first, second, third = np.split(learned, 3)
+    for epoch in (first, second, third):
+        assert sorted(epoch) == training.tolist()
+    assert first.tolist() != second.tolist() != third.tolist()
+    assert (found.training_rows, found.holdout_rows) == (len(training), 400 - len(training))
+
+
+def test_a_rows_target_stays_its_own(trained):
+    table = numbered().drop_columns("price")
+    found = trained(Ledger(), table.append_column("price", pa.array(np.arange(400.0) * 7)))
+    model = found.estimator()
+    assert (np.concatenate(model.targets_) == 7 * np.concatenate(model.learned_)).all()
+
+
+def test_it_says_how_often_and_on_how_many_rows_candidates_were_compared(trained):
+    table = numbered()
+    found = trained(Ledger(), table, epochs=2)
+    assert (found.epochs, found.compared_on, found.sampled_from) == (2, 60, None)
+    training = int((~held(found, table)).sum())
+    assert found.rows == {"training": training, "holdout": 400 - training, "epochs": 2, "compared_on": 60}
+    assert load_trained(found.folder) == found
+
+
+def test_what_comes_before_the_learner_is_fitted_on_the_sample(trained):
+    table = numbered()
+    found = trained(make_pipeline(StandardScaler(), SGDRegressor()), table)
+    mask = sampled(a_spec(sample=60), table, ~held(found, table))
+    assert found.estimator()[0].mean_ == pytest.approx(np.flatnonzero(mask).mean())
+
+
+def test_a_model_that_counts_is_what_it_is_when_it_is_fitted_at_once(trained):
+    rng = np.random.default_rng(1)
+    labels = rng.choice(["no", "yes"], 3_000)
+    table = pa.table({"id": range(3_000), "number": rng.normal(labels == "yes", 1.0), "price": labels})
+    found = trained(GaussianNB(), table, make=a_classifier)
+    training = table.filter(pa.array(~held(found, table)))
+    whole = GaussianNB().fit(training.select(["number"]).to_pandas(), np.array(training["price"].to_pylist(), object))
+    model = found.estimator()
+    assert model.classes_.tolist() == ["no", "yes"]
+    assert np.allclose(model.theta_, whole.theta_, rtol=1e-12)
+    assert np.allclose(model.var_, whole.var_, rtol=1e-9)
+    assert np.allclose(model.class_prior_, whole.class_prior_, rtol=1e-12)
+
+
+def test_a_batch_without_one_of_the_labels_is_learned_like_the_others(trained, monkeypatch):
+    monkeypatch.setattr(incremental, "BATCH_ROWS", 10)
+    labels = ["rare" if row % 50 == 0 else "common" for row in range(1_000)]
+    table = pa.table({"id": range(1_000), "number": [float(label == "rare") for label in labels], "price": labels})
+    positive = a_classifier().task.__class__(positive="rare")
+    pipeline = make_pipeline(StandardScaler(), SGDClassifier(loss="log_loss"))
+    found = trained(pipeline, table, make=a_classifier, sample=200, epochs=5, task=positive)
+    frame = pd.DataFrame({"number": [0.0, 1.0]})
+    assert found.estimator().predict(frame).tolist() == ["common", "rare"]
+
+
+@pytest.mark.parametrize("group", [7, 64, 1_000])
+def test_how_the_snapshots_file_was_written_changes_nothing(group, trained, monkeypatch):
+    monkeypatch.setattr(incremental, "BLOCK_ROWS", 50)
+    candidate = make_pipeline(StandardScaler(), SGDRegressor())
+    one, other = (trained(candidate, numbered(), group=size).estimator()[-1] for size in (400, group))
+    assert one.coef_.tolist() == other.coef_.tolist()
+    assert one.t_ == other.t_
+
+
+def test_rows_of_a_sorted_table_are_learned_in_a_mixed_order(trained, monkeypatch):
+    monkeypatch.setattr(incremental, "BLOCK_ROWS", 20)
+    monkeypatch.setattr(incremental, "BATCH_ROWS", 40)
+    found = trained(Ledger(), numbered(2_000))
+    for batch in found.estimator().learned_:
+        blocks = {int(number) // 20 for number in batch}
+        assert len(blocks) > 1 or len(batch) < 20
+        assert batch != sorted(batch)
+
+
+def test_few_rows_are_in_memory_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(incremental, "BLOCK_ROWS", 10)
+    table = numbered(400)
+    spec, file, read = a_spec(features=("number",)), Stored(a_snapshot(table, tmp_path).path), []
+    blocks = stored(spec, file, np.ones(400, bool), describe(spec, file).features)
+    assert len(blocks) == 40
+
+    learned = 0
+    for frame, _ in batches([lambda block=block: read.append(0) or block() for block in blocks], epochs=1, seed=0):
+        learned += len(frame)
+        # No block is read before the rows of those in memory were learned.
+        assert 10 * len(read) == learned <= 400
+
+
+def test_a_wide_tables_blocks_have_fewer_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(incremental, "BLOCK_CELLS", 60)
+    spec = a_spec(features=("area", "rooms", "number"))
+    snapshot = a_snapshot(numbered(100), tmp_path)
+    file = Stored(snapshot.path)
+    blocks = stored(spec, file, np.ones(100, bool), describe(spec, file).features)
+    assert [len(block()[1]) for block in blocks] == [20] * 5
+
+
+def test_a_part_without_a_training_row_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(incremental, "BLOCK_ROWS", 10)
+    spec, snapshot = a_spec(features=("number",)), a_snapshot(numbered(100), tmp_path)
+    file, mask = Stored(snapshot.path), np.arange(100) < 35
+    blocks = stored(spec, file, mask, describe(spec, file).features)
+    assert [block()[0]["number"].tolist() for block in blocks] == [
+        [*range(10)],
+        [*range(10, 20)],
+        [*range(20, 30)],
+        [*range(30, 35)],
+    ]
+
+
+def test_a_changed_target_is_learned_changed_and_answered_as_it_was(trained):
+    candidate = TransformedTargetRegressor(
+        make_pipeline(StandardScaler(), SGDRegressor(eta0=0.05)), func=np.log1p, inverse_func=np.expm1
+    )
+    table = numbered(4_000)
+    found = trained(candidate, table, sample=500, epochs=10, features=("area", "rooms"))
+    spec = a_spec(features=("area", "rooms"))
+    said = found.estimator().predict(to_frame(table, describe(spec, table).features))
+    # The logarithm of a sum is no sum of logarithms: 3 area + 10 rooms is met within some percent.
+    assert np.median(np.abs(said / table["price"].to_numpy() - 1)) < 0.1
+    assert found.estimator().regressor.__class__ is found.estimator().regressor_.__class__
+
+
+def test_a_search_finds_its_parameters_on_the_sample_and_the_best_learns_all_rows(trained):
+    search = GridSearchCV(make_pipeline(StandardScaler(), SGDRegressor()), {"sgdregressor__alpha": [1e-4, 1e4]})
+    table = numbered()
+    found = trained(search, table, features=("area", "rooms"))
+    model = found.estimator()
+    assert model.best_params_ == {"sgdregressor__alpha": 1e-4}
+    # SGD counts the rows that it has learned, from 1.
+    assert model.best_estimator_[-1].t_ == 1 + int((~held(found, table)).sum())
+
+
+def test_a_sample_as_large_as_the_table_is_compared_on_all_of_it(trained):
+    found = trained(Ledger(), numbered(), sample=1_000)
+    assert found.compared_on == found.training_rows
+
+
+@pytest.mark.parametrize(
+    ("make", "learner"),
+    [
+        (a_spec, SGDRegressor()),
+        (a_classifier, SGDClassifier(loss="log_loss")),
+        (a_classifier, GaussianNB()),
+    ],
+)
+def test_what_learned_in_batches_is_compiled_and_answers_the_same(make, learner, trained):
+    rng = np.random.default_rng(4)
+    towns = rng.choice(["Ames", "Boone", None], 2_000)
+    table = a_table(2_000).append_column("town", pa.array(towns))
+    if make is a_classifier:
+        labels = np.where(table["price"].to_numpy() > 200, "yes", "no")
+        table = table.drop_columns("price").append_column("price", pa.array(labels))
+    columns = make_column_transformer(
+        (make_pipeline(SimpleImputer(), StandardScaler()), ["area", "rooms"]),
+        (OneHotEncoder(handle_unknown="ignore", sparse_output=False), ["town"]),
+    )
+    features = ("area", "rooms", "town")
+    found = trained(make_pipeline(columns, learner), table, make=make, sample=300, epochs=2, features=features)
+    schema = describe(make(features=features), table).features
+    program = Program(compile_pipeline(found.estimator(), schema))
+    said = program(*columns_of(table, program.plan)).predictions
+    expected = found.estimator().predict(to_frame(table, schema))
+    assert (said == expected).all() if make is a_classifier else np.allclose(said, expected, rtol=1e-12, atol=0)
+
+
+def test_a_learner_that_refuses_batches_is_left_out_with_its_own_words(trained):
+    candidate = make_pipeline(StandardScaler(), SGDRegressor(early_stopping=True))
+    with pytest.raises(TrainingError, match="early_stopping should be False with partial_fit"):
+        trained(candidate, numbered())
+
+
+def test_a_network_learns_in_batches_and_is_answered_by_itself(trained):
+    candidate = make_pipeline(StandardScaler(), MLPRegressor(hidden_layer_sizes=(5,), learning_rate_init=0.1))
+    table = numbered(2_000)
+    found = trained(candidate, table, features=("area", "rooms"), sample=300, epochs=20)
+    rows = to_frame(table, describe(a_spec(features=("area", "rooms")), table).features)
+    error = found.estimator().predict(rows) - table["price"].to_numpy()
+    # The noise of the price has a deviation of 5, the price itself of 73.
+    assert np.sqrt(np.mean(error**2)) < 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"epochs": 0, "sample": 60}, "epochs is 0; give how often all rows are learned, 1 or more"),
+        ({"epochs": 2}, "epochs is 2 but there is no sample, on which candidates are compared .*give sample="),
+        (
+            {"epochs": 2, "sample": 60, "candidates": {"ridge": make_pipeline(StandardScaler(), Ridge())}},
+            "epochs is 2, but candidate 'ridge' ends in Ridge, which has no partial_fit; take it out, or leave out",
+        ),
+    ],
+)
+def test_epochs_are_refused_where_they_cannot_be(changes, sentence):
+    with pytest.raises(SpecError, match=sentence):
+        a_spec(**changes)
+
+
+@pytest.mark.parametrize(("start", "rows"), [(0, 3), (2, 3), (3, 3), (4, 20), (0, 10), (9, 1), (10, 5), (2, 0)])
+def test_a_part_of_a_stored_table_is_read_by_position(start, rows, tmp_path):
+    table = pa.table({"a": range(10), "b": [f"word {n}" for n in range(10)]})
+    pyarrow.parquet.write_table(table, tmp_path / "x.parquet", row_group_size=3)
+    found = Stored(tmp_path / "x.parquet").slice(start, rows, ["b", "a"])
+    assert found.equals(table.select(["b", "a"]).slice(start, rows))
