@@ -157,14 +157,14 @@ def _inputs(
         held = then.filter(mask & (np.cumsum(mask) <= MOST_HELD_OUT))
         bento = load_bento(champion.bento, settings.folder("bentoml"), expected=champion.digests["bento"])
         judged = ask(bento.path / "src", champion.digests["artifact"], held)
+        features = Schema.from_dict(manifest["schema"]).features
+        columns = [
+            column_drift(spec, one.name, "feature", then.column(one.name), rows.column(FEATURE + one.name))
+            for one in features
+            if FEATURE + one.name in rows.column_names
+        ]
     except EvergreenError as error:
         return {**nothing, "why": f"not compared: {error}"}, [], None
-    features = Schema.from_dict(manifest["schema"]).features
-    columns = [
-        column_drift(spec, one.name, "feature", then.column(one.name), rows.column(FEATURE + one.name))
-        for one in features
-        if FEATURE + one.name in rows.column_names
-    ]
     answers = performance.answers_of(rows, _names(manifest))
     columns.append(_predictions(spec, judged, answers))
     columns.sort(key=lambda one: (not one.drifted, one.role == "feature", -_beyond(one)))

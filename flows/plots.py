@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.numbers import number
-from pipeline.predict import Answers, predict, target
-from pipeline.schema import describe, to_frame
+from pipeline.predict import Answers, predict_rows, target
+from pipeline.schema import describe
 from pipeline.spec import BinaryClassification, Regression
 from pipeline.split import Rule, held_out
 
@@ -50,9 +50,8 @@ def draw(
     rows = table.filter(held_out(rule, table))
     if rows.num_rows == 0:
         return {}
-    frame = to_frame(rows, describe(spec, table).features)
     y = target(spec.task.kind, rows.column(spec.target))
-    answers = predict(estimator, frame)
+    answers = predict_rows(estimator, rows, describe(spec, table).features)
     figures: dict[str, Figure | None]
     if spec.target in spec.sensitive:
         figures = {}

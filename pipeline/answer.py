@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 from pipeline.artifact import Artifact, load_artifact
 from pipeline.compiled import UnanswerableError, columns_of
 from pipeline.packaged import run_packaged
-from pipeline.predict import Answers, predict
-from pipeline.schema import to_frame
+from pipeline.predict import Answers, predict_rows
 
 if TYPE_CHECKING:
     import pyarrow
@@ -51,7 +50,7 @@ def _answers(artifact: Artifact, rows: "pyarrow.Table") -> Answers:
     if program is not None:
         with suppress(UnanswerableError):
             return program(*columns_of(rows, program.plan))
-    return predict(artifact.estimator(), to_frame(rows, artifact.schema.features))
+    return predict_rows(artifact.estimator(), rows, artifact.schema.features)
 
 
 if __name__ == "__main__":

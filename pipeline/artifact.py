@@ -31,7 +31,7 @@ from pipeline.gate import Verdict
 from pipeline.guard import Guard, passing, required_by
 from pipeline.importance import importance
 from pipeline.pickled import lacks, needs
-from pipeline.predict import Answers, joined, predict, target
+from pipeline.predict import Answers, joined, predict, predict_rows, target
 from pipeline.schema import Feature, Schema, describe, to_frame, to_table
 from pipeline.seal import open_sealed, seal
 from pipeline.snapshot import Snapshot, Stored
@@ -194,7 +194,7 @@ def _asking(estimator: Any, plan: Plan | None, features: Sequence[Feature]) -> C
     """Return what answers the rows of a table as an endpoint does: the plan, or the estimator where that cannot."""
 
     def by_estimator(rows: "pyarrow.Table") -> Answers:
-        return predict(estimator, to_frame(rows, features))
+        return predict_rows(estimator, rows, features)
 
     if plan is None:
         return by_estimator

@@ -20,8 +20,8 @@ from pipeline import digest
 from pipeline.errors import DataError, TrainingError, did_you_mean
 from pipeline.evaluate import Champion, Interval, evaluate, interval, score
 from pipeline.gate import decide
-from pipeline.predict import Answers, joined, predict, target
-from pipeline.schema import check_columns, describe, feature_names, to_frame
+from pipeline.predict import Answers, joined, predict_rows, target
+from pipeline.schema import check_columns, describe, feature_names
 from pipeline.snapshot import Snapshot
 from pipeline.sources import logical_type
 from pipeline.train import Trained, train
@@ -100,7 +100,7 @@ class _Model:
     trained: Trained
 
     def ask(self, rows: "pyarrow.Table") -> Answers:
-        return predict(self.estimator, to_frame(rows, self.features))
+        return predict_rows(self.estimator, rows, self.features)
 
 
 def history(spec: "ModelSpec", table: "pyarrow.Table", time: Sequence[str] = ()) -> History:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DataError, ServerError, TrainingError
 from pipeline.metrics import METRICS, Metric, metrics_of
-from pipeline.predict import Answers, Label, predict, taken, target
-from pipeline.schema import describe, to_frame
+from pipeline.predict import Answers, Label, predict, predict_rows, taken, target
+from pipeline.schema import describe
 from pipeline.split import Rule, held_out
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def evaluate(
     rows = table.filter(mask)
     y_true = target(spec.task.kind, rows.column(spec.target))
     try:
-        answers = predict(challenger, to_frame(rows, describe(spec, table).features))
+        answers = predict_rows(challenger, rows, describe(spec, table).features)
     except Exception as error:
         raise TrainingError(
             f"the challenger of {spec.name} cannot answer the held-out rows, which may hold what no training row does, "

@@ -1,7 +1,8 @@
 """Fit a pipeline on more rows than fit into memory: its last step learns them in batches, by `partial_fit`."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,21 +18,21 @@ from pipeline.predict import target
 from pipeline.schema import Feature, to_frame
 
 if TYPE_CHECKING:
+    import pyarrow
+
     from pipeline.snapshot import Stored
     from pipeline.spec import ModelSpec
 
 Array = NDArray[Any]
-Rows = tuple[pd.DataFrame, Array]
+Rows = tuple[Any, Array]
 """Some rows' features, and their target."""
-Block = Callable[[], Rows]
-"""Reads the rows of one part of a table."""
 
 BATCH_ROWS = 10_000
 """So many rows are transformed, and learned, at a time."""
-BLOCKS = 4
-"""So many blocks are in memory at a time, and their rows in one random order."""
-BLOCK_ROWS, BLOCK_CELLS = 100_000, 4_000_000
-"""A block has so many rows, or fewer where they have many features: a number of its own takes up 8 bytes."""
+PART_ROWS, PART_CELLS = 400_000, 16_000_000
+"""A part has about so many rows, or fewer where they have many features. One part is in memory at a time."""
+MOST_PARTS = 500
+"""A process may have 1,024 files open, on most machines."""
 
 
 def learner(estimator: Any) -> Any:
@@ -52,57 +53,135 @@ def learner(estimator: Any) -> Any:
     return estimator
 
 
-def fit_in_batches(
-    estimator: Any, frame: pd.DataFrame, y: Array, blocks: Sequence[Block], epochs: int, seed: int
-) -> Any:
-    """Fit an estimator on some rows but for its learner, and have that learn the rows of some blocks; return it.
+def can_learn(estimator: Any) -> bool:
+    """Tell whether the learner of an estimator learns in batches."""
+    last = learner(estimator)
+    # A network that is fitted by L-BFGS forgets what it learned before; scikit-learn's MLPRegressor does not say so.
+    return hasattr(last, "partial_fit") and getattr(last, "solver", None) != "lbfgs"
 
-    Of a classifier the first rows have all the labels.
+
+def scatter(
+    spec: "ModelSpec", table: "Stored", rows: Array, features: Sequence[Feature], folder: Path
+) -> "list[Callable[[], pyarrow.Table]]":
+    """Write the masked rows of a snapshot into files, each row into a random one; return what reads each of them.
+
+    With the rows of one file in a random order, and the files in one, that is a random order of all, also where the
+    table is sorted. The spec's seed decides it, and nothing of how the snapshot's file was written.
     """
-    labels = np.unique(y) if is_classifier(learner(estimator)) else None
+    import pyarrow as pa
+
+    count = int(rows.sum())
+    size = max(BATCH_ROWS, min(PART_ROWS, PART_CELLS // len(features)))
+    parts = min(-(-count // size), MOST_PARTS)
+    if parts == 0:
+        return []
+    names = [*(feature.name for feature in features), spec.target]
+    numbers = np.random.default_rng(spec.seed).integers(0, parts, count, dtype=np.uint16)
+    schema = pa.schema([table.schema.field(name) for name in names])
+    paths = [folder / f"{part}.arrow" for part in range(parts)]
+    writers = [pa.ipc.new_file(str(path), schema) for path in paths]
+    try:
+        start = 0
+        for group in table.groups(rows, names):
+            of = numbers[start : start + len(group)]
+            start += len(group)
+            ordered = group.take(np.argsort(of, kind="stable"))
+            ends = np.cumsum(np.bincount(of, minlength=parts)).tolist()
+            for writer, first, end in zip(writers, [0, *ends], ends, strict=False):
+                if end > first:
+                    writer.write_table(ordered.slice(first, end - first))
+    finally:
+        for writer in writers:
+            writer.close()
+
+    def reading(path: Path) -> "Callable[[], pyarrow.Table]":
+        return lambda: pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+    return [reading(path) for path in paths]
+
+
+def fit_in_batches(
+    spec: "ModelSpec",
+    estimator: Any,
+    frame: pd.DataFrame,
+    y: Array,
+    parts: "Sequence[Callable[[], pyarrow.Table]]",
+    features: Sequence[Feature],
+) -> Any:
+    """Fit an estimator on the rows of a frame but for its learner; that learns them and those of some parts.
+
+    It learns all of them as often as the spec's `epochs` say, each time in another order. Of a classifier the frame has
+    all the labels. Returns the estimator.
+    """
     begun = begin(estimator, frame, y)
-    for part, truth in batches(blocks, epochs, seed):
-        learn(begun, part, truth, labels)
-    return begun
+    labels = {"classes": np.unique(y)} if is_classifier(begun.learner) else {}
+    rng = np.random.default_rng(spec.seed)
+    for _ in range(spec.epochs or 1):
+        for place in rng.permutation(len(parts) + 1).tolist():
+            for batch, truth in (
+                _of_frame(begun, rng) if place == len(parts) else _of_part(spec, begun, parts[place](), features, rng)
+            ):
+                begun.learner.partial_fit(batch, truth, **labels)
+    return begun.estimator
 
 
-def begin(estimator: Any, frame: pd.DataFrame, y: Array) -> Any:
-    """Fit an estimator on some rows but for its learner, which has learned nothing then; return it.
+@dataclass(frozen=True)
+class Begun:
+    """An estimator that is fitted but for its learner, and what it was fitted on, as the learner is to be given it.
 
-    A search finds its best parameters on these rows.
+    `changes` are what other rows go through before they are learned.
+    """
+
+    estimator: Any
+    learner: Any
+    features: Any
+    target: Array
+    changes: tuple[Callable[[Any, Array], Rows], ...] = ()
+
+    def changed(self, features: Any, y: Array) -> Rows:
+        """Return other rows as the learner is given them."""
+        for change in self.changes:
+            features, y = change(features, y)
+        return features, y
+
+
+def begin(estimator: Any, features: Any, y: Array) -> Begun:
+    """Fit an estimator on some rows but for its learner.
+
+    A search finds its parameters on these rows, as it does without batches. What a transformer makes of the rows that
+    it is fitted on is not always what it makes of others: a target encoder leaves out the row itself.
     """
     if isinstance(estimator, Pipeline):
         *before, (name, last) = estimator.steps
         if before:
             transformers = estimator[:-1]
-            frame = transformers.fit_transform(frame, y)
+            features = transformers.fit_transform(features, y)
             before = transformers.steps
-        estimator.steps = [*before, (name, begin(last, frame, y))]
-    elif isinstance(estimator, TransformedTargetRegressor):
+        begun = begin(last, features, y)
+        estimator.steps = [*before, (name, begun.estimator)]
+        steps = [step for _, step in before if step is not None and step != "passthrough"]
+
+        def transform(features: Any, y: Array) -> Rows:
+            for step in steps:
+                features = step.transform(features)
+            return features, y
+
+        return replace(begun, estimator=estimator, changes=(transform, *begun.changes))
+    if isinstance(estimator, TransformedTargetRegressor):
         regressor = estimator.regressor
         # What changes the target is fitted by it alone.
-        estimator.set_params(regressor=DummyRegressor()).fit(frame, y)
+        estimator.set_params(regressor=DummyRegressor()).fit(features, y)
         estimator.set_params(regressor=regressor)
-        estimator.regressor_ = begin(clone(regressor), frame, _changed(estimator, y))
-    elif isinstance(estimator, GridSearchCV | RandomizedSearchCV):
-        estimator.fit(frame, y)
-        estimator.best_estimator_ = begin(clone(estimator.best_estimator_), frame, y)
-    return estimator
-
-
-def learn(estimator: Any, frame: Any, y: Array, labels: Array | None) -> None:
-    """Have the learner of an estimator that was begun learn some rows; `labels` are all there are, for classifiers."""
-    if isinstance(estimator, Pipeline):
-        *before, (_, last) = estimator.steps
-        learn(last, estimator[:-1].transform(frame) if before else frame, y, labels)
-    elif isinstance(estimator, TransformedTargetRegressor):
-        learn(estimator.regressor_, frame, _changed(estimator, y), labels)
-    elif isinstance(estimator, GridSearchCV | RandomizedSearchCV):
-        learn(estimator.best_estimator_, frame, y, labels)
-    elif labels is None:
-        estimator.partial_fit(frame, y)
-    else:
-        estimator.partial_fit(frame, y, classes=labels)
+        begun = begin(clone(regressor), features, _changed(estimator, y))
+        estimator.regressor_ = begun.estimator
+        changes = (lambda features, y: (features, _changed(estimator, y)), *begun.changes)
+        return replace(begun, estimator=estimator, changes=changes)
+    if isinstance(estimator, GridSearchCV | RandomizedSearchCV):
+        estimator.fit(features, y)
+        begun = begin(clone(estimator.best_estimator_), features, y)
+        estimator.best_estimator_ = begun.estimator
+        return replace(begun, estimator=estimator)
+    return Begun(estimator, estimator, features, y)
 
 
 def _changed(estimator: Any, y: Array) -> Array:
@@ -111,34 +190,20 @@ def _changed(estimator: Any, y: Array) -> Array:
     return changed.squeeze(axis=1) if changed.ndim == 2 and changed.shape[1] == 1 else changed
 
 
-def stored(spec: "ModelSpec", table: "Stored", rows: Array, features: Sequence[Feature]) -> list[Block]:
-    """Return what reads the masked rows of a snapshot's file, a block at a time.
-
-    Where a block begins depends on the table alone, not on how its file was written.
-    """
-    size = max(1, min(BLOCK_ROWS, BLOCK_CELLS // len(features)))
-    names = [*(feature.name for feature in features), spec.target]
-
-    def read(start: int) -> Rows:
-        part = table.slice(start, size, names).filter(rows[start : start + size])
-        return to_frame(part, features), target(spec.task.kind, part.column(spec.target))
-
-    return [partial(read, start) for start in range(0, table.num_rows, size) if rows[start : start + size].any()]
+def _of_frame(begun: Begun, rng: np.random.Generator) -> Iterator[Rows]:
+    """Yield the rows that all but the learner was fitted on, in a random order."""
+    shuffled = rng.permutation(len(begun.target))
+    rows = getattr(begun.features, "iloc", begun.features)
+    for start in range(0, len(shuffled), BATCH_ROWS):
+        places = shuffled[start : start + BATCH_ROWS]
+        yield rows[places], begun.target[places]
 
 
-def batches(blocks: Sequence[Block], epochs: int, seed: int) -> Iterator[Rows]:
-    """Yield all rows `epochs` times over, each time in another order that the seed decides.
-
-    Blocks come in a random order, some at a time, and the rows of these in a random order: near enough to one of all
-    rows, also where the table is sorted (Xu et al., In-Database Machine Learning with CorgiPile, 2022).
-    """
-    rng = np.random.default_rng(seed)
-    for _ in range(epochs):
-        order = rng.permutation(len(blocks))
-        for first in range(0, len(order), BLOCKS):
-            frames, targets = zip(*(blocks[place]() for place in order[first : first + BLOCKS]), strict=True)
-            frame, y = pd.concat(frames), np.concatenate(targets)
-            shuffled = rng.permutation(len(y))
-            for start in range(0, len(y), BATCH_ROWS):
-                places = shuffled[start : start + BATCH_ROWS]
-                yield frame.iloc[places], y[places]
+def _of_part(
+    spec: "ModelSpec", begun: Begun, table: "pyarrow.Table", features: Sequence[Feature], rng: np.random.Generator
+) -> Iterator[Rows]:
+    """Yield the rows of a part in a random order, as the learner is given them."""
+    shuffled = rng.permutation(len(table))
+    for start in range(0, len(shuffled), BATCH_ROWS):
+        rows = table.take(shuffled[start : start + BATCH_ROWS])
+        yield begun.changed(to_frame(rows, features), target(spec.task.kind, rows.column(spec.target)))

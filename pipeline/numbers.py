@@ -41,11 +41,12 @@ def fitted_on(rows: Mapping[str, int]) -> str:
     >>> fitted_on({"training": 60, "holdout": 80, "sampled_from": 320})
     '60 rows, a stratified sample of 320'
     >>> fitted_on({"training": 320, "holdout": 80, "epochs": 2, "compared_on": 60})
-    '320 rows in batches, 2 times over (candidates were compared on a stratified sample of 60)'
+    '320 rows in batches, 2 times over (chosen, and its transformers fitted, on a stratified sample of 60)'
     """
     said = f"{rows['training']:,} row{'' if rows['training'] == 1 else 's'}"
     if epochs := rows.get("epochs"):
         said += f" in batches, {times_over(epochs)}"
         if rows["compared_on"] < rows["training"]:
-            said += f" (candidates were compared on a stratified sample of {rows['compared_on']:,})"
+            sample = f"a stratified sample of {rows['compared_on']:,}"
+            said += f" (chosen, and its transformers fitted, on {sample})"
     return said + (f", a stratified sample of {rows['sampled_from']:,}" if rows.get("sampled_from") else "")

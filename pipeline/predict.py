@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.schema import to_frame
+
 if TYPE_CHECKING:
     import pandas
     import pyarrow
 
     from pipeline.metrics import Kind
+    from pipeline.schema import Feature
 
+FRAME_ROWS = 100_000
+"""Of so many rows there is a frame, with what a pipeline makes of it, at a time."""
 Label = str | int | float | bool
 
 
@@ -51,6 +56,12 @@ def predict(estimator: Any, frame: "pandas.DataFrame | NDArray[Any]") -> Answers
     labels = tuple(np.asarray(estimator.classes_).tolist())
     probabilities = np.asarray(estimator.predict_proba(frame)) if hasattr(estimator, "predict_proba") else None
     return Answers(predictions, labels, probabilities)
+
+
+def predict_rows(estimator: Any, rows: "pyarrow.Table", features: "Sequence[Feature]") -> Answers:
+    """Return what a fitted estimator answers to the rows of a table, some of which are a frame at a time."""
+    starts = range(0, max(rows.num_rows, 1), FRAME_ROWS)
+    return joined([predict(estimator, to_frame(rows.slice(start, FRAME_ROWS), features)) for start in starts])
 
 
 def joined(parts: Sequence[Answers]) -> Answers:

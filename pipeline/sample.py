@@ -27,13 +27,11 @@ def sampled(spec: "ModelSpec", table: "pyarrow.Table | Stored", rows: NDArray[np
         return rows
     strata = _strata(spec, table.column(spec.target).filter(rows))
     drawn = _shares(np.bincount(strata), most, spec.folds if spec.task.kind != "regression" else 0)
-    order = np.random.default_rng(spec.seed).permutation(len(places))
-    # The permuted rows, stratum after stratum: the first of each are drawn.
-    order = order[np.argsort(strata[order], kind="stable")]
-    first = np.cumsum(np.bincount(strata)) - np.bincount(strata)
-    rank = np.arange(len(order)) - first[strata[order]]
-    mask = np.zeros(len(rows), dtype=bool)
-    mask[places[order[rank < drawn[strata[order]]]]] = True
+    rng, mask = np.random.default_rng(spec.seed), np.zeros(len(rows), dtype=bool)
+    # One stratum after the other: a number or two for each of very many rows is what fits into memory.
+    for stratum, count in enumerate(drawn.tolist()):
+        within = np.flatnonzero(strata == stratum)
+        mask[places[within[rng.choice(len(within), count, replace=False)]]] = True
     return mask
 
 
@@ -42,7 +40,10 @@ def _strata(spec: "ModelSpec", target: "pyarrow.ChunkedArray") -> NDArray[Any]:
     if spec.task.kind == "regression":
         values = target.to_numpy()
         inner = np.quantile(values, np.linspace(0, 1, STRATA + 1)[1:-1])
-        return np.unique(np.searchsorted(inner, values), return_inverse=True)[1]
+        # As one byte each, and those that are none of equal inner edges numbered without a gap.
+        tenths = np.concatenate([np.searchsorted(inner, part.to_numpy()).astype(np.uint8) for part in target.chunks])
+        place = np.cumsum(np.bincount(tenths, minlength=STRATA) > 0) - 1
+        return place.astype(np.uint8)[tenths]
     codes: NDArray[Any] = target.combine_chunks().dictionary_encode().indices.to_numpy()
     return codes
 

@@ -264,30 +264,28 @@ class Stored:
         """Read the rows for which a mask is true, one row group after the other; with `names` only these columns."""
         import pyarrow as pa
 
-        parts, row = [self.schema.empty_table().select([*(names or self.column_names)])], 0
-        with _whole_parquet(self.path):
-            for number in range(self._file.num_row_groups):
-                rows = self._file.metadata.row_group(number).num_rows
-                part = mask[row : row + rows]
-                row += rows
-                if part.any():
-                    group = self._file.read_row_group(number, columns=[*names] if names else None)
-                    parts.append(group.select(parts[0].column_names).filter(pa.array(part)))
-        return pa.concat_tables(parts)
+        empty = self.schema.empty_table().select([*(names or self.column_names)])
+        return pa.concat_tables([empty, *self.groups(mask, names)])
 
-    def slice(self, start: int, rows: int, names: Sequence[str]) -> "pyarrow.Table":
-        """Read some columns of so many rows from a position on, or of those there are: of the groups that hold them."""
-        metadata, before, held = self._file.metadata, 0, []
+    def groups(self, mask: "numpy.ndarray", names: Sequence[str] | None = None) -> Iterator["pyarrow.Table"]:
+        """Yield the rows for which a mask is true, those of one row group at a time; with `names` only these columns.
+
+        Raises ArtifactError when the mask is one of another file, as when rows were forgotten meanwhile.
+        """
+        import pyarrow as pa
+
+        if len(mask) != self.num_rows:
+            raise ArtifactError(
+                f"snapshot {self.path.name} has {self.num_rows} rows and had {len(mask)} a moment ago; run again"
+            )
+        row, columns = 0, [*(names or self.column_names)]
         for number in range(self._file.num_row_groups):
-            size = metadata.row_group(number).num_rows
-            if before < start + rows and start < before + size:
-                held.append((number, before))
-            before += size
-        if not held:
-            return self.schema.empty_table().select([*names])
-        with _whole_parquet(self.path):
-            table = self._file.read_row_groups([number for number, _ in held], columns=[*names], use_threads=False)
-        return table.select([*names]).slice(start - held[0][1], rows)
+            part = mask[row : row + self._file.metadata.row_group(number).num_rows]
+            row += len(part)
+            if part.any():
+                with _whole_parquet(self.path):
+                    group = self._file.read_row_group(number, columns=columns)
+                yield group.select(columns).filter(pa.array(part))
 
     def digest(self) -> str:
         """Return the digest of all that the file holds, which is its name; reads it, but never all of it at a time."""

@@ -283,8 +283,8 @@ class ModelSpec:
     With `approval="manual"` a release waits for `evergreen promote`, its trial done.
     Of `sensitive` columns no value is ever shown: no example, no category, no histogram.
     With `sample`, so many training rows are drawn, stratified by the target: for what takes too long or does not fit.
-    With `epochs`, too, the sample is what candidates are compared on and transformers fitted; the last step of the
-    chosen one then learns all training rows in batches, so many times over, by its `partial_fit`.
+    With `epochs`, too, candidates are compared on the sample as without; what comes before the last step of the chosen
+    one is fitted on it, and that step learns all training rows in batches, so many times over, by its `partial_fit`.
     `labels` is where the truth about logged requests arrives: rows with the key and the target, however late.
     `keep` is how many of its newest releases are kept, however old; the champion and what it replaced always are.
     A run that takes longer than `time_limit` is ended; the champion stays.
@@ -375,20 +375,20 @@ class ModelSpec:
             self._check_epochs(self.epochs)
 
     def _check_epochs(self, epochs: int) -> None:
-        from pipeline.incremental import learner
+        from pipeline.incremental import can_learn, learner
 
-        if epochs < 1:
-            raise SpecError(f"{self.name}: epochs is {epochs}; give how often all rows are learned, 1 or more")
+        if not isinstance(epochs, int) or epochs < 1:
+            raise SpecError(f"{self.name}: epochs is {epochs!r}; give how often all rows are learned, 1 or more")
         if self.sample is None:
             raise SpecError(
                 f"{self.name}: epochs is {epochs} but there is no sample, on which candidates are compared and their "
                 "transformers fitted; give sample="
             )
         for name, estimator in self.candidates.items():
-            if not hasattr(last := learner(estimator), "partial_fit"):
+            if not can_learn(estimator):
                 raise SpecError(
-                    f"{self.name}: epochs is {epochs}, but candidate {name!r} ends in {type(last).__name__}, which has "
-                    "no partial_fit; take it out, or leave out epochs and all are trained on the sample"
+                    f"{self.name}: epochs is {epochs}, but candidate {name!r} ends in {learner(estimator)!r:.80}, "
+                    "which has no partial_fit; take it out, or leave out epochs and all are trained on the sample"
                 )
 
     def _check_columns(self) -> None:

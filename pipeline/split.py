@@ -61,12 +61,17 @@ def holdout_rule(spec: "ModelSpec", table: "pyarrow.Table") -> Rule:
 
 def held_out(rule: Rule, table: "pyarrow.Table | Stored") -> NDArray[np.bool_]:
     """Return, per row, whether the rule holds it out; DataError when the time column no longer holds what it did."""
-    return _of_snapshot(rule, table.path) if isinstance(table, Stored) else _held_out(rule, table)
+    if isinstance(table, Stored):
+        return _of_snapshot(rule, table.path, table.num_rows)
+    return _held_out(rule, table)
 
 
 @lru_cache(maxsize=4)
-def _of_snapshot(rule: Rule, path: Path) -> NDArray[np.bool_]:
-    """Return which rows of a snapshot's file are held out. Every step of a run asks, and none changes the file."""
+def _of_snapshot(rule: Rule, path: Path, _rows: int) -> NDArray[np.bool_]:
+    """Return which rows of a snapshot's file are held out. Every step of a run asks.
+
+    Of a file from which rows were forgotten, there are fewer.
+    """
     mask = _held_out(rule, Stored(path))
     mask.flags.writeable = False
     return mask

@@ -6,7 +6,8 @@ import os
 import random
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline import digest
 from pipeline.errors import ArtifactError, DataError, TrainingError
 from pipeline.evaluate import score
-from pipeline.files import read_json, whole_folder, write_json
+from pipeline.files import read_json, scratch_folder, space_for, whole_folder, write_json
 from pipeline.predict import predict, target
 from pipeline.processes import end_with
 from pipeline.sample import sampled
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     import pandas
     import pyarrow
 
-    from pipeline.incremental import Block
     from pipeline.spec import ModelSpec, Task
 
 Array = NDArray[Any]
@@ -99,10 +99,10 @@ def train(spec: "ModelSpec", snapshot: Snapshot, folder: Path, workers: int | No
 
     Every `random_state` that is None becomes the spec's seed, every `n_jobs` becomes 1 and linear algebra runs on one
     thread, so that the same snapshot and spec give the same predictions again. Only the rows to train on are in memory,
-    with the spec's `epochs` only its sample and some blocks of rows; and fewer folds are fitted at a time where they
+    with the spec's `epochs` only its sample and a part of the others; and fewer folds are fitted at a time where they
     are large. A candidate that raises is reported and left out; TrainingError, with their reasons, when all raise.
     """
-    from pipeline.incremental import stored
+    from pipeline.incremental import fit_in_batches, scatter
 
     table = Stored(snapshot.path)
     rule = holdout_rule(spec, table)
@@ -113,20 +113,28 @@ def train(spec: "ModelSpec", snapshot: Snapshot, folder: Path, workers: int | No
     training = table.filter(rows, [name for name in table.column_names if name in beside])
     y = target(spec.task.kind, training.column(spec.target))
     candidates = _cross_validate(spec, frame, y, _folds(spec, training, y), workers or _workers(frame))
-    blocks = stored(spec, table, ~mask, features) if spec.epochs else None
-    chosen, pickled, candidates = _fit_best(spec, candidates, frame, y, blocks)
-    drawn = int((~mask).sum()) if (rows != ~mask).any() else None
+    with scratch_folder(folder.parent) as scratch, space_for(folder):
+        parts = scatter(spec, table, ~mask & ~rows, features, scratch) if spec.epochs else []
+
+        def fit(estimator: Any) -> Any:
+            if not spec.epochs:
+                return _fit(estimator, frame, y, spec.seed)
+            with _repeatable(spec.seed):
+                return fit_in_batches(spec, estimator, frame, y, parts, features)
+
+        chosen, pickled, candidates = _fit_best(spec, candidates, fit)
+    compared, left = int(rows.sum()), int((~mask).sum())
     with whole_folder(folder) as part:
         (part / "model.joblib").write_bytes(pickled)
         facts = {
             "chosen": chosen,
             "candidates": [asdict(candidate) for candidate in candidates],
             "rule": rule.to_dict(),
-            "training_rows": int((~mask).sum()) if spec.epochs else training.num_rows,
+            "training_rows": left if spec.epochs else compared,
             "holdout_rows": int(mask.sum()),
-            "sampled_from": None if spec.epochs else drawn,
+            "sampled_from": left if compared < left and not spec.epochs else None,
             "epochs": spec.epochs,
-            "compared_on": training.num_rows if spec.epochs else None,
+            "compared_on": compared if spec.epochs else None,
             "model_digest": digest.of_file(part / "model.joblib"),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -222,7 +230,7 @@ def _cross_validate(
     tasks = [(name, fold) for name in spec.candidates for fold in range(len(folds))]
     results = joblib.Parallel(n_jobs=min(workers, len(tasks)))(
         joblib.delayed(_score_fold)(
-            os.getpid(), spec.task, spec.metric, spec.seed, spec.epochs, spec.candidates[name], frame, y, *folds[fold]
+            os.getpid(), spec.task, spec.metric, spec.seed, spec.candidates[name], frame, y, *folds[fold]
         )
         for name, fold in tasks
     )
@@ -249,7 +257,6 @@ def _score_fold(
     task: "Task",
     metric: str,
     seed: int,
-    epochs: int | None,
     estimator: Any,
     frame: "pandas.DataFrame",
     y: Array,
@@ -262,7 +269,7 @@ def _score_fold(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            fitted = _fit(prepare(estimator, seed), frame.iloc[fit], y[fit], seed, epochs)
+            fitted = _fit(prepare(estimator, seed), frame.iloc[fit], y[fit], seed)
             value = score(task, metric, y[scored], predict(fitted, frame.iloc[scored]))
             error = None if np.isfinite(value) else f"its {metric} is {value}, which no model can be chosen by"
         except Exception as raised:
@@ -275,11 +282,9 @@ def _score_fold(
 def _fit_best(
     spec: "ModelSpec",
     candidates: list[Candidate],
-    frame: "pandas.DataFrame",
-    y: Array,
-    blocks: "Sequence[Block] | None",
+    fit: Callable[[Any], Any],
 ) -> tuple[str, bytes, list[Candidate]]:
-    """Fit the best candidate on all training rows and pickle it; one that raises only now is left out, too."""
+    """Fit the best candidate by `fit` and pickle it; one that raises only now is left out, too."""
     import joblib
 
     sign = -1.0 if spec.greater_is_better else 1.0
@@ -290,11 +295,11 @@ def _fit_best(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                unfitted = prepare(spec.candidates[candidate.name], spec.seed)
-                estimator = _fit(unfitted, frame, y, spec.seed, spec.epochs, blocks)
+                estimator = fit(prepare(spec.candidates[candidate.name], spec.seed))
                 joblib.dump(estimator, pickled := io.BytesIO(), compress=3)
         except Exception as raised:
-            failed[candidate.name] = f"on all training rows: {type(raised).__name__}: {raised}"
+            before = ", its transformers fitted on the sample" if spec.epochs else ""
+            failed[candidate.name] = f"on all training rows{before}: {type(raised).__name__}: {raised}"
             continue
         known = [Candidate(**{**asdict(one), "error": failed.get(one.name, one.error)}) for one in candidates]
         return candidate.name, pickled.getvalue(), known
@@ -320,23 +325,17 @@ def prepare(estimator: Any, seed: int) -> Any:
     return copy.set_params(**changes)
 
 
-def _fit(
-    estimator: Any,
-    frame: "pandas.DataFrame",
-    y: Array,
-    seed: int,
-    epochs: int | None,
-    blocks: "Sequence[Block] | None" = None,
-) -> Any:
-    """Fit an estimator on a frame; with `epochs`, its last step on some blocks, or the frame's rows, in batches."""
+def _fit(estimator: Any, frame: "pandas.DataFrame", y: Array, seed: int) -> Any:
+    with _repeatable(seed):
+        return estimator.fit(frame, y)
+
+
+@contextmanager
+def _repeatable(seed: int) -> Iterator[None]:
+    """Seed the global generators, from which a transformer may draw, and have linear algebra run on one thread."""
     from threadpoolctl import threadpool_limits
 
-    # A transformer that draws from the global generators is repeatable too.
     random.seed(seed)
     np.random.seed(seed)
     with threadpool_limits(1):
-        if epochs is None:
-            return estimator.fit(frame, y)
-        from pipeline.incremental import fit_in_batches
-
-        return fit_in_batches(estimator, frame, y, blocks or [lambda: (frame, y)], epochs, seed)
+        yield

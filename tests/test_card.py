@@ -219,7 +219,7 @@ def test_a_champion_stands_beside_with_its_interval_and_slices(house):
         ({"sample": 60}, r"trained on 60 rows, a stratified sample of \d+; \d+ held out"),
         (
             {"sample": 60, "epochs": 2, "candidates": {"sgd": estimator(SGDRegressor(eta0=1e-6))}},
-            r"trained on \d+ rows in batches, 2 times over \(candidates were compared on a stratified sample of 60\);",
+            r"trained on \d+ rows in batches, 2 times over \(chosen, and its .* on a stratified sample of 60\);",
         ),
     ],
 )

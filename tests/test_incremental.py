@@ -1,11 +1,13 @@
 """Training on more rows than fit into memory: what learns them, in which order, and what is refused."""
 
+# ruff: noqa: ARG002
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin
 from sklearn.compose import TransformedTargetRegressor, make_column_transformer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import Ridge, SGDClassifier, SGDRegressor
@@ -13,24 +15,27 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from tiny import a_classifier, a_snapshot, a_spec, a_table
 
 from pipeline import incremental
 from pipeline.compiled import Program, columns_of, compile_pipeline
-from pipeline.errors import SpecError, TrainingError
-from pipeline.incremental import batches, stored
+from pipeline.errors import ArtifactError, SpecError, TrainingError
+from pipeline.incremental import scatter
 from pipeline.sample import sampled
 from pipeline.schema import describe, to_frame
 from pipeline.snapshot import Stored
+from pipeline.spec import BinaryClassification, MulticlassClassification
 from pipeline.split import held_out
 from pipeline.train import load_trained, train
 
 
 class Ledger(RegressorMixin, BaseEstimator):
-    """Keeps the first column of every batch it learns; cannot be fitted at once, though it says that it can."""
+    """Keeps the first column of every batch that it learns, and the target."""
 
-    fit = None
+    def fit(self, X, y):
+        self.learned_ = []
+        return self
 
     def partial_fit(self, X, y):
         self.learned_ = [*getattr(self, "learned_", ()), np.asarray(X)[:, 0].tolist()]
@@ -41,18 +46,42 @@ class Ledger(RegressorMixin, BaseEstimator):
         return np.zeros(len(X))
 
 
+class Same(TransformerMixin, BaseEstimator):
+    """Returns what it is given, and keeps nothing of what it is fitted on."""
+
+    def fit(self, X, y=None):
+        return self
+
+    def transform(self, X):
+        return X
+
+
+class Own(Same):
+    """Adds 1,000 to the rows that it is fitted on, as a target encoder answers these otherwise than others."""
+
+    def fit_transform(self, X, y=None):
+        return X + 1_000
+
+
 @pytest.fixture
 def trained(tmp_path):
     """Train one candidate on a table in batches, the snapshot's file in groups of so many rows."""
 
-    def run(candidate, table, group=None, make=a_spec, **changes):
+    def run(candidate, table, group_rows=None, make=a_spec, **changes):
         fields = {"features": ("number",), "sample": 60, "epochs": 1, "candidates": {"c": candidate}} | changes
         spec, snapshot = make(**fields), a_snapshot(table, tmp_path)
-        if group:
-            pyarrow.parquet.write_table(table, snapshot.path, row_group_size=group)
-        return train(spec, snapshot, tmp_path / f"trained-{group}", workers=1)
+        if group_rows:
+            pyarrow.parquet.write_table(table, snapshot.path, row_group_size=group_rows)
+        return train(spec, snapshot, tmp_path / f"trained-{group_rows}", workers=1)
 
     return run
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Parts of 50 rows, and batches of 20."""
+    monkeypatch.setattr(incremental, "PART_ROWS", 50)
+    monkeypatch.setattr(incremental, "BATCH_ROWS", 20)
 
 
 def numbered(rows=400):
@@ -63,9 +92,12 @@ def held(found, table):
     return held_out(found.rule, table)
 
 
-def test_every_training_row_is_learned_once_an_epoch_and_no_held_out_row_ever(trained):
-    table = numbered()
-    found = trained(Ledger(), table, epochs=3)
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("changes", [{}, {"time": "day"}, {"group": "town"}])
+def test_every_training_row_is_learned_once_an_epoch_and_no_held_out_row_ever(changes, trained):
+    table = numbered().append_column("day", pa.array([row * 37 % 400 for row in range(400)]))
+    table = table.append_column("town", pa.array([f"t{row % 40}" for row in range(400)]))
+    found = trained(Ledger(), table, epochs=3, **changes)
     learned = np.concatenate(found.estimator().learned_)
     training = np.flatnonzero(~held(found, table)).astype(float)
     first, second, third = np.split(learned, 3)
@@ -112,70 +144,116 @@ def test_a_model_that_counts_is_what_it_is_when_it_is_fitted_at_once(trained):
     assert np.allclose(model.class_prior_, whole.class_prior_, rtol=1e-12)
 
 
-def test_a_batch_without_one_of_the_labels_is_learned_like_the_others(trained, monkeypatch):
-    monkeypatch.setattr(incremental, "BATCH_ROWS", 10)
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("labels", [(False, True), (1, 2), ("no", "yes"), ("a", "b", "c"), (3, 5, 7)])
+def test_labels_are_what_they_are_without_batches(labels, trained):
+    truth = np.array(labels, object)[np.arange(2_000) % len(labels)].tolist()
+    table = pa.table({"id": range(2_000), "number": [float(labels.index(label)) for label in truth], "price": truth})
+    binary = len(labels) == 2
+    task = BinaryClassification(positive=labels[1]) if binary else MulticlassClassification()
+    fields = {"make": a_classifier, "task": task, "metric": "accuracy", "sample": 300}
+    candidate = make_pipeline(StandardScaler(), SGDClassifier(loss="log_loss"))
+    one = trained(candidate, table, group_rows=900, epochs=5, **fields).estimator()
+    other = trained(candidate, table, group_rows=901, epochs=None, **fields).estimator()
+    assert one.classes_.tolist() == other.classes_.tolist() == list(labels)
+    assert one.classes_.dtype == other.classes_.dtype
+    frame = pd.DataFrame({"number": np.arange(float(len(labels)))})
+    assert one.predict(frame)[[0, -1]].tolist() == [labels[0], labels[-1]]
+
+
+@pytest.mark.usefixtures("small")
+def test_a_batch_without_one_of_the_labels_is_learned_like_the_others(trained):
     labels = ["rare" if row % 50 == 0 else "common" for row in range(1_000)]
     table = pa.table({"id": range(1_000), "number": [float(label == "rare") for label in labels], "price": labels})
-    positive = a_classifier().task.__class__(positive="rare")
     pipeline = make_pipeline(StandardScaler(), SGDClassifier(loss="log_loss"))
-    found = trained(pipeline, table, make=a_classifier, sample=200, epochs=5, task=positive)
+    found = trained(
+        pipeline, table, make=a_classifier, sample=200, epochs=5, task=BinaryClassification(positive="rare")
+    )
     frame = pd.DataFrame({"number": [0.0, 1.0]})
     assert found.estimator().predict(frame).tolist() == ["common", "rare"]
 
 
-@pytest.mark.parametrize("group", [7, 64, 1_000])
-def test_how_the_snapshots_file_was_written_changes_nothing(group, trained, monkeypatch):
-    monkeypatch.setattr(incremental, "BLOCK_ROWS", 50)
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("group", [7, 64])
+def test_how_the_snapshots_file_was_written_changes_nothing(group, trained):
     candidate = make_pipeline(StandardScaler(), SGDRegressor())
-    one, other = (trained(candidate, numbered(), group=size).estimator()[-1] for size in (400, group))
+    one, other = (trained(candidate, numbered(), group_rows=size).estimator()[-1] for size in (400, group))
     assert one.coef_.tolist() == other.coef_.tolist()
     assert one.t_ == other.t_
 
 
-def test_rows_of_a_sorted_table_are_learned_in_a_mixed_order(trained, monkeypatch):
-    monkeypatch.setattr(incremental, "BLOCK_ROWS", 20)
-    monkeypatch.setattr(incremental, "BATCH_ROWS", 40)
-    found = trained(Ledger(), numbered(2_000))
-    for batch in found.estimator().learned_:
-        blocks = {int(number) // 20 for number in batch}
-        assert len(blocks) > 1 or len(batch) < 20
-        assert batch != sorted(batch)
+@pytest.mark.usefixtures("small")
+def test_every_row_is_in_one_part_of_about_the_size_that_is_wanted(tmp_path):
+    table, mask = numbered(1_000), np.arange(1_000) % 2 == 0
+    spec, file = a_spec(features=("number",)), Stored(a_snapshot(table, tmp_path).path)
+    parts = [read() for read in scatter(spec, file, mask, describe(spec, file).features, tmp_path)]
+    assert len(parts) == 10
+    assert all(20 < len(part) < 90 for part in parts)
+    together = pa.concat_tables(parts).sort_by("number")
+    assert together.equals(table.filter(pa.array(mask)).select(["number", "price"]))
 
 
-def test_few_rows_are_in_memory_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(incremental, "BLOCK_ROWS", 10)
-    table = numbered(400)
-    spec, file, read = a_spec(features=("number",)), Stored(a_snapshot(table, tmp_path).path), []
-    blocks = stored(spec, file, np.ones(400, bool), describe(spec, file).features)
-    assert len(blocks) == 40
-
-    learned = 0
-    for frame, _ in batches([lambda block=block: read.append(0) or block() for block in blocks], epochs=1, seed=0):
-        learned += len(frame)
-        # No block is read before the rows of those in memory were learned.
-        assert 10 * len(read) == learned <= 400
+@pytest.mark.usefixtures("small")
+def test_a_wide_tables_parts_have_fewer_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(incremental, "PART_CELLS", 90)
+    spec, file = a_spec(features=("area", "rooms", "number")), Stored(a_snapshot(numbered(), tmp_path).path)
+    parts = scatter(spec, file, np.ones(400, bool), describe(spec, file).features, tmp_path)
+    assert len(parts) == 400 / 30 + 2 / 3
 
 
-def test_a_wide_tables_blocks_have_fewer_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(incremental, "BLOCK_CELLS", 60)
-    spec = a_spec(features=("area", "rooms", "number"))
-    snapshot = a_snapshot(numbered(100), tmp_path)
-    file = Stored(snapshot.path)
-    blocks = stored(spec, file, np.ones(100, bool), describe(spec, file).features)
-    assert [len(block()[1]) for block in blocks] == [20] * 5
+@pytest.mark.usefixtures("small")
+def test_a_sorted_table_is_learned_as_well_as_a_mixed_one(trained):
+    rng = np.random.default_rng(3)
+    number = rng.normal(size=20_000)
+    price = number + rng.normal(size=20_000)
+    table = pa.table({"id": range(20_000), "number": number, "price": price}).sort_by("price")
+    found = trained(make_pipeline(StandardScaler(), SGDRegressor()), table)
+    rows = table.filter(pa.array(held(found, table)))
+    error = found.estimator().predict(rows.select(["number"]).to_pandas()) - rows["price"].to_numpy()
+    # No model is better than the noise, of deviation 1.
+    assert np.sqrt(np.mean(error**2)) < 1.05
 
 
-def test_a_part_without_a_training_row_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(incremental, "BLOCK_ROWS", 10)
-    spec, snapshot = a_spec(features=("number",)), a_snapshot(numbered(100), tmp_path)
-    file, mask = Stored(snapshot.path), np.arange(100) < 35
-    blocks = stored(spec, file, mask, describe(spec, file).features)
-    assert [block()[0]["number"].tolist() for block in blocks] == [
-        [*range(10)],
-        [*range(10, 20)],
-        [*range(20, 30)],
-        [*range(30, 35)],
-    ]
+@pytest.mark.usefixtures("small")
+def test_what_learns_is_given_the_samples_own_rows_as_their_transformers_made_them(trained):
+    table = numbered()
+    found = trained(make_pipeline(Own(), Ledger()), table)
+    training = ~held(found, table)
+    sample = sampled(a_spec(sample=60), table, training)
+    learned = np.concatenate(found.estimator()[-1].learned_)
+    expected = np.where(sample, np.arange(400.0) + 1_000, np.arange(400.0))[training]
+    assert sorted(learned) == sorted(expected)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_transformer_that_keeps_nothing_may_come_last(trained):
+    found = trained(make_pipeline(StandardScaler(), Same(), "passthrough", Ledger()), numbered())
+    assert len(np.concatenate(found.estimator()[-1].learned_)) == found.training_rows
+
+
+@pytest.mark.usefixtures("small")
+def test_a_step_that_goes_by_the_frames_index_is_given_one_without_doubles(trained):
+    joined = FunctionTransformer(again)
+    found = trained(make_pipeline(joined, Ledger()), numbered(), features=("number", "area"))
+    assert len(np.concatenate(found.estimator()[-1].learned_)) == found.training_rows
+
+
+def again(frame):
+    return frame[["number"]].join(frame["area"])
+
+
+def test_candidates_are_compared_as_they_are_without_batches(trained):
+    candidates = {"candidates": {"c": make_pipeline(StandardScaler(), SGDRegressor())}}
+    one = trained(None, numbered(), group_rows=5, epochs=1, **candidates)
+    other = trained(None, numbered(), group_rows=6, epochs=None, **candidates)
+    assert one.candidates[0].scores == other.candidates[0].scores
+
+
+def test_what_a_sample_lacks_and_a_transformer_refuses_is_said(trained):
+    towns = ["rare" if row == 7 else "common" for row in range(400)]
+    table = numbered().append_column("town", pa.array(towns))
+    with pytest.raises(TrainingError, match=r"its transformers fitted on the sample: .*unknown categories.*'rare'"):
+        trained(make_pipeline(OneHotEncoder(), SGDRegressor()), table, features=("town",))
 
 
 def test_a_changed_target_is_learned_changed_and_answered_as_it_was(trained):
@@ -257,8 +335,13 @@ def test_a_network_learns_in_batches_and_is_answered_by_itself(trained):
         ({"epochs": 2}, "epochs is 2 but there is no sample, on which candidates are compared .*give sample="),
         (
             {"epochs": 2, "sample": 60, "candidates": {"ridge": make_pipeline(StandardScaler(), Ridge())}},
-            "epochs is 2, but candidate 'ridge' ends in Ridge, which has no partial_fit; take it out, or leave out",
+            r"epochs is 2, but candidate 'ridge' ends in Ridge\(\), which has no partial_fit; take it out, or",
         ),
+        (
+            {"epochs": 2, "sample": 60, "candidates": {"mlp": MLPRegressor(solver="lbfgs")}},
+            r"candidate 'mlp' ends in MLPRegressor\(solver='lbfgs'\), which has no partial_fit",
+        ),
+        ({"epochs": "2", "sample": 60}, "epochs is '2'; give how often all rows are learned, 1 or more"),
     ],
 )
 def test_epochs_are_refused_where_they_cannot_be(changes, sentence):
@@ -266,9 +349,7 @@ def test_epochs_are_refused_where_they_cannot_be(changes, sentence):
         a_spec(**changes)
 
 
-@pytest.mark.parametrize(("start", "rows"), [(0, 3), (2, 3), (3, 3), (4, 20), (0, 10), (9, 1), (10, 5), (2, 0)])
-def test_a_part_of_a_stored_table_is_read_by_position(start, rows, tmp_path):
-    table = pa.table({"a": range(10), "b": [f"word {n}" for n in range(10)]})
-    pyarrow.parquet.write_table(table, tmp_path / "x.parquet", row_group_size=3)
-    found = Stored(tmp_path / "x.parquet").slice(start, rows, ["b", "a"])
-    assert found.equals(table.select(["b", "a"]).slice(start, rows))
+def test_a_mask_of_another_file_is_refused(tmp_path):
+    pyarrow.parquet.write_table(pa.table({"a": range(10)}), tmp_path / "x.parquet")
+    with pytest.raises(ArtifactError, match=r"snapshot x\.parquet has 10 rows and had 11 a moment ago; run again"):
+        Stored(tmp_path / "x.parquet").filter(np.ones(11, bool))

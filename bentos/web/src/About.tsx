@@ -51,7 +51,8 @@ function Facts({ card }: { card: Card }) {
   if (card.rows) {
     const { training, holdout, sampled_from, epochs, compared_on } = card.rows;
     const drawn = sampled_from ? `, a stratified sample of ${number(sampled_from)}` : "";
-    const learned = epochs ? ` in batches (${count(epochs, "epoch")}), candidates compared on ${number(compared_on)}` : "";
+    const compared = compared_on !== training ? `, candidates compared on ${number(compared_on)}` : "";
+    const learned = epochs ? ` in batches (${count(epochs, "epoch")})${compared}` : "";
     facts.push(["Rows", `${number(training)} to train${drawn}${learned}, ${number(holdout)} held out`]);
   }
   if (card.positive !== undefined) facts.push(["Positive label", String(card.positive)]);
