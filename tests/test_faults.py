@@ -13,6 +13,8 @@ import pytest
 from packed import MAKE, artifacts_of
 from project import copy_of_the_project, points
 from serving import processes_with, until
+from sklearn.linear_model import SGDRegressor
+from tiny import a_snapshot, a_spec, a_table
 
 from bentos.ledger import open_ledger
 from bentos.package import package
@@ -23,6 +25,7 @@ from pipeline.errors import StorageError
 from pipeline.files import sweep, whole_file, whole_folder
 from pipeline.processes import free_port
 from pipeline.settings import Settings
+from pipeline.train import train
 
 # Kills the process when a function is called for the nth time, or when it has returned.
 DYING = """
@@ -190,6 +193,16 @@ def test_a_full_disk_is_said_in_a_sentence_and_leaves_nothing(tmp_path):
             with said, written(place) as part:
                 (part / "y" if part.is_dir() else part).write_bytes(os.urandom(100_000))
             assert list((tmp_path / "small").iterdir()) == []
+
+
+def test_a_full_disk_while_rows_are_written_to_be_learned_in_batches_is_said_and_leaves_nothing(tmp_path):
+    spec = a_spec(candidates={"sgd": SGDRegressor(eta0=1e-6)}, sample=60, epochs=1)
+    snapshot = a_snapshot(a_table(20_000), tmp_path)
+    with small_disk(tmp_path / "small", 64):
+        place = tmp_path / "small" / "trained"
+        with pytest.raises(StorageError, match=rf"no space left to write {place}; nothing of it was written"):
+            train(spec, snapshot, place, workers=1)
+        assert list((tmp_path / "small").iterdir()) == []
 
 
 def test_a_ledger_on_a_full_disk_says_so_stays_readable_and_takes_releases_when_there_is_space(tmp_path):

@@ -1,12 +1,15 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.svm import SVC
 
-from pipeline.predict import Answers, disagreements, predict, target
+from pipeline import predict as predict_module
+from pipeline.predict import Answers, disagreements, predict, predict_rows, target
+from pipeline.schema import Feature
 
 X = np.array([[0.0], [1.0], [2.0], [3.0]])
 WORDS = np.array(["no", "no", "yes", "yes"], dtype=object)
@@ -28,6 +31,18 @@ def test_a_classifier_answers_labels_and_where_it_can_probabilities():
     assert answers.labels == ("no", "yes")
     assert answers.probabilities.sum(axis=1) == pytest.approx([1.0] * 4)
     assert predict(SVC().fit(X, WORDS), X).probabilities is None
+
+
+@pytest.mark.parametrize("rows", [1, 6, 7, 20])
+def test_rows_of_a_table_are_answered_in_order_however_many_make_a_frame(rows, monkeypatch):
+    monkeypatch.setattr(predict_module, "FRAME_ROWS", 3)
+    features = [Feature("a", "number", required=True)]
+    model = LogisticRegression().fit(pd.DataFrame({"a": X[:, 0]}), WORDS)
+    values = np.linspace(0, 2.9, rows)
+    found = predict_rows(model, pa.table({"a": values}), features)
+    assert found.predictions.tolist() == ["yes" if value > 1.5 else "no" for value in values]
+    assert found.probabilities.shape == (rows, 2)
+    assert found.labels == ("no", "yes")
 
 
 @pytest.mark.parametrize(
