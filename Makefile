@@ -5,6 +5,8 @@ ARGS ?=
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 PIP = .venv/bin/python -m pip --disable-pip-version-check --no-input --quiet
+# Two at a time: most of a long test waits for processes of its own. A file's tests share what they set up.
+PYTEST = .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 # What evergreen is measured against lives in environments of its own.
 define PEERS
 test -x $(@D)/bin/python || .venv/bin/python -m venv $(@D)
@@ -27,10 +29,10 @@ ui: .venv/run  ## the Prefect UI on 127.0.0.1:4200
 	.venv/bin/evergreen ui $(ARGS)
 
 test: .venv/dev  ## the tests that take minutes together
-	.venv/bin/python -m pytest -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 test-all: .venv/dev  ## these and the long ones
-	.venv/bin/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 lint: .venv/dev
 	.venv/bin/ruff check .
