@@ -137,6 +137,21 @@ def test_why_says_what_would_trigger_next_and_how_far_it_is(looked):
 
 
 @pytest.mark.slow
+def test_a_damaged_snapshot_is_not_compared_with_and_holds_nothing_else_back(looked):
+    (path,) = (looked.home / "snapshots").glob("*.parquet")
+    whole = path.read_bytes()
+    # Its end, which tells where what is, stays readable; its columns are not.
+    path.write_bytes(b"PAR1" + bytes(len(whole) // 2) + whole[4 + len(whole) // 2 :])
+    code, found = looked.json("monitor", "points")
+    path.write_bytes(whole)
+    assert code == 0, found
+    assert found["inputs"]["why"].startswith(f"not compared: snapshot {path.name} cannot be read")
+    assert found["inputs"]["columns"] is None
+    assert found["traffic"]["requests"] == 7
+    assert found["performance"][0]["rows"] == 200
+
+
+@pytest.mark.slow
 def test_a_retraining_stores_its_reason(looked):
     code = (
         "from flows.launch import launch\n"
