@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline import guard
 from pipeline.metrics import METRICS
+from pipeline.numbers import fitted_on
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def card(manifest: Mapping[str, Any], release: int | None, example: Any) -> dict
         "importance": manifest.get("importance") or [],
         "reasons": manifest["verdict"]["reasons"],
         "estimator": manifest["estimator"],
-        "rows": manifest["rows"],
+        "rows": {**manifest["rows"], "fitted_on": fitted_on(manifest["rows"])},
         "limits": manifest["limits"],
         "snapshot": manifest["digests"]["snapshot"],
         "created": manifest["created"],

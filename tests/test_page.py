@@ -423,7 +423,7 @@ def test_the_card_says_what_the_model_is_and_how_it_compares(houses, visit):
     }
     page = visit(houses, routes=routes)
     about = page.get_by_role("region", name="About this model")
-    expect(about).to_contain_text("115 to train, 35 held out")
+    expect(about).to_contain_text(re.compile("Fitted on.*115 rows.*Held out.*35 rows"))
     expect(about).to_contain_text("it held its own")
     rows = page.get_by_role("group", name="Quality on held-out rows").get_by_role("row")
     expect(rows.nth(1)).to_contain_text(re.compile(r"rmse.*decides.*lower is better.*11,001.*10,001.*\+1,000.*worse"))

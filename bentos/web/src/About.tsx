@@ -48,13 +48,7 @@ function Facts({ card }: { card: Card }) {
     ["Created", <time dateTime={card.created}>{time(card.created)}</time>],
   ];
   if (card.estimator) facts.push(["Estimator", card.estimator]);
-  if (card.rows) {
-    const { training, holdout, sampled_from, epochs, compared_on } = card.rows;
-    const drawn = sampled_from ? `, a stratified sample of ${number(sampled_from)}` : "";
-    const compared = compared_on !== training ? `, candidates compared on ${number(compared_on)}` : "";
-    const learned = epochs ? ` in batches (${count(epochs, "epoch")})${compared}` : "";
-    facts.push(["Rows", `${number(training)} to train${drawn}${learned}, ${number(holdout)} held out`]);
-  }
+  if (card.rows) facts.push(["Fitted on", card.rows.fitted_on], ["Held out", count(card.rows.holdout, "row")]);
   if (card.positive !== undefined) facts.push(["Positive label", String(card.positive)]);
   facts.push(["Snapshot", <code title={card.snapshot}>{card.snapshot.slice(0, 16)}</code>]);
   return (

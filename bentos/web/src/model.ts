@@ -28,7 +28,7 @@ export type Card = {
   metric?: string | null;
   higher_is_better?: Record<string, boolean> | null;
   champion?: Metrics | null;
-  rows?: { training: number; holdout: number; sampled_from?: number; epochs?: number; compared_on?: number } | null;
+  rows?: { fitted_on: string; holdout: number } | null;
   estimator?: string | null;
   importance?: { feature: string; importance: number }[] | null;
   reasons?: string[] | null;
