@@ -114,7 +114,8 @@ def facts(
     ]
     said["columns"] = len(table.column_names)
     if rule.time and rule.time not in sensitive:
-        said["period"] = [_range(table.column(rule.time).filter(part)) for part in (~mask, mask)]
+        times = table.column(rule.time)
+        said["period"] = [_range(times.filter(part)) for part in (~mask, mask)]
     rows = table.filter(_sample(mask, MOST_ROWS))
     with suppress(Exception):
         # A model that refuses a row among these was released all the same; its card has the rest.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,11 +117,10 @@ def fit_in_batches(
     begun = begin(estimator, frame, y)
     labels = {"classes": np.unique(y)} if is_classifier(begun.learner) else {}
     rng = np.random.default_rng(spec.seed)
+    sources = [partial(_of_part, spec, begun, part, features, rng) for part in parts] + [partial(_of_frame, begun, rng)]
     for _ in range(spec.epochs or 1):
-        for place in rng.permutation(len(parts) + 1).tolist():
-            for batch, truth in (
-                _of_frame(begun, rng) if place == len(parts) else _of_part(spec, begun, parts[place](), features, rng)
-            ):
+        for place in rng.permutation(len(sources)).tolist():
+            for batch, truth in sources[place]():
                 begun.learner.partial_fit(batch, truth, **labels)
     return begun.estimator
 
@@ -200,9 +200,14 @@ def _of_frame(begun: Begun, rng: np.random.Generator) -> Iterator[Rows]:
 
 
 def _of_part(
-    spec: "ModelSpec", begun: Begun, table: "pyarrow.Table", features: Sequence[Feature], rng: np.random.Generator
+    spec: "ModelSpec",
+    begun: Begun,
+    part: "Callable[[], pyarrow.Table]",
+    features: Sequence[Feature],
+    rng: np.random.Generator,
 ) -> Iterator[Rows]:
     """Yield the rows of a part in a random order, as the learner is given them."""
+    table = part()
     shuffled = rng.permutation(len(table))
     for start in range(0, len(shuffled), BATCH_ROWS):
         rows = table.take(shuffled[start : start + BATCH_ROWS])

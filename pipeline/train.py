@@ -113,16 +113,14 @@ def train(spec: "ModelSpec", snapshot: Snapshot, folder: Path, workers: int | No
     training = table.filter(rows, [name for name in table.column_names if name in beside])
     y = target(spec.task.kind, training.column(spec.target))
     candidates = _cross_validate(spec, frame, y, _folds(spec, training, y), workers or _workers(frame))
-    with scratch_folder(folder.parent) as scratch, space_for(folder):
-        parts = scatter(spec, table, ~mask & ~rows, features, scratch) if spec.epochs else []
-
-        def fit(estimator: Any) -> Any:
-            if not spec.epochs:
-                return _fit(estimator, frame, y, spec.seed)
-            with _repeatable(spec.seed):
-                return fit_in_batches(spec, estimator, frame, y, parts, features)
-
-        chosen, pickled, candidates = _fit_best(spec, candidates, fit)
+    if spec.epochs:
+        with scratch_folder(folder.parent) as scratch, space_for(folder):
+            parts = scatter(spec, table, ~mask & ~rows, features, scratch)
+            chosen, pickled, candidates = _fit_best(
+                spec, candidates, lambda estimator: fit_in_batches(spec, estimator, frame, y, parts, features)
+            )
+    else:
+        chosen, pickled, candidates = _fit_best(spec, candidates, lambda estimator: estimator.fit(frame, y))
     compared, left = int(rows.sum()), int((~mask).sum())
     with whole_folder(folder) as part:
         (part / "model.joblib").write_bytes(pickled)
@@ -269,7 +267,8 @@ def _score_fold(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            fitted = _fit(prepare(estimator, seed), frame.iloc[fit], y[fit], seed)
+            with _repeatable(seed):
+                fitted = prepare(estimator, seed).fit(frame.iloc[fit], y[fit])
             value = score(task, metric, y[scored], predict(fitted, frame.iloc[scored]))
             error = None if np.isfinite(value) else f"its {metric} is {value}, which no model can be chosen by"
         except Exception as raised:
@@ -295,7 +294,8 @@ def _fit_best(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                estimator = fit(prepare(spec.candidates[candidate.name], spec.seed))
+                with _repeatable(spec.seed):
+                    estimator = fit(prepare(spec.candidates[candidate.name], spec.seed))
                 joblib.dump(estimator, pickled := io.BytesIO(), compress=3)
         except Exception as raised:
             before = ", its transformers fitted on the sample" if spec.epochs else ""
@@ -323,11 +323,6 @@ def prepare(estimator: Any, seed: int) -> Any:
         elif last == "n_jobs" and value not in (None, 1):
             changes[name] = 1
     return copy.set_params(**changes)
-
-
-def _fit(estimator: Any, frame: "pandas.DataFrame", y: Array, seed: int) -> Any:
-    with _repeatable(seed):
-        return estimator.fit(frame, y)
 
 
 @contextmanager
