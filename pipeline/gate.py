@@ -56,13 +56,13 @@ def _threshold(evaluation: Evaluation, gate: Gate) -> Check:
     if found is None:
         return Check(
             False,
-            f"{metric} of the challenger is undefined on {evaluation.rows} held-out rows",
+            f"{metric} of the challenger is undefined on {evaluation.rows:,} held-out rows",
         )
     passed = found >= limit if evaluation.greater_is_better else found <= limit
     sign = ("is" if passed else "is not") + f" {bound}"
     return Check(
         passed,
-        f"{metric} {number(found)} {sign} the threshold {number(limit)}, on {evaluation.rows} held-out rows",
+        f"{metric} {number(found)} {sign} the threshold {number(limit)}, on {evaluation.rows:,} held-out rows",
     )
 
 
@@ -71,7 +71,7 @@ def _baseline(evaluation: Evaluation) -> Check:
     if interval is None:
         return Check(
             False,
-            f"{metric} of challenger and baseline cannot be compared on {evaluation.rows} held-out rows",
+            f"{metric} of challenger and baseline cannot be compared on {evaluation.rows:,} held-out rows",
         )
     passed = _worse_end(interval, evaluation.greater_is_better) < 0
     numbers = _numbers(evaluation.challenger, evaluation.baseline, evaluation, interval)
@@ -110,7 +110,7 @@ def _champion(evaluation: Evaluation, gate: Gate) -> Iterator[Check]:
 def _slice(one: Slice, interval: Interval, evaluation: Evaluation, gate: Gate) -> str:
     return (
         f"worse than the champion, release {evaluation.champion_release}, where {one.column} is {one.value} "
-        f"({one.rows} rows): {evaluation.metric} {number(one.challenger)} against {number(one.champion)}, "
+        f"({one.rows:,} rows): {evaluation.metric} {number(one.challenger)} against {number(one.champion)}, "
         f"{_percent(interval)} interval {signed(interval.low)} to {signed(interval.high)}, "
         f"slice tolerance {number(gate.slice_tolerance)}"
     )

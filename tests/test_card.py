@@ -227,6 +227,14 @@ def test_it_says_which_rows_the_model_was_trained_on(changes, sentence, tmp_path
     assert re.search(sentence, Parsed(page_of(*made(tmp_path, **REGRESSION | changes))).text)
 
 
+def test_columns_are_counted_once_by_what_they_are(house):
+    # id is the key and price the target; dear and size are neither, and no features.
+    assert (
+        "7 columns: 3 features, the target price, key id; 2 others never reach the model"
+        in Parsed(page_of(*house)).text
+    )
+
+
 def test_the_card_of_a_stored_snapshot_is_that_of_its_table(house, tmp_path):
     release, artifact, answer = house
     table = Stored(a_snapshot(houses(), tmp_path).path)
