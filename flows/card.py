@@ -29,6 +29,7 @@ from pipeline.metrics import METRICS
 from pipeline.numbers import compared, fitted_on, number, signed
 from pipeline.predict import Answers, target
 from pipeline.processes import gently
+from pipeline.sample import at_most
 from pipeline.schema import Feature
 from pipeline.settings import Settings
 from pipeline.snapshot import Stored, load_snapshot
@@ -116,7 +117,7 @@ def facts(
     if rule.time and rule.time not in sensitive:
         times = table.column(rule.time)
         said["period"] = [_range(times.filter(part)) for part in (~mask, mask)]
-    rows = table.filter(_sample(mask, MOST_ROWS))
+    rows = table.filter(at_most(MOST_ROWS, mask))
     with suppress(Exception):
         # A model that refuses a row among these was released all the same; its card has the rest.
         answers = answer(rows)
@@ -287,16 +288,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, datetime):
         return value.isoformat(sep=" ").removesuffix(" 00:00:00")
     return str(value) if isinstance(value, str | bool) else f"{value:.7g}"
-
-
-def _sample(mask: Array, most: int) -> Array:
-    """Return a mask of at most so many of the rows that a mask is true for."""
-    places = np.flatnonzero(mask)
-    if len(places) <= most:
-        return mask
-    drawn = np.zeros_like(mask)
-    drawn[places[np.random.default_rng(0).permutation(len(places))[:most]]] = True
-    return drawn
 
 
 def _answered(manifest: Mapping[str, Any], y: Array, answers: Answers) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.numbers import number
 from pipeline.predict import Answers, predict_rows, target
+from pipeline.sample import at_most
 from pipeline.schema import describe
 from pipeline.spec import BinaryClassification, Regression
 from pipeline.split import Rule, held_out
@@ -26,6 +27,8 @@ Array = NDArray[Any]
 
 MOST_POINTS = 5_000
 """A scatter shows a sample of this many rows, at most."""
+MOST_COUNTED = 200_000
+"""Labels are counted in a sample of this many rows, at most."""
 MOST_FEATURES = 15
 MOST_LABELS = 12
 MOST_HISTOGRAMS = 12
@@ -47,7 +50,9 @@ def draw(
     `roc` and `calibration`; all give `importance`, of what the artifact's manifest says of it. An image that would be
     undefined is left out, such as the ROC of rows that all have one label, and so is what shows a sensitive target.
     """
-    rows = table.filter(held_out(rule, table))
+    held = held_out(rule, table)
+    most = MOST_POINTS if isinstance(spec.task, Regression) else MOST_COUNTED
+    rows = table.filter(at_most(most, held, spec.seed))
     if rows.num_rows == 0:
         return {}
     y = target(spec.task.kind, rows.column(spec.target))
@@ -56,21 +61,21 @@ def draw(
     if spec.target in spec.sensitive:
         figures = {}
     elif isinstance(spec.task, Regression):
-        seen = _sample(spec, len(y), MOST_POINTS)
-        seen = seen[np.isfinite(answers.predictions[seen])]
-        title = _title(len(seen), len(y))
-        actual, predicted = y[seen], answers.predictions[seen]
+        finite = np.isfinite(answers.predictions)
+        actual, predicted = y[finite], answers.predictions[finite]
+        title = _title(len(actual), int(held.sum()))
         figures = {
             "predicted-against-actual": _predicted_against_actual(spec, actual, predicted, title),
             "residuals": _residuals(spec, actual, predicted, title),
         }
     else:
-        figures = {"confusion": _confusion(spec, y, answers)}
+        title = _title(len(y), int(held.sum()))
+        figures = {"confusion": _confusion(spec, y, answers, title)}
         if isinstance(spec.task, BinaryClassification) and answers.probabilities is not None:
             positive = spec.task.positive
             truth, probability = y == positive, answers.probabilities[:, answers.labels.index(positive)]
-            figures["roc"] = _roc(positive, truth, probability)
-            figures["calibration"] = _calibration(positive, truth, probability)
+            figures["roc"] = _roc(positive, truth, probability, title)
+            figures["calibration"] = _calibration(positive, truth, probability, title)
     figures["importance"] = _importance(spec, importance)
     return {name: _png(figure) for name, figure in figures.items() if figure is not None}
 
@@ -164,13 +169,13 @@ def _residuals(spec: "ModelSpec", actual: Array, predicted: Array, title: str) -
     return figure
 
 
-def _roc(positive: Any, truth: Array, probability: Array) -> "Figure | None":
+def _roc(positive: Any, truth: Array, probability: Array, title: str) -> "Figure | None":
     from sklearn.metrics import auc, roc_curve
 
     if truth.all() or not truth.any():
         return None
     false_rate, true_rate, _ = roc_curve(truth, probability)
-    figure, axes = _axes(f"ROC of {_name(positive)}, area {auc(false_rate, true_rate):.4f}, {_title(len(truth))}", 5.6)
+    figure, axes = _axes(f"ROC of {_name(positive)}, area {auc(false_rate, true_rate):.4f}, {title}", 5.6)
     axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=1, linestyle="--")
     axes.plot(false_rate, true_rate, color=_ACCENT, linewidth=2)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
@@ -178,7 +183,7 @@ def _roc(positive: Any, truth: Array, probability: Array) -> "Figure | None":
     return figure
 
 
-def _calibration(positive: Any, truth: Array, probability: Array) -> "Figure | None":
+def _calibration(positive: Any, truth: Array, probability: Array, title: str) -> "Figure | None":
     from sklearn.calibration import calibration_curve
 
     if truth.all() or not truth.any():
@@ -186,7 +191,7 @@ def _calibration(positive: Any, truth: Array, probability: Array) -> "Figure | N
     # Some twenty rows a point, since the share among fewer says little.
     bins = int(np.clip(len(truth) // 20, 2, 10))
     found, said = calibration_curve(truth, probability, n_bins=bins, strategy="quantile")
-    figure, axes = _axes(f"Calibration of {_name(positive)}, {_title(len(truth))}", 5.6)
+    figure, axes = _axes(f"Calibration of {_name(positive)}, {title}", 5.6)
     axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=1, linestyle="--")
     axes.plot(said, found, color=_ACCENT, linewidth=1.5, marker="o", markersize=6)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
@@ -194,7 +199,7 @@ def _calibration(positive: Any, truth: Array, probability: Array) -> "Figure | N
     return figure
 
 
-def _confusion(spec: "ModelSpec", y: Array, answers: Answers) -> "Figure":
+def _confusion(spec: "ModelSpec", y: Array, answers: Answers, title: str) -> "Figure":
     from sklearn.metrics import confusion_matrix
 
     labels = [*dict.fromkeys([*answers.labels, *y.tolist()])]
@@ -209,7 +214,7 @@ def _confusion(spec: "ModelSpec", y: Array, answers: Answers) -> "Figure":
         actual, predicted, names = place[actual], place[predicted], [*(names[one] for one in kept), "(others)"]
     matrix = confusion_matrix(actual, predicted, labels=range(len(names)))
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    figure, axes = _axes(f"Confusion, {_title(len(y))}", 5.6)
+    figure, axes = _axes(f"Confusion, {title}", 5.6)
     axes.grid(visible=False)
     axes.imshow(shares, cmap=_shades(), vmin=0, vmax=1)
     for row, column in np.ndindex(matrix.shape):
@@ -235,15 +240,9 @@ def _importance(spec: "ModelSpec", found: Sequence[Mapping[str, Any]]) -> "Figur
     return figure
 
 
-def _sample(spec: "ModelSpec", rows: int, most: int) -> Array:
-    if rows <= most:
-        return np.arange(rows)
-    return np.sort(np.random.default_rng(spec.seed).choice(rows, most, replace=False))
-
-
-def _title(shown: int, rows: int | None = None) -> str:
+def _title(shown: int, rows: int) -> str:
     words = f"{shown:,} held-out row{'' if shown == 1 else 's'}"
-    return words if rows in (None, shown) else f"a sample of {shown:,} of {rows:,} held-out rows"
+    return words if rows == shown else f"a sample of {shown:,} of {rows:,} held-out rows"
 
 
 def _spans_a_decade(actual: Array) -> bool:

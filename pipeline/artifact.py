@@ -32,6 +32,7 @@ from pipeline.guard import Guard, passing, required_by
 from pipeline.importance import importance
 from pipeline.pickled import lacks, needs
 from pipeline.predict import Answers, joined, predict, predict_rows, target
+from pipeline.sample import at_most
 from pipeline.schema import Feature, Schema, describe, to_frame, to_table
 from pipeline.seal import open_sealed, seal
 from pipeline.snapshot import Snapshot, Stored
@@ -48,6 +49,8 @@ PLAN, ESTIMATOR = "plan", "estimator"
 """What answers requests: the compiled plan, or the estimator itself."""
 SHUFFLES = {PLAN: 5, ESTIMATOR: 2}
 """Of a feature's values, to see how much it counts; fewer where asking takes longer."""
+MOST_HELD_OUT = 100_000
+"""Of more held-out rows than these, golden rows, those of the proof and of the importance are taken from a sample."""
 GOLDEN_ROWS = 40
 UNSEEN = "a category never seen in training"
 
@@ -120,7 +123,7 @@ def write_artifact(
     schema = required_by(describe(spec, table), guards)
     estimator = trained.estimator()
     mask = held_out(trained.rule, table)
-    held = table.filter(mask)
+    held = table.filter(at_most(MOST_HELD_OUT, mask, spec.seed))
     accepted = held.filter(passing(held, guards))
     if not accepted.num_rows:
         rules = ", ".join(str(guard) for guard in guards if guard.refuse)

@@ -99,22 +99,18 @@ def evaluate(
     The dummy says the training mean, or the training shares of the labels. Where the champion was trained under another
     holdout rule, only rows that both rules hold out are used. Raises TrainingError when the challenger cannot answer.
     """
-    ours = held_out(rule, table)
+    ours, features = held_out(rule, table), describe(spec, table).features
     mask, incomparable = (ours, None) if champion is None else _comparable(spec, rule, champion, table)
+    dummy = _baseline(spec, target(spec.task.kind, table.column(spec.target).filter(~ours)), int(mask.sum()))
     rows = table.filter(mask)
     y_true = target(spec.task.kind, rows.column(spec.target))
     try:
-        answers = predict_rows(challenger, rows, describe(spec, table).features)
+        answers = predict_rows(challenger, rows, features)
     except Exception as error:
         raise TrainingError(
             f"the challenger of {spec.name} cannot answer the held-out rows, which may hold what no training row does, "
             f"such as a null: {type(error).__name__}: {error}"
         ) from error
-    dummy = _baseline(
-        spec,
-        target(spec.task.kind, table.column(spec.target).filter(~ours)),
-        len(y_true),
-    )
     theirs = None
     if champion is not None and incomparable is None:
         theirs, incomparable = _ask(spec, champion, rows, y_true)
@@ -250,7 +246,8 @@ def _baseline(spec: "ModelSpec", trained_on: Array, rows: int) -> Answers:
     from sklearn.dummy import DummyClassifier, DummyRegressor
 
     dummy = DummyRegressor() if spec.task.kind == "regression" else DummyClassifier(strategy="prior")
-    return predict(dummy.fit(np.zeros((len(trained_on), 1)), trained_on), np.zeros((rows, 1)))
+    # It looks at no feature; of very many rows, one of zeros would be as large as the target.
+    return predict(dummy.fit(np.broadcast_to(0.0, (len(trained_on), 1)), trained_on), np.broadcast_to(0.0, (rows, 1)))
 
 
 def _all_metrics(spec: "ModelSpec", y_true: Array, answers: Answers) -> dict[str, float | None]:

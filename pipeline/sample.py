@@ -35,6 +35,16 @@ def sampled(spec: "ModelSpec", table: "pyarrow.Table | Stored", rows: NDArray[np
     return mask
 
 
+def at_most(most: int, rows: NDArray[np.bool_], seed: int = 0) -> NDArray[np.bool_]:
+    """Return so many of some rows, drawn at random by the seed, or all of them where there are no more."""
+    places = np.flatnonzero(rows)
+    if len(places) <= most:
+        return rows
+    mask = np.zeros(len(rows), dtype=bool)
+    mask[np.random.default_rng(seed).choice(places, most, replace=False)] = True
+    return mask
+
+
 def _strata(spec: "ModelSpec", target: "pyarrow.ChunkedArray") -> NDArray[Any]:
     """Return the number of each row's stratum, from 0, none of which is empty."""
     if spec.task.kind == "regression":

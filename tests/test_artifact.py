@@ -120,6 +120,17 @@ def _rule(artifact):
     return Rule.from_dict(artifact.manifest["holdout"])
 
 
+def test_of_very_many_held_out_rows_golden_ones_are_taken_from_a_sample_that_is_the_same_again(written, monkeypatch):
+    whole = written(tolerant(Ridge())).golden()[0]
+    monkeypatch.setattr("pipeline.artifact.MOST_HELD_OUT", 7)
+    artifact = written(tolerant(Ridge()))
+    *real, _, _ = artifact.golden()[0]
+    held = BOTH.filter(held_out(_rule(artifact), BOTH)).to_pylist()
+    assert len(real) == 7 < len(held) <= len(whole)
+    assert all(row in [{name: one[name] for name in row} for one in held] for row in real)
+    assert written(tolerant(Ridge())).golden()[0][:7] == real
+
+
 def test_an_unseen_category_is_no_golden_row_of_a_pipeline_that_refuses_it(written):
     rows, answers = written(strict(Ridge())).golden()
     assert len(rows) == len(answers.predictions)

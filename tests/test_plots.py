@@ -178,6 +178,11 @@ def test_a_sample_is_called_a_sample(texts, monkeypatch):
     rows = table(LINE)
     plots.draw(regression(), rows, ALL, fitted(LinearRegression(), regression(), rows))
     assert texts["Residuals against predicted"][0].endswith(", a sample of 40 of 60 held-out rows")
+    monkeypatch.setattr(plots, "MOST_COUNTED", 50)
+    rows = table(YES_OR_NO)
+    plots.draw(binary(), rows, ALL, fitted(LogisticRegression(), binary(), rows))
+    for title in ("Confusion", "ROC of yes", "Calibration of yes"):
+        assert texts[title][0].endswith(", a sample of 50 of 60 held-out rows")
 
 
 def test_rare_labels_share_a_row_of_the_confusion_matrix(texts):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tiny import Recorder, a_classifier, a_snapshot, a_spec, a_table
 
 from pipeline.errors import SpecError
-from pipeline.sample import sampled
+from pipeline.sample import at_most, sampled
 from pipeline.snapshot import Stored
 from pipeline.split import held_out
 from pipeline.train import load_trained, train
@@ -88,3 +88,15 @@ def test_rows_of_a_stored_table_are_read_by_a_mask(names, tmp_path):
     found = Stored(tmp_path / "x.parquet").filter(mask, names)
     assert found.equals(table.filter(pa.array(mask)).select(names or ["a", "b"]))
     assert Stored(tmp_path / "x.parquet").filter(np.zeros(10, bool), names).num_rows == 0
+
+
+def test_at_most_so_many_rows_are_drawn_from_those_that_are_asked_for_and_all_where_there_are_no_more():
+    rows = np.arange(1000) % 3 == 0
+    few = at_most(50, rows, seed=1)
+    assert few.sum() == 50
+    assert rows[few].all()
+    assert (at_most(50, rows, seed=1) == few).all()
+    assert not (at_most(50, rows, seed=2) == few).all()
+    # From all over: half of them in each half, give or take four standard deviations.
+    assert 11 <= few[:500].sum() <= 39
+    assert (at_most(334, rows) == rows).all()
