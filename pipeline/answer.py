@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pipeline.artifact import Artifact, load_artifact
 from pipeline.compiled import UnanswerableError, columns_of
 from pipeline.packaged import run_packaged
-from pipeline.predict import Answers, predict_rows
+from pipeline.predict import Answers, in_parts, predict_rows
 
 if TYPE_CHECKING:
     import pyarrow
@@ -49,7 +49,7 @@ def _answers(artifact: Artifact, rows: "pyarrow.Table") -> Answers:
     program = artifact.program()
     if program is not None:
         with suppress(UnanswerableError):
-            return program(*columns_of(rows, program.plan))
+            return in_parts(lambda part: program(*columns_of(part, program.plan)), rows)
     return predict_rows(artifact.estimator(), rows, artifact.schema.features)
 
 

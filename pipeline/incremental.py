@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +32,8 @@ BATCH_ROWS = 10_000
 """So many rows are transformed, and learned, at a time."""
 PART_ROWS, PART_CELLS = 400_000, 16_000_000
 """A part has about so many rows, or fewer where they have many features. One part is in memory at a time."""
-MOST_PARTS = 500
-"""A process may have 1,024 files open, on most machines."""
+MOST_PARTS = 128
+"""All are open while they are written, and on some machines a process may have no more than 256 files open."""
 
 
 def learner(estimator: Any) -> Any:
@@ -54,11 +54,22 @@ def learner(estimator: Any) -> Any:
     return estimator
 
 
-def can_learn(estimator: Any) -> bool:
-    """Tell whether the learner of an estimator learns in batches."""
+def why_not(estimator: Any) -> str | None:
+    """Return why the learner of an estimator cannot learn in batches; None where nothing is known that forbids it.
+
+    >>> from sklearn.linear_model import Ridge
+    >>> why_not(Ridge())
+    'has no partial_fit'
+    """
     last = learner(estimator)
     # A network that is fitted by L-BFGS forgets what it learned before; scikit-learn's MLPRegressor does not say so.
-    return hasattr(last, "partial_fit") and getattr(last, "solver", None) != "lbfgs"
+    if not hasattr(last, "partial_fit") or getattr(last, "solver", None) == "lbfgs":
+        return "has no partial_fit"
+    if getattr(last, "early_stopping", False):
+        return "would stop by rows of its own, which batches have none of (early_stopping=True)"
+    if getattr(last, "class_weight", None) == "balanced":
+        return "weighs labels by counts of all rows (class_weight='balanced'), where batches need the weights"
+    return None
 
 
 def scatter(
@@ -111,16 +122,18 @@ def fit_in_batches(
 ) -> Any:
     """Fit an estimator on the rows of a frame but for its learner; that learns them and those of some parts.
 
-    It learns all of them as often as the spec's `epochs` say, each time in another order. Of a classifier the frame has
-    all the labels. Returns the estimator.
+    It learns all of them as often as the spec's `epochs` say, each time in another order: of the frame's rows, which no
+    part has, so many with each part. Of a classifier the frame has all the labels. Returns the estimator.
     """
     begun = begin(estimator, frame, y)
     labels = {"classes": np.unique(y)} if is_classifier(begun.learner) else {}
     rng = np.random.default_rng(spec.seed)
-    sources = [partial(_of_part, spec, begun, part, features, rng) for part in parts] + [partial(_of_frame, begun, rng)]
     for _ in range(spec.epochs or 1):
-        for place in rng.permutation(len(sources)).tolist():
-            for batch, truth in sources[place]():
+        pieces = np.array_split(rng.permutation(len(y)), max(len(parts), 1))
+        shuffled = [parts[place] for place in rng.permutation(len(parts)).tolist()]
+        for part, piece in zip_longest(shuffled, pieces):
+            of_part = _of_part(spec, begun, part, features, rng) if part else ()
+            for batch, truth in chain(_of_frame(begun, piece), of_part):
                 begun.learner.partial_fit(batch, truth, **labels)
     return begun.estimator
 
@@ -181,6 +194,8 @@ def begin(estimator: Any, features: Any, y: Array) -> Begun:
         begun = begin(clone(estimator.best_estimator_), features, y)
         estimator.best_estimator_ = begun.estimator
         return replace(begun, estimator=estimator)
+    if reason := why_not(estimator):
+        raise ValueError(f"the search chose {estimator!r:.80}, which {reason}")
     return Begun(estimator, estimator, features, y)
 
 
@@ -190,13 +205,12 @@ def _changed(estimator: Any, y: Array) -> Array:
     return changed.squeeze(axis=1) if changed.ndim == 2 and changed.shape[1] == 1 else changed
 
 
-def _of_frame(begun: Begun, rng: np.random.Generator) -> Iterator[Rows]:
-    """Yield the rows that all but the learner was fitted on, in a random order."""
-    shuffled = rng.permutation(len(begun.target))
+def _of_frame(begun: Begun, places: Array) -> Iterator[Rows]:
+    """Yield some of the rows that all but the learner was fitted on, in the order of `places`."""
     rows = getattr(begun.features, "iloc", begun.features)
-    for start in range(0, len(shuffled), BATCH_ROWS):
-        places = shuffled[start : start + BATCH_ROWS]
-        yield rows[places], begun.target[places]
+    for start in range(0, len(places), BATCH_ROWS):
+        some = places[start : start + BATCH_ROWS]
+        yield rows[some], begun.target[some]
 
 
 def _of_part(

@@ -1,6 +1,6 @@
 """What a fitted estimator answers, the same way for evaluation, for the golden rows and for the endpoint."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline.schema import Feature
 
 FRAME_ROWS = 100_000
-"""Of so many rows there is a frame, with what a pipeline makes of it, at a time."""
+"""So many rows are answered at a time, with a frame of them and what a pipeline makes of it."""
 Label = str | int | float | bool
 
 
@@ -60,8 +60,13 @@ def predict(estimator: Any, frame: "pandas.DataFrame | NDArray[Any]") -> Answers
 
 def predict_rows(estimator: Any, rows: "pyarrow.Table", features: "Sequence[Feature]") -> Answers:
     """Return what a fitted estimator answers to the rows of a table, some of which are a frame at a time."""
+    return in_parts(lambda part: predict(estimator, to_frame(part, features)), rows)
+
+
+def in_parts(ask: "Callable[[pyarrow.Table], Answers]", rows: "pyarrow.Table") -> Answers:
+    """Return the answers to the rows of a table, so many of which are asked for at a time."""
     starts = range(0, max(rows.num_rows, 1), FRAME_ROWS)
-    return joined([predict(estimator, to_frame(rows.slice(start, FRAME_ROWS), features)) for start in starts])
+    return joined([ask(rows.slice(start, FRAME_ROWS)) for start in starts])
 
 
 def joined(parts: Sequence[Answers]) -> Answers:

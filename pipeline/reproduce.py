@@ -19,6 +19,7 @@ import numpy as np
 from pipeline import digest
 from pipeline.artifact import load_artifact
 from pipeline.errors import ArtifactError
+from pipeline.files import scratch_folder
 from pipeline.packaged import run_packaged
 from pipeline.predict import Answers, disagreements, predict
 from pipeline.schema import to_frame
@@ -101,8 +102,9 @@ def _train_again(expected: str, path: Path, out: Path) -> None:
     snapshot, spec = load_snapshot(path), load_spec(model)
     if (found := Stored(snapshot.path).digest()) != digests["snapshot"]:
         raise ArtifactError(f"{path} is not the snapshot of {model}: its digest is {found}, not {digests['snapshot']}")
-    with tempfile.TemporaryDirectory(prefix="evergreen-reproduce-") as folder:
-        trained = train(spec, snapshot, Path(folder) / "again")
+    # Beside the snapshot: as many rows may be scattered as it has, and a system's temporary folder is often memory.
+    with scratch_folder(path.parent) as folder:
+        trained = train(spec, snapshot, folder / "again")
         answers = predict(trained.estimator(), to_frame(artifact.golden_table(), artifact.schema.features))
     out.write_text(json.dumps({"answers": answers.to_dict(), "chosen": trained.chosen, "spec": digest.of_value(spec)}))
 

@@ -274,10 +274,7 @@ class Stored:
         """
         import pyarrow as pa
 
-        if len(mask) != self.num_rows:
-            raise ArtifactError(
-                f"snapshot {self.path.name} has {self.num_rows} rows and had {len(mask)} a moment ago; run again"
-            )
+        self.check(len(mask))
         row, columns = 0, [*(names or self.column_names)]
         for number in range(self._file.num_row_groups):
             part = mask[row : row + self._file.metadata.row_group(number).num_rows]
@@ -286,6 +283,14 @@ class Stored:
                 with _whole_parquet(self.path):
                     group = self._file.read_row_group(number, columns=columns)
                 yield group.select(columns).filter(pa.array(part))
+
+    def check(self, rows: int) -> None:
+        """Raise ArtifactError when the file has not so many rows, as when some were forgotten meanwhile."""
+        if rows != self.num_rows:
+            raise ArtifactError(
+                f"rows of snapshot {self.path.name} were removed in the meantime: it was read with {rows} rows and "
+                f"with {self.num_rows}; run again"
+            )
 
     def digest(self) -> str:
         """Return the digest of all that the file holds, which is its name; reads it, but never all of it at a time."""

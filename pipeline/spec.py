@@ -375,9 +375,9 @@ class ModelSpec:
             self._check_epochs(self.epochs)
 
     def _check_epochs(self, epochs: int) -> None:
-        from pipeline.incremental import can_learn, learner
+        from pipeline.incremental import learner, why_not
 
-        if not isinstance(epochs, int) or epochs < 1:
+        if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
             raise SpecError(f"{self.name}: epochs is {epochs!r}; give how often all rows are learned, 1 or more")
         if self.sample is None:
             raise SpecError(
@@ -385,10 +385,10 @@ class ModelSpec:
                 "transformers fitted; give sample="
             )
         for name, estimator in self.candidates.items():
-            if not can_learn(estimator):
+            if reason := why_not(estimator):
                 raise SpecError(
                     f"{self.name}: epochs is {epochs}, but candidate {name!r} ends in {learner(estimator)!r:.80}, "
-                    "which has no partial_fit; take it out, or leave out epochs and all are trained on the sample"
+                    f"which {reason}; take it out, or leave out epochs and all are trained on the sample"
                 )
 
     def _check_columns(self) -> None:

@@ -67,12 +67,14 @@ def held_out(rule: Rule, table: "pyarrow.Table | Stored") -> NDArray[np.bool_]:
 
 
 @lru_cache(maxsize=4)
-def _of_snapshot(rule: Rule, path: Path, _rows: int) -> NDArray[np.bool_]:
+def _of_snapshot(rule: Rule, path: Path, rows: int) -> NDArray[np.bool_]:
     """Return which rows of a snapshot's file are held out. Every step of a run asks.
 
     Of a file from which rows were forgotten, there are fewer.
     """
-    mask = _held_out(rule, Stored(path))
+    stored = Stored(path)
+    stored.check(rows)
+    mask = _held_out(rule, stored)
     mask.flags.writeable = False
     return mask
 
@@ -106,9 +108,12 @@ def hash_share(model: str, by: tuple[str, ...], table: "pyarrow.Table | Stored")
         return hashed.digest()
 
     # In batches, since the keys of a table without a key column are all of it, as texts.
+    names = list(by)
+    tables = table.groups(np.ones(table.num_rows, bool), names) if isinstance(table, Stored) else [table.select(names)]
     digests = (
         b"".join(map(digest, zip(*map(_words, batch.columns), strict=True)))
-        for batch in table.select(list(by)).to_batches(max_chunksize=2**16)
+        for part in tables
+        for batch in part.to_batches(max_chunksize=2**16)
     )
     return np.concatenate([np.zeros(0), *(np.frombuffer(part, ">u8") / float(2**64) for part in digests)])
 

@@ -114,7 +114,7 @@ def train(spec: "ModelSpec", snapshot: Snapshot, folder: Path, workers: int | No
     y = target(spec.task.kind, training.column(spec.target))
     candidates = _cross_validate(spec, frame, y, _folds(spec, training, y), workers or _workers(frame))
     if spec.epochs:
-        with scratch_folder(folder.parent) as scratch, space_for(folder):
+        with space_for(folder), scratch_folder(folder.parent) as scratch:
             parts = scatter(spec, table, ~mask & ~rows, features, scratch)
             chosen, pickled, candidates = _fit_best(
                 spec, candidates, lambda estimator: fit_in_batches(spec, estimator, frame, y, parts, features)

@@ -145,6 +145,16 @@ def test_a_model_that_counts_is_what_it_is_when_it_is_fitted_at_once(trained):
 
 
 @pytest.mark.usefixtures("small")
+def test_rows_that_candidates_were_compared_on_are_learned_among_the_others(trained):
+    table = numbered(4_000)
+    found = trained(Ledger(), table, sample=400)
+    sample = sampled(a_spec(sample=400), table, ~held(found, table))
+    of_sample = sample[np.concatenate(found.estimator().learned_).astype(int)]
+    # Of about 3,200 rows 400 are of the sample: by chance 100 in each quarter, and none has them all.
+    assert all(50 < quarter.sum() < 150 for quarter in np.array_split(of_sample, 4))
+
+
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("labels", [(False, True), (1, 2), ("no", "yes"), ("a", "b", "c"), (3, 5, 7)])
 def test_labels_are_what_they_are_without_batches(labels, trained):
     truth = np.array(labels, object)[np.arange(2_000) % len(labels)].tolist()
@@ -189,6 +199,8 @@ def test_every_row_is_in_one_part_of_about_the_size_that_is_wanted(tmp_path):
     parts = [read() for read in scatter(spec, file, mask, describe(spec, file).features, tmp_path)]
     assert len(parts) == 10
     assert all(20 < len(part) < 90 for part in parts)
+    # The table is sorted; each part has rows of all of it.
+    assert all(part["number"].to_numpy().min() < 200 and part["number"].to_numpy().max() > 800 for part in parts)
     together = pa.concat_tables(parts).sort_by("number")
     assert together.equals(table.filter(pa.array(mask)).select(["number", "price"]))
 
@@ -279,6 +291,18 @@ def test_a_search_finds_its_parameters_on_the_sample_and_the_best_learns_all_row
     assert model.best_estimator_[-1].t_ == 1 + int((~held(found, table)).sum())
 
 
+@pytest.mark.parametrize(
+    ("learner", "grid", "sentence"),
+    [
+        (MLPRegressor(), {"solver": ["lbfgs"]}, r"the search chose MLPRegressor\(.*solver='lbfgs'\), which has no"),
+        (SGDRegressor(), {"early_stopping": [True]}, r"the search chose SGDRegressor\(.*\), which would stop by rows"),
+    ],
+)
+def test_a_search_that_chooses_what_cannot_learn_in_batches_is_left_out(learner, grid, sentence, trained):
+    with pytest.raises(TrainingError, match=sentence):
+        trained(GridSearchCV(learner, grid), numbered(), features=("area", "rooms"))
+
+
 def test_a_sample_as_large_as_the_table_is_compared_on_all_of_it(trained):
     found = trained(Ledger(), numbered(), sample=1_000)
     assert found.compared_on == found.training_rows
@@ -312,10 +336,16 @@ def test_what_learned_in_batches_is_compiled_and_answers_the_same(make, learner,
     assert (said == expected).all() if make is a_classifier else np.allclose(said, expected, rtol=1e-12, atol=0)
 
 
+class Refusing(Ledger):
+    """Learns no batches after all."""
+
+    def partial_fit(self, X, y):
+        raise ValueError("only with what is called warm_start")
+
+
 def test_a_learner_that_refuses_batches_is_left_out_with_its_own_words(trained):
-    candidate = make_pipeline(StandardScaler(), SGDRegressor(early_stopping=True))
-    with pytest.raises(TrainingError, match="early_stopping should be False with partial_fit"):
-        trained(candidate, numbered())
+    with pytest.raises(TrainingError, match="only with what is called warm_start"):
+        trained(Refusing(), numbered())
 
 
 def test_a_network_learns_in_batches_and_is_answered_by_itself(trained):
@@ -341,7 +371,16 @@ def test_a_network_learns_in_batches_and_is_answered_by_itself(trained):
             {"epochs": 2, "sample": 60, "candidates": {"mlp": MLPRegressor(solver="lbfgs")}},
             r"candidate 'mlp' ends in MLPRegressor\(solver='lbfgs'\), which has no partial_fit",
         ),
+        (
+            {"epochs": 2, "sample": 60, "candidates": {"sgd": SGDRegressor(early_stopping=True)}},
+            r"'sgd' ends in SGDRegressor\(early_stopping=True\), which would stop by rows of its own, .*; take it out",
+        ),
+        (
+            {"epochs": 2, "sample": 60, "candidates": {"sgd": SGDClassifier(class_weight="balanced")}},
+            r"'sgd' ends in SGDClassifier\(class_weight='balanced'\), which weighs labels by counts of all rows",
+        ),
         ({"epochs": "2", "sample": 60}, "epochs is '2'; give how often all rows are learned, 1 or more"),
+        ({"epochs": True, "sample": 60}, "epochs is True; give how often all rows are learned, 1 or more"),
     ],
 )
 def test_epochs_are_refused_where_they_cannot_be(changes, sentence):
@@ -351,5 +390,6 @@ def test_epochs_are_refused_where_they_cannot_be(changes, sentence):
 
 def test_a_mask_of_another_file_is_refused(tmp_path):
     pyarrow.parquet.write_table(pa.table({"a": range(10)}), tmp_path / "x.parquet")
-    with pytest.raises(ArtifactError, match=r"snapshot x\.parquet has 10 rows and had 11 a moment ago; run again"):
+    sentence = r"rows of snapshot x\.parquet were removed in the meantime: it was read with 11 rows and with 10; run"
+    with pytest.raises(ArtifactError, match=sentence):
         Stored(tmp_path / "x.parquet").filter(np.ones(11, bool))

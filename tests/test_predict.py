@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.svm import SVC
 
 from pipeline import predict as predict_module
-from pipeline.predict import Answers, disagreements, predict, predict_rows, target
+from pipeline.predict import Answers, disagreements, in_parts, predict, predict_rows, target
 from pipeline.schema import Feature
 
 X = np.array([[0.0], [1.0], [2.0], [3.0]])
@@ -43,6 +43,20 @@ def test_rows_of_a_table_are_answered_in_order_however_many_make_a_frame(rows, m
     assert found.predictions.tolist() == ["yes" if value > 1.5 else "no" for value in values]
     assert found.probabilities.shape == (rows, 2)
     assert found.labels == ("no", "yes")
+
+
+@pytest.mark.parametrize("rows", [0, 3, 7])
+def test_rows_are_asked_for_some_at_a_time_and_answered_in_their_order(rows, monkeypatch):
+    monkeypatch.setattr(predict_module, "FRAME_ROWS", 3)
+    asked = []
+
+    def ask(part):
+        asked.append(part.num_rows)
+        return Answers(part["a"].to_numpy() * 10)
+
+    values = np.arange(float(rows))
+    assert in_parts(ask, pa.table({"a": values})).predictions.tolist() == (values * 10).tolist()
+    assert asked == {0: [0], 3: [3], 7: [3, 3, 1]}[rows]
 
 
 @pytest.mark.parametrize(

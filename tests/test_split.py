@@ -4,10 +4,12 @@ from datetime import datetime, timedelta
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.parquet
 import pytest
 from tiny import a_spec
 
-from pipeline.errors import DataError
+from pipeline.errors import ArtifactError, DataError
+from pipeline.snapshot import Stored
 from pipeline.sources import Csv, read
 from pipeline.spec import Holdout
 from pipeline.split import Rule, held_out, holdout_rule, split
@@ -93,6 +95,25 @@ def test_another_model_holds_out_other_rows():
 def test_a_smaller_share_holds_out_a_part_of_the_same_rows():
     table = pa.table({"id": range(500)})
     assert ids(table, Rule("houses", ("id",), 0.1)) < ids(table)
+
+
+@pytest.mark.parametrize("by", [("a", "b"), ("a",)])
+def test_a_snapshots_rows_are_held_out_like_the_tables_however_its_file_is_written(by, tmp_path):
+    table = pa.table({"a": [*range(299), None], "b": [f"t{row % 7}" for row in range(300)]})
+    pyarrow.parquet.write_table(table, tmp_path / "x.parquet", row_group_size=13)
+    rule = Rule("houses", by, 0.2)
+    assert held_out(rule, Stored(tmp_path / "x.parquet")).tolist() == held_out(rule, table).tolist()
+
+
+def test_rows_that_are_removed_from_a_snapshot_meanwhile_are_said(tmp_path):
+    table, path = pa.table({"id": range(10)}), tmp_path / "x.parquet"
+    pyarrow.parquet.write_table(table, path)
+    before = Stored(path)
+    pyarrow.parquet.write_table(table.slice(1), tmp_path / "y.parquet")
+    (tmp_path / "y.parquet").rename(path)
+    with pytest.raises(ArtifactError, match=r"rows of snapshot x\.parquet were removed .* 10 rows and with 9; run"):
+        held_out(RULE, before)
+    assert len(held_out(RULE, Stored(path))) == 9
 
 
 def test_whole_groups_are_held_out():
