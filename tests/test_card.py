@@ -213,18 +213,21 @@ def test_a_champion_stands_beside_with_its_interval_and_slices(house):
 
 
 @pytest.mark.parametrize(
-    ("changes", "sentence"),
+    ("changes", "sentence", "where"),
     [
-        ({}, r"trained on \d+ rows; \d+ held out"),
-        ({"sample": 60}, r"trained on 60 rows, a stratified sample of \d+; \d+ held out"),
+        ({}, r"trained on \d+ rows; \d+ held out", "training"),
+        ({"sample": 60}, r"trained on 60 rows, a stratified sample of \d+; \d+ held out", "all rows not held out"),
         (
             {"sample": 60, "epochs": 2, "candidates": {"sgd": estimator(SGDRegressor(eta0=1e-6))}},
             r"trained on \d+ rows in batches, 2 times over \(chosen, and its .* on a stratified sample of 60\);",
+            "training",
         ),
     ],
 )
-def test_it_says_which_rows_the_model_was_trained_on(changes, sentence, tmp_path):
-    assert re.search(sentence, Parsed(page_of(*made(tmp_path, **REGRESSION | changes))).text)
+def test_it_says_which_rows_the_model_was_trained_on_and_whose_values_it_shows(changes, sentence, where, tmp_path):
+    text = Parsed(page_of(*made(tmp_path, **REGRESSION | changes))).text
+    assert re.search(sentence, text)
+    assert f"with what they held in {where} " in " ".join(text.split())
 
 
 def test_columns_are_counted_once_by_what_they_are(house):
