@@ -76,8 +76,15 @@ def files() -> dict[str, Content]:
 
 
 def card(manifest: Mapping[str, Any], release: int | None, example: Any) -> dict[str, Any]:
-    """Return the model card; to the contract's fields it adds what the page for people shows."""
+    """Return the model card; to the contract's fields it adds what the page for people shows.
+
+    `example` is a row that may be shown: see `pipeline.guard.without_sensitive`.
+    """
     task, evaluation = dict(manifest["task"]), manifest["evaluation"]
+    features = guard.shown(manifest["schema"]["features"], manifest.get("guards", ()))
+    for feature in features:
+        if feature["name"] in manifest.get("sensitive", ()):
+            feature.pop("categories", None)
     return {
         "model": manifest["model"],
         "release": release,
@@ -85,7 +92,7 @@ def card(manifest: Mapping[str, Any], release: int | None, example: Any) -> dict
         **task,
         "target": manifest["target"],
         **({"labels": manifest["labels"]} if manifest["labels"] else {}),
-        "features": guard.shown(manifest["schema"]["features"], manifest.get("guards", ())),
+        "features": features,
         "key": manifest["schema"]["key"],
         "metric": manifest["metric"],
         "metrics": evaluation["challenger"],

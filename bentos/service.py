@@ -30,6 +30,7 @@ from bentos.record import Recorder
 from bentos.served import ServedModel
 from pipeline.artifact import load_artifact
 from pipeline.errors import ServerError
+from pipeline.guard import without_sensitive
 
 ARTIFACT = Path(__file__).resolve().parent.parent / "artifact"
 
@@ -88,7 +89,9 @@ class Endpoint:
         wanted = folder and log and self.trial_token is None
         self.recorder = Recorder(self.served, self.metrics, Path(folder), log) if wanted else None  # type: ignore[arg-type]
         self.page = page.files()
-        self.card = page.card(manifest, self.served.release, artifact.golden()[0][0])
+        sensitive = manifest.get("sensitive", ())
+        example = without_sensitive(artifact.golden()[0][0], artifact.schema.features, artifact.guards, sensitive)
+        self.card = page.card(manifest, self.served.release, example)
         others = [*artifact.schema.key, *artifact.schema.ignored]
         self.openapi = openapi.describe(self.card, others, bool(self.tokens))
 

@@ -181,12 +181,21 @@ def _several(column: Column) -> list[str]:
 
 
 def _out(value: float, down: bool) -> float:
-    """Return a bound with two digits, rounded outwards."""
+    """Return a bound with two digits, rounded outwards.
+
+    >>> _out(1234.0, down=True), _out(-0.5601, down=True), _out(0.29, down=False), _out(1e15 + 1, down=False)
+    (1200.0, -0.57, 0.29, 1100000000000000.0)
+    """
     if value == 0:
         return 0.0
     step = 10.0 ** (floor(log10(abs(value))) - 1)
     digits = max(0, 1 - floor(log10(abs(value))))
-    return round((floor if down else ceil)(round(value / step, 6)) * step, digits)
+    # 0.29 is 28.999999999999996 hundredths; a large number that is taken for a round one is not rounded inwards.
+    steps = (floor if down else ceil)(round(value / step, 6))
+    bound = round(steps * step, digits)
+    if bound > value if down else bound < value:
+        bound = round((steps - 1 if down else steps + 1) * step, digits)
+    return bound
 
 
 def _warnings(profile: Profile, listed: bool) -> list[str]:
@@ -210,5 +219,10 @@ class _Code(str):
 
 
 def _rule(name: str, **arguments: Any) -> list[str]:
-    said = [f"{key}={value if isinstance(value, _Code) else literal(value)}" for key, value in arguments.items()]
-    return block(Call(f"gxe.Expect{name}(", said), indent=8, comma=",")
+    return block(Call(f"gxe.Expect{name}(", [_argument(*item) for item in arguments.items()]), indent=8, comma=",")
+
+
+def _argument(name: str, value: Any) -> str | Call:
+    if isinstance(value, list):
+        return Call(f"{name}=[", [literal(one) for one in value], "]")
+    return f"{name}={value if isinstance(value, _Code) else literal(value)}"

@@ -297,9 +297,9 @@ def _find(
         others = f" ({error.others} more crashed)" if error.others else ""
         hidden = _hidden(error.rule, sensitive)
         cause = f"the cause is not shown, since it may hold values of {hidden}" if hidden else error.cause
+        check = f"{_sentence(error.rule, sensitive)!r} ({type(error.rule).__name__})"
         raise CheckError(
-            f"the check {_sentence(error.rule)!r} ({type(error.rule).__name__}) crashed{others}, which says nothing "
-            f"about the data: {cause}; mend the rule in the suite"
+            f"the check {check} crashed{others}, which says nothing about the data: {cause}; mend the rule in the suite"
         ) from (None if hidden else error)
     return found | {number: Found(unfit) for number, unfit in missing.items()}
 
@@ -454,8 +454,9 @@ def _result(
     rule: Any, severity: Severity, asked: Found, columns: Iterable[Any], sensitive: Collection[str]
 ) -> RuleResult:
     """Return what was found about a rule; of a sensitive column no value, but how many are unexpected."""
+    sentence = _sentence(rule, sensitive)
     if asked.unfit:
-        return _result_of(rule, severity, passed=False, reason=asked.unfit)
+        return _result_of(rule, severity, sentence, passed=False, reason=asked.unfit)
     answer, hidden = asked.answer, _hidden(rule, sensitive)
     found = answer.result
     examples = [] if hidden else _distinct(found.get("partial_unexpected_list") or [])
@@ -483,8 +484,9 @@ def _result(
     return _result_of(
         rule,
         severity,
+        sentence,
         passed=bool(answer.success),
-        reason=None if answer.success else f"{subject} the rule {_sentence(rule)!r}{seen}",
+        reason=None if answer.success else f"{subject} the rule {sentence!r}{seen}",
         observed=observed,
         unexpected_count=count,
         unexpected_share=share,
@@ -492,10 +494,10 @@ def _result(
     )
 
 
-def _result_of(rule: Any, severity: Severity, **found: Any) -> RuleResult:
+def _result_of(rule: Any, severity: Severity, sentence: str, **found: Any) -> RuleResult:
     columns = columns_named(rule)
     return RuleResult(
-        rule=_sentence(rule),
+        rule=sentence,
         expectation=type(rule).__name__,
         column=columns[0] if len(columns) == 1 else None,
         severity=severity,
@@ -538,24 +540,27 @@ _SUMMARIES = {
 }
 
 
-def _sentence(rule: Any) -> str:
-    """Say a rule in a few words: those of its description, else ours, else those of Great Expectations."""
-    name, column = type(rule).__name__, getattr(rule, "column", None)
+def _sentence(rule: Any, sensitive: Collection[str] = ()) -> str:
+    """Say a rule in a few words: those of its description, else ours, else those of Great Expectations.
+
+    Of a sensitive column the values that a rule lists are not said: they may have been taken from the data.
+    """
+    name, column, hidden = type(rule).__name__, getattr(rule, "column", None), _hidden(rule, sensitive)
     if rule.description:
         return str(rule.description)
     if getattr(rule, "row_condition", None):
-        return _in_gx_words(rule)
+        return f"{name} of {hidden}" if hidden else _in_gx_words(rule)
     match name:
         case "ExpectColumnValuesToBeBetween":
             words = f"{column} is {_range(rule)}"
         case "ExpectColumnValuesToBeInSet":
-            words = f"{column} is one of {_listed(rule.value_set or ())}"
+            words = f"{column} is one of {_set(rule, hidden)}"
         case "ExpectColumnDistinctValuesToBeInSet":
-            words = f"the values of {column} are among {_listed(rule.value_set or ())}"
+            words = f"the values of {column} are among {_set(rule, hidden)}"
         case "ExpectColumnDistinctValuesToContainSet":
-            words = f"{column} has each of {_listed(rule.value_set or ())}"
+            words = f"{column} has each of {_set(rule, hidden)}"
         case "ExpectColumnDistinctValuesToEqualSet":
-            words = f"{column} has each of {_listed(rule.value_set or ())}, and no other value"
+            words = f"{column} has each of {_set(rule, hidden)}, and no other value"
         case "ExpectColumnValuesToNotBeNull":
             words = f"{column} is not null"
         case "ExpectColumnValuesToBeUnique":
@@ -575,9 +580,14 @@ def _sentence(rule: Any) -> str:
         case _ if name in _SUMMARIES:
             words = f"{_SUMMARIES[name]} {column} is {_range(rule)}"
         case _:
-            return _in_gx_words(rule)
+            return f"{name} of {hidden}" if hidden else _in_gx_words(rule)
     mostly = getattr(rule, "mostly", 1)
     return f"{words}, in at least {100 * mostly:g}% of values" if isinstance(mostly, float) and mostly < 1 else words
+
+
+def _set(rule: Any, hidden: str) -> str:
+    values = rule.value_set or ()
+    return f"{len(values):,} value{'' if len(values) == 1 else 's'}" if hidden else _listed(values)
 
 
 def _range(rule: Any) -> str:

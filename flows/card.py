@@ -24,7 +24,7 @@ from pipeline.compiled import Program, UnanswerableError, columns_of
 from pipeline.dependence import dependence
 from pipeline.errors import ArtifactError
 from pipeline.files import read_json, write_text
-from pipeline.guard import Guard
+from pipeline.guard import without_sensitive
 from pipeline.metrics import METRICS
 from pipeline.numbers import compared, fitted_on, number, signed
 from pipeline.predict import Answers, target
@@ -440,9 +440,9 @@ def _curl(artifact: Artifact, sensitive: Sequence[str]) -> dict[str, Any]:
     """Return a command that asks the endpoint a real row, and what that answers, where nothing had to be put in."""
     rows, answers = artifact.golden()
     features = {feature.name: feature for feature in artifact.schema.features}
-    row = {name: value for name, value in rows[0].items() if value is not None and name not in sensitive}
+    shown = without_sensitive(rows[0], artifact.schema.features, artifact.guards, sensitive)
+    row = {name: value for name, value in shown.items() if value is not None}
     made_up = [name for name in features if name in sensitive and features[name].required]
-    row |= {name: _allowed(features[name], artifact.guards) for name in made_up}
     hidden = any(rows[0].get(name) is not None for name in sensitive)
     answer = None if hidden or artifact.manifest["target"] in sensitive else answers.predictions[0]
     if answer is not None and not answers.labels:
@@ -454,21 +454,6 @@ def _curl(artifact: Artifact, sensitive: Sequence[str]) -> dict[str, Any]:
         "made_up": made_up,
         "left_out": [name for name in sensitive if name in features and name not in made_up],
     }
-
-
-def _allowed(feature: Feature, guards: Sequence[Guard]) -> Any:
-    """Return a value that a request may hold, which says nothing of the data."""
-    if feature.type == "text":
-        return "..."
-    if feature.type == "boolean":
-        return False
-    if feature.type == "timestamp":
-        bounds = [one.minimum or one.maximum for one in guards if one.feature == feature.name and one.kind == "range"]
-        return next(filter(None, bounds), "2000-01-01T00:00:00")
-    ranges = [one for one in guards if one.feature == feature.name and one.kind == "range" and one.refuse]
-    low = max((one.bounds[0] for one in ranges), default=-np.inf)
-    high = min((one.bounds[1] for one in ranges), default=np.inf)
-    return float(np.clip(0.0, low, high))
 
 
 def _answers_unseen(artifact: Artifact) -> bool | None:

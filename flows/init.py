@@ -31,8 +31,10 @@ def begin(checkout: Path, data: str, target: str, name: str, force: bool, ask: A
     check_header(source, table.column_names)
     found = profile(table, source, target, ask)
     where = _from(checkout, data)
-    write_text(spec, spec_source(found, name, where))
-    write_text(suite, suite_source(found, name, where))
+    # Both before either is written: one alone is no model.
+    sources = {spec: spec_source(found, name, where), suite: suite_source(found, name, where)}
+    for path, text in sources.items():
+        write_text(path, text)
     return _said(found, name, [str(path.relative_to(checkout)) for path in (spec, suite)], [*written, *missing])
 
 

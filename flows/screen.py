@@ -245,6 +245,7 @@ def show_spec(found: Mapping[str, Any]) -> None:
         "time": found["time"],
         "group": found["group"],
         "features": _features(found["features"]),
+        "sensitive": ", ".join(found["sensitive"]),
     }
     lines |= {f"candidate {name}": steps for name, steps in found["candidates"].items()}
     gate = found["gate"]
@@ -269,6 +270,7 @@ def show_spec(found: Mapping[str, Any]) -> None:
     lines["schedule"] = f"{schedule['expression']} in {schedule['timezone']}" if schedule else "none"
     suite = found["suite"]
     counted = f"{suite['error']} rules that stop a run, {suite['warn']} that warn"
+    counted += f", {suite['quarantine']} that set rows aside" if suite["quarantine"] else ""
     lines["suite"] = suite["problem"] or counted
     width = max(map(len, lines)) + 2
     for name, said in lines.items():

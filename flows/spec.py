@@ -25,6 +25,8 @@ def resolved(spec: ModelSpec, snapshot: str | None, settings: Settings) -> dict[
         "features": None if names is None else [{"name": name, "type": columns.get(name)} for name in names],
         "time": spec.time,
         "group": spec.group,
+        "sensitive": list(spec.sensitive),
+        "drift": asdict(spec.drift),
         "snapshot": snapshot if columns else None,
         "candidates": {name: steps(estimator) for name, estimator in spec.candidates.items()},
         "metric": spec.metric,
@@ -89,5 +91,6 @@ def _suite(model: str) -> dict[str, Any]:
     try:
         suite = load_suite(model)
     except CheckError as error:
-        return {"error": None, "warn": None, "problem": str(error)}
-    return {"error": len(suite.error), "warn": len(suite.warn), "problem": None}
+        return {"error": None, "warn": None, "quarantine": None, "problem": str(error)}
+    counts = {name: len(getattr(suite, name)) for name in ("error", "warn", "quarantine")}
+    return {**counts, "problem": None}

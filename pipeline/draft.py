@@ -350,6 +350,7 @@ _WHERE = {
     "StandardScaler": "sklearn.preprocessing",
     "TargetEncoder": "sklearn.preprocessing",
     "Csv": "pipeline.sources",
+    "JsonLines": "pipeline.sources",
     "Parquet": "pipeline.sources",
     "BinaryClassification": "pipeline.spec",
     "Gate": "pipeline.spec",

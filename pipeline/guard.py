@@ -1,6 +1,6 @@
 """What a suite's rules say of single values, as data: the guard of an endpoint, which has no Great Expectations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.schema import Schema
+from pipeline.schema import Feature, Schema
 
 if TYPE_CHECKING:
     import pyarrow
@@ -121,6 +121,30 @@ def shown(features: Sequence[Mapping[str, Any]], guards: Sequence[Mapping[str, A
                 card.pop(exclusive, None)
                 card |= {bound: value, exclusive: True} if flag else {bound: value}
     return [*cards.values()]
+
+
+def without_sensitive(
+    row: Mapping[str, Any], features: Sequence[Feature], guards: Sequence[Guard], sensitive: Collection[str]
+) -> dict[str, Any]:
+    """Return a row of the data as it may be shown: of sensitive features only required ones, with a made-up value."""
+    kept = {name: value for name, value in row.items() if name not in sensitive}
+    made_up = {one.name: _allowed(one, guards) for one in features if one.name in sensitive and one.required}
+    return kept | made_up
+
+
+def _allowed(feature: Feature, guards: Sequence[Guard]) -> Any:
+    """Return a value that a request may hold, which says nothing of the data."""
+    if feature.type == "text":
+        return "..."
+    if feature.type == "boolean":
+        return False
+    if feature.type == "timestamp":
+        bounds = [one.minimum or one.maximum for one in guards if one.feature == feature.name and one.kind == "range"]
+        return next(filter(None, bounds), "2000-01-01T00:00:00")
+    ranges = [one for one in guards if one.feature == feature.name and one.kind == "range" and one.refuse]
+    low = max((one.bounds[0] for one in ranges), default=-np.inf)
+    high = min((one.bounds[1] for one in ranges), default=np.inf)
+    return float(np.clip(0.0, low, high))
 
 
 def _word(value: float | str | None) -> str:

@@ -12,8 +12,8 @@ WIDTH = 120
 def literal(value: Any) -> str:
     """Return a plain value as Python source.
 
-    >>> print(literal("a"), literal('5"'), literal(1000000), literal(0.5), literal(("a",)))
-    "a" '5"' 1_000_000 0.5 ("a",)
+    >>> print(literal("a"), literal('5"'), literal(1000000), literal(0.5), literal(("a",)), literal(1e18))
+    "a" '5"' 1_000_000 0.5 ("a",) 1e18
     """
     if isinstance(value, str):
         single = repr(value)
@@ -24,7 +24,7 @@ def literal(value: Any) -> str:
         return repr(value)
     if isinstance(value, int | float):
         if not float(value).is_integer() or abs(value) >= 1e15:
-            return repr(value)
+            return repr(value).replace("e+", "e")
         return f"{int(value):_}" if abs(value) >= 10_000 else str(int(value))
     if isinstance(value, datetime):
         return f"datetime({value.year}, {value.month}, {value.day})"

@@ -11,17 +11,30 @@ import numpy as np
 
 from pipeline.errors import DataError, did_you_mean
 from pipeline.metrics import Kind
-from pipeline.sniff import is_number, words_of
-from pipeline.sources import Csv, Parquet, logical_type
+from pipeline.sniff import words_of
+from pipeline.sources import Files, logical_type
 from pipeline.sources.parallel import in_order
 
 if TYPE_CHECKING:
     import pyarrow
 
 Role = Literal[
-    "number", "skewed", "place", "boolean", "category", "many", "text", "date", "written date", "identifier", "constant"
+    "number",
+    "skewed",
+    "place",
+    "boolean",
+    "category",
+    "many",
+    "text",
+    "date",
+    "written date",
+    "written number",
+    "identifier",
+    "constant",
 ]
-"""`many` are categories too many for a column each; `place` is a latitude or longitude; a `written date` is a text."""
+"""`many` are categories too many for a column each; `place` is a latitude or longitude; what is written is a text."""
+UNUSED: tuple[Role, ...] = ("written number", "identifier", "constant")
+"""What is not learned from."""
 Ask = Callable[[str, Sequence[str]], str]
 """Asked what cannot be known, with the possible answers, the likely first; returns one of them."""
 
@@ -34,7 +47,19 @@ MOST_LABELS = 50
 SAMPLE = 30_000
 """So many rows, evenly spread, tell the quantiles and forms of a column; counts, bounds and nulls are of all rows."""
 POSITIVE = ("yes", "true", "positive", "malignant", "churned", "churn", "default", "fraud", "spam", "y", "t", "1")
-DATE_FORMATS = ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y", "%d %b %Y", "%b %d, %Y")
+DAYS = (
+    *("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y", "%Y-%m-%d", "%Y.%m.%d"),
+    *("%d %b %Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%d-%m-%y"),
+)
+CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", "T%H:%M:%S")
+"""How dates are written: a day, and where there is one, the time of day behind it."""
+LONGEST_DATE = 40
+_GROUPED = r"\d{1,3}([.,'\s]\d{3})+"
+WRITTEN_NUMBER = re.compile(rf"[+-]?\s?[$€£]?\s?[+-]?(({_GROUPED}|\d+)([.,]\d+)?|[.,]\d+)([eE][+-]?\d+)?\s?[$€£%]?")
+"""With a thousand's mark, whichever, a currency or a percent sign."""
+FEWEST_OF_A_LABEL = 10
+"""With fewer rows of one of two labels no model can be judged: a fifth is held out, and the others make five folds."""
+MOST_SHOWN = 60
 _PERSON = {"birth", "birthday", "birthdate", "born", "dob", "due", "expiry", "expires", "end", "until", "planned"}
 _IDS = {"id", "uuid", "guid", "key", "pid", "identifier"}
 _COUNTS = {"order", "index", "idx", "row", "number", "no", "nr", "seq", "sequence"}
@@ -72,7 +97,7 @@ class Profile:
     `columns` are all but the target. `notes` say what was decided where the table left a choice.
     """
 
-    source: Csv | Parquet
+    source: Files
     rows: int
     target: Column
     kind: Kind
@@ -93,7 +118,7 @@ class Profile:
     def features(self) -> tuple[Column, ...]:
         """The columns to learn from."""
         outside = {self.key, self.group}
-        return tuple(c for c in self.columns if c.role not in ("identifier", "constant") and c.name not in outside)
+        return tuple(c for c in self.columns if c.role not in UNUSED and c.name not in outside)
 
     @property
     def left_out(self) -> dict[str, str]:
@@ -101,11 +126,11 @@ class Profile:
         return {
             column.name: column.why
             for column in self.columns
-            if column.role in ("identifier", "constant") and column.name not in (self.key, self.group)
+            if column.role in UNUSED and column.name not in (self.key, self.group)
         }
 
 
-def profile(table: "pyarrow.Table", source: Csv | Parquet, target: str, ask: Ask) -> Profile:
+def profile(table: "pyarrow.Table", source: Files, target: str, ask: Ask) -> Profile:
     """Return what a table holds and suggests, asking where it cannot be known.
 
     Raises DataError, naming the column and the way out, when no model can be made of it.
@@ -118,11 +143,10 @@ def profile(table: "pyarrow.Table", source: Csv | Parquet, target: str, ask: Ask
     target = _target_name(table, source, target, notes)
     places = np.unique(np.linspace(0, len(table) - 1, min(len(table), SAMPLE)).astype(np.int64))
     sample = table if len(places) == len(table) else table.take(places)
-    decimal = source.decimal if isinstance(source, Csv) else "."
 
     def look(name: str) -> Column:
         # Codes of digits that were declared to be texts are no numbers written as words.
-        return _column(name, table.column(name), sample.column(name), None if name in source.types else decimal)
+        return _column(name, table.column(name), sample.column(name), declared=name in source.types)
 
     names = table.column_names
     found = dict(zip(names, in_order(look, names, os.cpu_count() or 1), strict=True))
@@ -161,7 +185,7 @@ def profile(table: "pyarrow.Table", source: Csv | Parquet, target: str, ask: Ask
     return result
 
 
-def _target_name(table: "pyarrow.Table", source: Csv | Parquet, target: str, notes: list[str]) -> str:
+def _target_name(table: "pyarrow.Table", source: Files, target: str, notes: list[str]) -> str:
     if target in table.column_names:
         return target
     close = [name for name in table.column_names if name.strip().casefold() == target.strip().casefold()]
@@ -175,7 +199,7 @@ def _target_name(table: "pyarrow.Table", source: Csv | Parquet, target: str, not
 # One column.
 
 
-def _column(name: str, column: "pyarrow.ChunkedArray", sample: "pyarrow.ChunkedArray", decimal: str | None) -> Column:
+def _column(name: str, column: "pyarrow.ChunkedArray", sample: "pyarrow.ChunkedArray", declared: bool) -> Column:
     import pyarrow.compute as pc
 
     nulls = column.null_count / len(column)
@@ -201,13 +225,14 @@ def _column(name: str, column: "pyarrow.ChunkedArray", sample: "pyarrow.ChunkedA
         distinct, values, least = _frequent(column, 2)
         found = Column(name=name, role="boolean", nulls=nulls, distinct=distinct, values=values, least=least)
         return _constant(found)
-    return _constant(_text(name, column, sample, nulls, decimal))
+    return _constant(_text(name, column, sample, nulls, declared))
 
 
 def _constant(column: Column) -> Column:
     if column.distinct > 1:
         return column
     held = repr(column.values[0]) if column.values else str(column.first if column.first else column.low)
+    held = held if len(held) <= MOST_SHOWN else f"{held[:MOST_SHOWN]}..."
     only = f"is {held} in every row" if not column.nulls else f"is {held} or null"
     # Whether a value is there may tell something, its sameness does not; a column that says both is rare enough.
     return replace(column, role="constant", why=only)
@@ -218,6 +243,12 @@ def _number(name: str, column: "pyarrow.ChunkedArray", sample: "pyarrow.ChunkedA
     import pyarrow.compute as pc
 
     bounds = pc.min_max(column).as_py()
+    if not np.isfinite([float(bounds["min"]), float(bounds["max"])]).all():
+        row = pc.index(pc.is_inf(column), True).as_py() + 1
+        raise DataError(
+            f"column {name!r} holds an infinity in row {row}, which no request to a model may hold; write what it "
+            "stands for, or leave it empty"
+        )
     seen = sample.to_numpy().astype(np.float64)
     quantiles = tuple(float(one) for one in np.quantile(seen, [0.01, 0.25, 0.5, 0.75, 0.99]))
     whole = pa.types.is_integer(column.type)
@@ -258,20 +289,23 @@ def _text(
     column: "pyarrow.ChunkedArray",
     sample: "pyarrow.ChunkedArray",
     nulls: float,
-    decimal: str | None,
+    declared: bool,
 ) -> Column:
     distinct, values, least = _frequent(column, 200)
     some = sample.slice(0, 20_000).unique().to_pylist()[:1_000]
     if forms := _date_forms(some):
         other = f"; {forms[1]} would fit as well" if len(forms) > 1 else ""
-        return Column(name=name, role="written date", nulls=nulls, distinct=distinct, form=forms[0], why=other)
+        clock = "%M" in forms[0]
+        return Column(
+            name=name, role="written date", nulls=nulls, distinct=distinct, form=forms[0], clock=clock, why=other
+        )
     found = Column(name=name, role="many", nulls=nulls, distinct=distinct, values=values, least=least)
     if distinct <= FEW:
         return replace(found, role="category")
-    numbers = [word for word in some if decimal and is_number(re.sub(r"[\s$€£%,']", "", word), decimal)]
+    numbers = [] if declared else [word for word in some if WRITTEN_NUMBER.fullmatch(word.strip())]
     if len(numbers) > len(some) * 0.9:
         why = f"holds numbers that are written as words, such as {numbers[0]!r}: write them as plain numbers to use it"
-        return replace(found, role="identifier", why=why)
+        return replace(found, role="written number", why=why)
     if sum(len(word.split()) >= 4 for word in some) > len(some) / 2:
         return replace(found, role="text")
     if distinct > len(column.drop_null()) / 2:
@@ -294,7 +328,7 @@ def _frequent(column: "pyarrow.ChunkedArray", most: int) -> tuple[int, tuple[str
 
 def _date_forms(words: Sequence[str]) -> list[str]:
     """Return the formats in which all of these words are dates; of two that fit, the one with days first is first."""
-    if not words or not any(character.isdigit() for character in words[0]) or not 6 <= len(words[0]) <= 12:
+    if not words or not any(character.isdigit() for character in words[0]) or not 6 <= len(words[0]) <= LONGEST_DATE:
         return []
 
     def fits(form: str) -> bool:
@@ -303,7 +337,7 @@ def _date_forms(words: Sequence[str]) -> list[str]:
         except ValueError:
             return False
 
-    return [form for form in DATE_FORMATS if fits(form)]
+    return [form for form in (day + clock for clock in CLOCKS for day in DAYS) if fits(form)]
 
 
 # All columns.
@@ -345,7 +379,8 @@ def _placed(columns: Sequence[Column]) -> list[Column]:
 
 def _is_id(column: Column) -> bool:
     """Tell whether a column's name says that it names things, and its values may."""
-    return _named(column.name) and (column.whole or column.role in ("identifier", "many", "category", "text"))
+    words = column.role in ("identifier", "many", "category", "text", "written number")
+    return _named(column.name) and (column.whole or words)
 
 
 def _named(name: str) -> bool:
@@ -435,7 +470,7 @@ def _ordered(column: "pyarrow.ChunkedArray") -> bool:
 
 
 def _task(
-    column: Column, values: "pyarrow.ChunkedArray", source: Csv | Parquet, ask: Ask, notes: list[str]
+    column: Column, values: "pyarrow.ChunkedArray", source: Files, ask: Ask, notes: list[str]
 ) -> tuple[Kind, str | int | bool | None, bool]:
     """Return the kind of task, the positive label of two, and whether to learn a number's logarithm."""
     name = column.name
@@ -450,11 +485,14 @@ def _task(
     if column.role in ("date", "written date"):
         raise DataError(f"column {name!r}, the target, holds dates; give one of numbers or of words")
     if column.quantiles:
+        if column.distinct == 2 and column.whole:
+            _check_rarer(column, len(values))
         return _numeric_task(column, ask, notes)
     if column.role != "boolean":
         _check_labels(column, source)
     if column.distinct > 2:
         return "multiclass", None, False
+    _check_rarer(column, len(values))
     return "binary", _positive(column, ask, notes), False
 
 
@@ -480,7 +518,18 @@ def _spreads(column: Column) -> bool:
     return column.low > 0 and column.distinct > FEW and most - median > 2 * (median - least)
 
 
-def _check_labels(column: Column, source: Csv | Parquet) -> None:
+def _check_rarer(column: Column, rows: int) -> None:
+    if column.least < FEWEST_OF_A_LABEL:
+        label = f"{column.values[1]:g}" if column.quantiles else repr(column.values[1])
+        raise DataError(
+            f"column {column.name!r}, the target, is {label} in only {column.least} of {rows:,} rows; "
+            f"give a table with {FEWEST_OF_A_LABEL} or more of them, since some are held out to judge by"
+        )
+
+
+def _check_labels(column: Column, source: Files) -> None:
+    if column.role == "written number":
+        raise DataError(f"column {column.name!r}, the target, {column.why}")
     if column.distinct > MOST_LABELS:
         what = column.why or f"has {column.distinct:,} different words"
         raise DataError(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import DataError, SourceError
-from pipeline.sources import Csv, LogicalType, Parquet, at, read
+from pipeline.sources import Csv, Files, JsonLines, LogicalType, Parquet, at, read
 from pipeline.sources.parallel import in_order
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
 _DECIMAL_POINT = re.compile(r"\s*[+-]?\d+\.\d+\s*")
 
 
-def sniffed(data: str) -> tuple[Csv | Parquet, list[str]]:
+def sniffed(data: str) -> tuple[Files, list[str]]:
     """Return a file, or a glob of them, as a source, and what was decided about how it is written.
 
     Raises SourceError when there is no such file, DataError when it cannot be told where a row's values end.
     """
-    if isinstance(source := at(Csv(data), data), Parquet):
+    if isinstance(source := at(Csv(data), data), Parquet | JsonLines):
         return source, []
     first = Path(data if Path(data).is_file() else next(iter(sorted(glob.glob(data, recursive=True))), data))
     if not first.is_file():
@@ -64,7 +64,7 @@ def sniffed(data: str) -> tuple[Csv | Parquet, list[str]]:
     return source, said
 
 
-def whole(source: Csv | Parquet) -> tuple["pyarrow.Table", Csv | Parquet, list[str]]:
+def whole(source: Files) -> tuple["pyarrow.Table", Files, list[str]]:
     """Read a source, find its words for a missing value, and return the table read with them, the source, and they.
 
     Raises what `pipeline.sources.read` does.
@@ -195,7 +195,7 @@ def _separated(path: Path, text: str) -> tuple[str, list[list[str]]]:
     return separator, found[separator][:2_000]
 
 
-def check_header(source: Csv | Parquet, names: Sequence[str]) -> None:
+def check_header(source: Files, names: Sequence[str]) -> None:
     """Raise DataError when two columns have names that a person would take for one."""
     seen: Mapping[str, str] = {}
     for name in names:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import a_spec
 
-from bentos import quick
+from bentos import page, quick
 from bentos.batch import Batch, of_rows
 from bentos.guard import RequestGuard
 from bentos.metrics import Metrics
@@ -21,7 +21,7 @@ from bentos.strict import read_csv, read_json
 from expectations.guard import check_guards, guards_of
 from expectations.validate import Suite
 from pipeline.errors import CheckError, DataError
-from pipeline.guard import Guard, passing, required_by, shown
+from pipeline.guard import Guard, passing, required_by, shown, without_sensitive
 from pipeline.schema import Feature, Schema
 
 REFUSE = {"refuse": True}
@@ -252,6 +252,33 @@ def test_the_card_shows_the_narrower_of_the_bounds_that_refuse():
         {"name": "area", "type": "number", "minimum": 20.0, "exclusive_minimum": True, "maximum": 100.0},
         {"name": "rooms", "type": "number"},
     ]
+
+
+def test_a_row_that_is_shown_has_of_sensitive_features_only_required_ones_with_a_value_that_may_be_asked():
+    row = {"town": "Ames", "area": 77.0, "rooms": 3.0, "sold": None}
+    features = (*SCHEMA.features, Feature("note", "text", required=True), Feature("new", "boolean", required=True))
+    found = without_sensitive({**row, "note": "ill"}, features, GUARDS, ("town", "area", "note", "new"))
+    # The area's bounds are 20 and 100.
+    assert found == {"area": 20.0, "rooms": 3.0, "sold": None, "note": "...", "new": False}
+    assert without_sensitive(row, SCHEMA.features, GUARDS, ()) == row
+
+
+def test_the_card_of_an_endpoint_names_no_category_of_a_sensitive_feature():
+    features = [{"name": name, "type": "text", "categories": ["a"]} for name in ("town", "ill")]
+    manifest = {
+        "task": {"kind": "regression"},
+        "limits": {},
+        "evaluation": {"challenger": {}},
+        "schema": {"features": features, "key": []},
+        "sensitive": ["ill"],
+        "rows": {"training": 1},
+        "verdict": {"reasons": []},
+        "digests": {"snapshot": "0"},
+        **dict.fromkeys(("model", "target", "labels", "metric", "estimator", "created"), ""),
+    }
+    found = page.card(manifest, 1, {})["features"]
+    assert found == [{"name": "town", "type": "text", "categories": ["a"]}, {"name": "ill", "type": "text"}]
+    assert features[1]["categories"] == ["a"]
 
 
 def test_what_was_broken_is_counted_by_feature_and_rule():

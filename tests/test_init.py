@@ -1,5 +1,6 @@
 """A table that nobody prepared -> two files that work: on the data they were made of, and against a broken copy."""
 
+import gzip
 import importlib.util
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from pipeline import schema, sources
 from pipeline.compiled import UncompilableError, compile_pipeline
 from pipeline.errors import DataError, SourceError, SpecError
 from pipeline.predict import target
-from pipeline.sources import Csv
+from pipeline.sources import Csv, JsonLines
 from pipeline.spec import BinaryClassification, MulticlassClassification, Regression
 
 DATA = CHECKOUT.parent / "shared" / "data"
@@ -179,6 +180,25 @@ def test_both_files_are_formatted_as_the_house_formats_code_and_pass_its_checks(
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_many_classes_and_large_numbers_are_formatted_as_the_house_formats_code(checkout, made):
+    rng = np.random.default_rng(0)
+    labels = [f"a class with a long name, {row % 45}" for row in range(450)]
+    made(columns(account=10**18 + rng.integers(0, 10**6, 450), y=labels), "y")
+
+    command = [sys.executable, "-m", "ruff", "format", "--diff", "--line-length", "120", "expectations", "pipeline"]
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(("least", "width"), [(10**15, 10**6), (10**18, 10**6), (10**9, 1), (-(10**12), 3)])
+def test_the_suite_passes_on_large_numbers_that_are_close_together(made, least, width):
+    rng = np.random.default_rng(0)
+    near = least + width * rng.random(300)
+    _, suite, table, _ = made(columns(x=near, z=rng.random(300), y=near[::-1]), "y")
+
+    assert validate(table, suite).reasons == []
+
+
 def test_the_suite_passes_on_the_data_and_on_another_sample_of_it(made):
     _, suite, table, _ = made(orders(), "price")
 
@@ -283,6 +303,48 @@ def test_semicolons_decimal_commas_and_another_encoding_are_read_and_said(made):
         "numbers have a decimal comma",
         "the file is not UTF-8; it is read as cp1252",
     ]
+
+
+@pytest.mark.parametrize("form", ["${:,.2f}", "{:,.2f} €", "{:,.1f}%", "1'234'{:.0f}", "1.234.{:.0f},50"])
+def test_numbers_that_are_written_as_words_are_left_out_and_are_no_key(made, form):
+    amounts = [form.format(row + 300.25) for row in range(400)]
+    _, _, _, said = made(orders()[["Größe (m2)", "price"]].assign(cost=amounts), "price")
+
+    why = f"holds numbers that are written as words, such as {amounts[0]!r}: write them as plain numbers to use it"
+    assert said["left_out"] == {"cost": why}
+    assert said["key"] == []
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".ndjson.gz"])
+def test_json_lines_are_read_as_they_are(made, ending):
+    lines = orders()[["Order No.", "Größe (m2)", "price"]].to_json(orient="records", lines=True).encode()
+    file = f"data{ending}"
+    spec, _, table, said = made(gzip.compress(lines) if ending.endswith("gz") else lines, "price", file=file)
+
+    assert spec.source == JsonLines(file)
+    assert (len(table), said["key"]) == (400, ["Order No."])
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        *("%d.%m.%Y %H:%M", "%m/%d/%Y %I:%M:%S %p", "%d/%m/%Y %H:%M", "%B %d, %Y", "%d.%m.%y"),
+        *("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"),
+    ],
+)
+def test_dates_are_told_however_they_are_written(checkout, form):
+    frame = orders()[["Größe (m2)", "price"]]
+    # As texts in Parquet also those that are read as dates of a CSV file.
+    frame = frame.assign(when=pd.date_range("2021-01-20 13:30", periods=400, freq="47h").strftime(form))
+    frame.to_parquet(checkout / "data.parquet")
+    said = begin(checkout, "data.parquet", "price", "mine", False, likely)
+
+    assert said["features"]["written date"] == ["when"]
+    spec = imported(checkout / "pipeline/models/mine.py").spec
+    candidates, features = fitted(spec, table := sources.read(spec.source))
+    assert np.isfinite(candidates["boosting"].predict(schema.to_frame(table, features))).all()
+    hours = "hour" in (checkout / "pipeline/models/mine.py").read_text()
+    assert hours == ("%M" in form)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
@@ -429,6 +491,36 @@ def test_500_columns_that_count_up_are_one_line_of_the_spec(checkout, made):
             "y",
             DataError,
             "besides the target there is nothing to l",
+        ),
+        (
+            "x,y\n" + "\n".join(f"{'-inf' if row == 7 else row * 0.5},{row % 50}" for row in range(99)),
+            "y",
+            DataError,
+            "column 'x' holds an infinity in row 8, which no request to a model may hold; write what it stands for",
+        ),
+        (
+            "x,y\n" + "\n".join(f"{row % 50},{'inf' if row == 7 else row * 0.5}" for row in range(99)),
+            "y",
+            DataError,
+            "column 'y' holds an infinity in row 8",
+        ),
+        (
+            "x,y\n" + "\n".join(f"{row % 50},{int(row < 9)}" for row in range(99)),
+            "y",
+            DataError,
+            "column 'y', the target, is 1 in only 9 of 99 rows; give a table with 10 or more of them",
+        ),
+        (
+            "x,y\n" + "\n".join(f"{row % 50},{'good' if row else 'bad'}" for row in range(99)),
+            "y",
+            DataError,
+            "column 'y', the target, is 'bad' in only 1 of 99 rows",
+        ),
+        (
+            "x,y\n" + "\n".join(f'{row % 50},"$1,{row:03}.50"' for row in range(99)),
+            "y",
+            DataError,
+            r"column 'y', the target, holds numbers that are written as words, such as '\$1,000\.50': write them as",
         ),
         (
             "x,y\n" + "\n".join(f"{row},{'yes ' if row % 9 == 0 else 'yes' if row % 3 else 'no'}" for row in range(99)),

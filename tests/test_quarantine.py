@@ -225,11 +225,14 @@ def test_nothing_of_a_sensitive_column_is_shown():
         gxe.ExpectColumnMaxToBeBetween(column="age", max_value=100),
         gxe.ExpectCompoundColumnsToBeUnique(column_list=["name", "note"]),
         gxe.ExpectColumnPairValuesToBeEqual(column_A="note", column_B="name"),
+        gxe.ExpectColumnMostCommonValueToBeInSet(column="name", value_set=["Dora"]),
+        gxe.ExpectColumnValuesToNotBeNull(column="name", row_condition='name == "Dora"', condition_parser="pandas"),
     ]
     report = validate(frame, Suite(error=rules), sensitive=("name", "age"))
     shown = str(report.to_dict())
-    assert not any(value in shown for value in ("Ann", "Bob", "Carla", "200"))
-    assert report.reasons[0] == ("column 'name' breaks the rule \"name is one of 'Dora'\" in 3 of 3 values (100%)")
+    # Those that a rule lists may have been taken from the data, as `evergreen init` takes them.
+    assert not any(value in shown for value in ("Ann", "Bob", "Carla", "200", "Dora"))
+    assert report.reasons[0] == "column 'name' breaks the rule 'name is one of 1 value' in 3 of 3 values (100%)"
     assert "column 'name' holds text where numbers are expected" in report.reasons
     assert any("not shown, since 'age' is sensitive" in reason for reason in report.reasons)
 

@@ -13,12 +13,25 @@
 """
 
 from pipeline.sources.columns import conform, logical_type
-from pipeline.sources.kinds import Csv, DuckDb, Function, JsonLines, LogicalType, Parquet, Source, Sql, at, origin
+from pipeline.sources.kinds import (
+    Csv,
+    DuckDb,
+    Files,
+    Function,
+    JsonLines,
+    LogicalType,
+    Parquet,
+    Source,
+    Sql,
+    at,
+    origin,
+)
 from pipeline.sources.stream import Write, names, read, stream
 
 __all__ = [
     "Csv",
     "DuckDb",
+    "Files",
     "Function",
     "JsonLines",
     "LogicalType",
