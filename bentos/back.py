@@ -19,9 +19,15 @@ FOLLOW_SECONDS = 30.0
 def roll_back(ledger: Engine, model: str, to: int | None, why: str, home: Path) -> Release:
     """Make an earlier release champion again, after its package has been started and answered its golden rows.
 
-    `home` is BentoML's. Raises ReleaseError when there is nowhere to go back to or it does not answer as it was
-    trained, PackageError when its package is not what was released; nothing has changed then.
+    While a canary answers a share of the requests, it is what is taken back, unless `to` names another release than the
+    champion, which then answers all of them again. `home` is BentoML's. Raises ReleaseError when there is nowhere to go
+    back to or it does not answer as it was trained, PackageError when its package is not what was released; nothing has
+    changed then.
     """
+    wish = releases.wished(ledger, model)
+    if wish.canary and wish.champion and to in (None, wish.champion.number):
+        releases.stop_canary(ledger, model, wish.canary.number, "person", why or "taken back")
+        return wish.champion
     release = releases.going_back(ledger, model, to)
     # What `gc` removes it decides by the ledger: not while this is about to change.
     with alone_with(model, home):

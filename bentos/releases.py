@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from bentos.ledger import EVENTS, LOOKS, RELEASES, RUNS, SERVED, SERVERS, reading
 from pipeline import digest
-from pipeline.errors import ReleaseError
+from pipeline.errors import OvertakenError, ReleaseError
 
 RELEASED, PROMOTED, BACK, WITHDRAWN = "released", "promoted", "rolled back to", "withdrawn"
 """The kinds of events that settle who is champion: the release of the last of them, or after a withdrawal none."""
@@ -75,6 +75,8 @@ class Wish:
 
     champion: Release | None
     canary: Release | None = None
+    since: str | None = None
+    """Since when the canary answers."""
     held: Event | None = None
     stopped: Event | None = None
     """That the last canary was sent back, while nothing was released since."""
@@ -171,6 +173,7 @@ def wished(engine: Engine, model: str) -> Wish:
         return Wish(
             None if number is None else _release(connection, model, number),
             None if canary is None else _release(connection, model, canary),
+            answering.at if answering and answering.kind == CANARY else None,
             held if held and held.kind == HELD else None,
             answering if answering and answering.kind == STOPPED else None,
         )
@@ -239,9 +242,41 @@ def numbered(engine: Engine, model: str, number: int) -> Release:
 def awaiting(engine: Engine, model: str) -> list[int]:
     """Return the releases that await approval and were judged against what is champion now."""
     with reading(engine) as connection:
-        now = _champion_of(connection, model)
-        found = [number for number, state in states(_events_of(connection, model)).items() if state == AWAITING]
-        return [number for number in found if _release(connection, model, number).replaced == now]
+        return _awaiting(connection, model)
+
+
+def _awaiting(connection: Connection, model: str) -> list[int]:
+    now = _champion_of(connection, model)
+    found = [number for number, state in states(_events_of(connection, model)).items() if state == AWAITING]
+    return [number for number in found if _release(connection, model, number).replaced == now]
+
+
+def next_champion(engine: Engine, model: str) -> str:
+    """Say what makes a champion of a model that has none: a person's approval, or a run."""
+    with reading(engine) as connection:
+        return _next_champion(connection, model)
+
+
+def _next_champion(connection: Connection, model: str) -> str:
+    if waiting := _awaiting(connection, model):
+        return f"release {waiting[-1]} awaits approval, and `evergreen promote {model} {waiting[-1]}` makes it champion"
+    return f"`evergreen run {model}` makes one"
+
+
+def stands(engine: Engine, model: str, run: Run) -> bool:
+    """Tell whether what a run came to still holds, so that another one on the same would find nothing new.
+
+    It does not once the champion was withdrawn, nor when its release was a canary, or awaited approval, and another one
+    became champion meanwhile: it was never judged against that one.
+    """
+    with reading(engine) as connection:
+        events, now = _events_of(connection, model), _champion_of(connection, model)
+    if run.release is None:
+        return run.outcome == "model-rejected" or now is not None
+    if _state_of(run.release, events) in ("champion", CANARY, AWAITING):
+        return True
+    kinds = {event.kind for event in events if event.release == run.release}
+    return now is not None and bool(kinds & {RELEASED, PROMOTED, BACK})
 
 
 def going_back(engine: Engine, model: str, to: int | None) -> Release:
@@ -256,7 +291,7 @@ def going_back(engine: Engine, model: str, to: int | None) -> Release:
 def _going_back(connection: Connection, model: str, to: int | None) -> Release:
     last = _last_event(connection, model, SETTLING)
     if last is None:
-        raise ReleaseError(f"{model} has no release to roll back; `evergreen run {model}` makes the first")
+        raise ReleaseError(f"{model} has no release to roll back; {_next_champion(connection, model)}")
     now = _champion_of(connection, model)
     back = last.release if now is None else _release(connection, model, now).replaced
     wanted = back if to is None else to
@@ -265,12 +300,11 @@ def _going_back(connection: Connection, model: str, to: int | None) -> Release:
     if wanted == now:
         raise ReleaseError(f"release {wanted} of {model} is the champion already")
     release = _release(connection, model, wanted)
-    kinds = {event.kind for event in _events_of(connection, model) if event.release == wanted}
-    if not kinds & {RELEASED, PROMOTED}:
-        raise ReleaseError(
-            f"release {wanted} of {model} was never champion, so there is no going back to it; "
-            f"`evergreen promote {model} {wanted}` makes it champion"
-        )
+    events = _events_of(connection, model)
+    if not {event.kind for event in events if event.release == wanted} & {RELEASED, PROMOTED}:
+        waits = _state_of(wanted, events) in (CANARY, AWAITING)
+        hint = f"; `evergreen promote {model} {wanted}` makes it champion" if waits else ""
+        raise ReleaseError(f"release {wanted} of {model} was never champion, so there is no going back to it{hint}")
     return release
 
 
@@ -313,7 +347,8 @@ def barred(engine: Engine, model: str, digests: Mapping[str, str]) -> Event | No
 def promote(engine: Engine, model: str, number: int, cause: str, why: str) -> Release:
     """Make a release champion that answers a share of the requests, or awaits approval.
 
-    Raises ReleaseError when it is neither, was judged against another champion, or another process came first.
+    One that awaits approval begins as a canary where its spec wishes that, and a server is up. Raises ReleaseError when
+    it is neither, was judged against another champion, or another process came first.
     """
     with _first_come(engine, model) as connection:
         last = _last_event(connection, model)
@@ -327,7 +362,10 @@ def promote(engine: Engine, model: str, number: int, cause: str, why: str) -> Re
         _check_unchanged(release, _champion_of(connection, model))
         if cause != "person":
             _check_not_held(connection, model)
-        _add_event(connection, model, last, number, PROMOTED, cause, why, release.replaced)
+        if state == AWAITING and release.canary and _servers(connection, model):
+            _add_event(connection, model, last, number, CANARY, cause, why)
+        else:
+            _add_event(connection, model, last, number, PROMOTED, cause, why, release.replaced)
         return release
 
 
@@ -348,19 +386,20 @@ def hold(engine: Engine, model: str, why: str) -> Release:
         _check_not_held(connection, model)
         now = _champion_of(connection, model)
         if now is None:
-            raise ReleaseError(f"{model} has no champion to hold; `evergreen run {model}` makes one")
+            raise ReleaseError(f"{model} has no champion to hold; {_next_champion(connection, model)}")
         _add_event(connection, model, _last_event(connection, model), now, HELD, "person", why)
         return _release(connection, model, now)
 
 
-def unhold(engine: Engine, model: str, why: str) -> Release:
-    """Let runs release again; ReleaseError when nothing is held."""
+def unhold(engine: Engine, model: str, why: str) -> Release | None:
+    """Let runs release again; return the champion, whichever it is now. ReleaseError when nothing is held."""
     with _first_come(engine, model) as connection:
         held = _last_event(connection, model, (HELD, UNHELD))
         if held is None or held.kind != HELD:
             raise ReleaseError(f"{model} is not held")
         _add_event(connection, model, _last_event(connection, model), held.release, UNHELD, "person", why)
-        return _release(connection, model, held.release)
+        now = _champion_of(connection, model)
+        return None if now is None else _release(connection, model, now)
 
 
 def archive(engine: Engine, model: str, numbers: Sequence[int], cause: str, why: str) -> None:
@@ -425,7 +464,7 @@ def _first_come(engine: Engine, model: str) -> Iterator[Connection]:
         with engine.begin() as connection:
             yield connection
     except IntegrityError as error:
-        raise ReleaseError(
+        raise OvertakenError(
             f"the champion of {model} changed just now; see `evergreen status {model}`, then try again"
         ) from error
 
@@ -448,7 +487,11 @@ def leave(engine: Engine, model: str, server: str) -> None:
 def servers(engine: Engine, model: str) -> list[Server]:
     """Return the servers of a model that were heard of lately."""
     with reading(engine) as connection:
-        rows = connection.execute(select(SERVERS).where(SERVERS.c.model == model).order_by(SERVERS.c.server)).all()
+        return _servers(connection, model)
+
+
+def _servers(connection: Connection, model: str) -> list[Server]:
+    rows = connection.execute(select(SERVERS).where(SERVERS.c.model == model).order_by(SERVERS.c.server)).all()
     found = [Server(**{name: value for name, value in row._mapping.items() if name != "model"}) for row in rows]
     return [server for server in found if server.alive]
 

@@ -29,7 +29,7 @@ from bentos.package import Bento, load_bento
 from bentos.releases import Release, Wish
 from bentos.worker import IDLE
 from bentos.workers import Worker
-from pipeline.errors import LedgerError, ReleaseError, ServerError, StorageError
+from pipeline.errors import LedgerError, OvertakenError, ReleaseError, ServerError, StorageError
 from pipeline.files import read_json, write_json
 from pipeline.processes import asked_to_end
 
@@ -94,7 +94,7 @@ def champion_bento(ledger: Engine, model: str, home: Path) -> tuple[Release, Ben
     """
     release = releases.champion(ledger, model)
     if release is None:
-        raise ReleaseError(f"{model} has no release to serve; `evergreen run {model}` makes the first")
+        raise ReleaseError(f"{model} has no release to serve; {releases.next_champion(ledger, model)}")
     return release, _bento(release, home)
 
 
@@ -174,9 +174,19 @@ class Book:
         self._states += 1
         self._do(self._tell, self._states, release, state, reason)
 
-    def promote(self, release: int, why: str) -> None:
-        """Make a canary champion."""
-        self._do(releases.promote, self.ledger, self.model, release, "canary", why)
+    def promote(self, release: int, why: str, refused: Callable[[], None]) -> None:
+        """Make a canary champion; `refused` is called where the ledger refuses that, as during a hold."""
+
+        def promote() -> None:
+            try:
+                releases.promote(self.ledger, self.model, release, "canary", why)
+            except OvertakenError:
+                raise
+            except ReleaseError:
+                refused()
+                raise
+
+        self._do(promote)
 
     def stop_canary(self, release: int, why: str) -> None:
         """Let the champion answer everything again."""
@@ -238,7 +248,7 @@ def _told(work: Callable[[], Any]) -> str | None:
     """Return why the ledger could not be told something now, None where it was, or refused it."""
     try:
         work()
-    except (LedgerError, StorageError, OperationalError) as error:
+    except (LedgerError, StorageError, OvertakenError, OperationalError) as error:
         return f"{type(error).__name__}: {error}"
     except Exception as error:
         say("warning", f"the ledger did not take what it was told: {type(error).__name__}: {error}")
@@ -531,10 +541,10 @@ class Server:
         if why is not None:
             self._alarm(baking, why)
         elif now - baking.since > 60 * settings["minutes"] and not self._held:
-            baking.over = True
             quiet = f"quiet for {settings['minutes']:g} minutes, in which it answered {theirs.requests:,} requests"
             quiet += f"; {self._differences(baking)}" if baking.shadow else ""
-            self.book.promote(baking.release.number, quiet)
+            baking.over = True
+            self.book.promote(baking.release.number, quiet, lambda: setattr(baking, "over", False))
             say("info", f"release {baking.release.number} is promoted: {quiet}", release=baking.release.number)
 
     def _alarm(self, baking: Baking, why: str) -> None:

@@ -223,23 +223,28 @@ def rollback(
 ) -> None:
     """Make an earlier release the champion again, once it has answered as it was trained; nothing is rebuilt.
 
-    Servers go back within seconds. What it takes the place of is not released again while snapshot, spec and code stay.
+    A canary is taken back first: the champion answers alone again. Servers go back within seconds. What it takes the
+    place of is not released again while snapshot, spec and code stay.
     """
     from bentos import back, releases
 
     with _errors(as_json):
         _known(model)
         ledger = _ledger()
-        before = releases.champion(ledger, model)
+        before = releases.wished(ledger, model)
         with _stdout_for_results():
             release = back.roll_back(ledger, model, to, why, settings().folder("bentoml"))
             served = back.followed(ledger, model, release)
+        # What was champion stays so where a canary beside it was taken back.
+        stayed = before.champion and before.champion.number == release.number
+        instead = before.canary if stayed else before.champion
         if as_json:
-            instead = before.number if before else None
-            said = {"model": model, "release": release.number, "bento": release.bento, "instead_of": instead}
+            said = {"model": model, "release": release.number, "bento": release.bento}
+            said["instead_of"] = instead.number if instead else None
             _print_json(said | {"served": served})
         else:
-            typer.echo(f"release {release.number} of {model}, {release.bento}, is the champion again")
+            now = "answers alone again" if stayed else "is the champion again"
+            typer.echo(f"release {release.number} of {model}, {release.bento}, {now}")
             for server, seconds in served.items():
                 now = "does not serve it yet; see `evergreen status`" if seconds is None else f"serves it, {seconds} s"
                 typer.echo(f"  {server} {now}")
@@ -252,16 +257,27 @@ def promote(
     why: Why = "",
     as_json: AsJson = False,
 ) -> None:
-    """Make a release champion that awaits approval, or answers a share of the requests."""
+    """Make a release champion that awaits approval, or answers a share of the requests.
+
+    One that awaits approval begins as a canary where its spec wishes that, and a server is up.
+    """
     from bentos import releases
 
     with _errors(as_json):
         _known(model)
-        release = releases.promote(_ledger(), model, number, "person", _by(why))
+        ledger = _ledger()
+        release = releases.promote(ledger, model, number, "person", _by(why))
+        canary = releases.wished(ledger, model).canary
+        begins = canary is not None and canary.number == number
         if as_json:
-            _print_json({"model": model, "release": release.number, "bento": release.bento})
+            said = {"model": model, "release": release.number, "bento": release.bento}
+            _print_json(said | {"state": "canary" if begins else "champion"})
+        elif begins:
+            from bentos.canary import share_in_words
+
+            typer.echo(f"release {number} of {model}, {release.bento}, {share_in_words(release.canary or {})}")
         else:
-            typer.echo(f"release {release.number} of {model}, {release.bento}, is the champion")
+            typer.echo(f"release {number} of {model}, {release.bento}, is the champion")
 
 
 @app.command()
@@ -287,9 +303,10 @@ def unhold(model: Model, why: Why = "", as_json: AsJson = False) -> None:
         _known(model)
         release = releases.unhold(_ledger(), model, _by(why))
         if as_json:
-            _print_json({"model": model, "held": None, "release": release.number})
+            _print_json({"model": model, "held": None, "release": release.number if release else None})
         else:
-            typer.echo(f"{model} is held no more; release {release.number} is the champion until a better one")
+            now = f"release {release.number} is the champion until a better one" if release else "there is no champion"
+            typer.echo(f"{model} is held no more; {now}")
 
 
 @app.command()

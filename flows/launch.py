@@ -1,6 +1,7 @@
 """Run a flow once, in this process, with a Prefect server at hand."""
 
 import gc
+import logging
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -15,6 +16,7 @@ from flows.outcome import Outcome
 from flows.progress import LISTENER, timed
 from flows.server import prefect_server
 from pipeline.code import code_digest
+from pipeline.errors import EvergreenError
 from pipeline.files import read_json
 from pipeline.settings import CHECKOUT, Settings
 
@@ -28,6 +30,7 @@ def launch_flow(name: str, settings: Settings, listener: Callable[[Any], None], 
     LISTENER.set(listener)
     module = f"flows.{name}"
     with prefect_server(settings, lambda _: import_module(module)):
+        _spare_tracebacks()
         state: Any = getattr(import_module(module), name)(**parameters, return_state=True)
         _flush()
         return state.result(raise_on_failure=True)
@@ -54,6 +57,7 @@ def launch(settings: Settings, listener: Callable[[Any], None], model: str, **pa
 
         from flows.retrain import retrain
 
+        _spare_tracebacks()
         with tags(model):
             state: Any = retrain(model, **parameters, return_state=True)
         _flush()
@@ -95,6 +99,17 @@ def _import_all(model: str, data: str | None, validator: Validator) -> None:
         same = False
     if not same:
         validator.begin()
+
+
+def _spare_tracebacks() -> None:
+    """Have Prefect not show on a terminal where an error of ours was raised: it is a sentence, said at the end."""
+    for handler in logging.getLogger().handlers:
+        if _is_no_error_of_ours not in handler.filters:
+            handler.addFilter(_is_no_error_of_ours)
+
+
+def _is_no_error_of_ours(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], EvergreenError))
 
 
 def _flush() -> None:

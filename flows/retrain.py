@@ -113,10 +113,8 @@ def _steps(run: "_Run", validator: Validator, data: str | None, force: bool, rel
         return run.outcome("data-rejected", [str(error)])
     run.digests = _digests(model, snapshot)
     run.show(_say_alarm, run)
-    if not force and (same := _seen(model, run.digests)):
-        return run.unchanged(same)
-    if not force and (bar := releases.barred(_ledger(), model, run.digests)):
-        return run.outcome("unchanged", [_barred(bar)])
+    if not force and (settled := _settled(run)):
+        return settled
 
     report = run.step("validate", validate_rows, validator, snapshot)
     run.show(reports.publish_validation, model, report)
@@ -125,10 +123,8 @@ def _steps(run: "_Run", validator: Validator, data: str | None, force: bool, rel
         return run.outcome("data-rejected", report.reasons)
     if report.quarantine:
         snapshot = run.goes_on_with(report.quarantine.snapshot or snapshot.digest)
-        if not force and (same := _seen(model, run.digests)):
-            return run.unchanged(same)
-        if not force and (bar := releases.barred(_ledger(), model, run.digests)):
-            return run.outcome("unchanged", [_barred(bar)])
+        if not force and (settled := _settled(run)):
+            return settled
     changes = run.step("drift", compare_with_champion, model, snapshot)
     run.show(_tell_changes, run, changes)
     run.show(reports.write_validation, run.folder, model, report, changes)
@@ -183,7 +179,10 @@ def _how(model: str, champion: Release | None) -> tuple[Name, list[str]]:
     """Return how a release begins, and why so where the spec wishes otherwise."""
     spec = load_spec(model)
     if spec.approval == "manual":
-        return "awaiting-approval", ["`evergreen promote` makes it champion"]
+        way = "`evergreen promote` makes it champion"
+        if spec.canary and champion:
+            way = f"`evergreen promote` goes on with it: it {share_in_words(asdict(spec.canary))} where a server is up"
+        return "awaiting-approval", [way]
     if spec.canary is None:
         return "released", []
     if champion is None:
@@ -299,7 +298,7 @@ def add_release(run: Run, bento: Bento, artifact: Artifact, trial: Trial, champi
         reason="; ".join([*([run.why] if run.why else []), *run.reasons]),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         replaced=champion.number if champion else None,
-        canary=asdict(canary) if canary and run.outcome == "canary" else None,
+        canary=asdict(canary) if canary and champion and run.outcome in ("canary", "awaiting-approval") else None,
     )
     return releases.add_release(_ledger(), release, run, KINDS[run.outcome])
 
@@ -315,11 +314,19 @@ def _digests(model: str, snapshot: Snapshot) -> dict[str, str]:
     return {"snapshot": snapshot.digest, "spec": spec, "code": code} | ({"suite": suite} if suite else {})
 
 
+def _settled(run: "_Run") -> Outcome | None:
+    """Return the outcome of a run whose matter is settled: it is barred, or the last verdict was about the same."""
+    if bar := releases.barred(_ledger(), run.model, run.digests):
+        return run.outcome("unchanged", [_barred(bar)])
+    same = _seen(run.model, run.digests)
+    return run.unchanged(same) if same else None
+
+
 def _seen(model: str, digests: dict[str, str]) -> Run | None:
-    """Return the last run that reached a verdict if it was about the same, and no champion was withdrawn since."""
+    """Return the last run that reached a verdict if it was about the same, and what it came to still holds."""
     last = releases.last_run(_ledger(), model, releases.VERDICTS)
-    withdrawn = last and last.outcome != "model-rejected" and releases.champion(_ledger(), model) is None
-    return last if last and digest.same(last.digests, digests) and not withdrawn else None
+    same = last is not None and digest.same(last.digests, digests)
+    return last if last and same and releases.stands(_ledger(), model, last) else None
 
 
 def nothing_new(model: str, data: str | None) -> bool:
@@ -328,11 +335,12 @@ def nothing_new(model: str, data: str | None) -> bool:
     known = Seen(source if data is None else sources.at(source, data), folder).snapshot()
     if known is None:
         return False
-    return _seen(model, _digests(model, load_snapshot(folder / f"{known}.parquet"))) is not None
+    digests = _digests(model, load_snapshot(folder / f"{known}.parquet"))
+    return releases.barred(_ledger(), model, digests) is not None or _seen(model, digests) is not None
 
 
 def _barred(bar: Event) -> str:
-    return f"snapshot, spec and code are barred: {bar.kind} {bar.release}, {bar.reason}"
+    return f"snapshot, spec and code are barred: {bar.kind} {bar.release}, {bar.reason}; --force retrains"
 
 
 def _compared(champion: Release) -> Champion:

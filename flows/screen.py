@@ -312,7 +312,7 @@ def status_of(
         "model": model,
         "release": released,
         "last_run": run,
-        "canary": canary and {"number": canary.number, "since": canary.created, **(canary.canary or {})},
+        "canary": canary and {"number": canary.number, "since": wish.since, **(canary.canary or {})},
         "held": held and {"release": held.release, "since": held.at, "reason": held.reason},
         "sent_back": stopped and {"release": stopped.release, "at": stopped.at, "reason": stopped.reason},
         "awaiting_approval": list(awaiting),
@@ -337,7 +337,8 @@ def show_status(found: Sequence[Mapping[str, Any]]) -> None:
             _line(console, f"  package   {champion['bento']}", hang=12)
             _line(console, f"  answers   {escape(champion['answers'])}", hang=12)
         else:
-            console.print(f"  champion  none; [bold]evergreen run {one['model']}[/] makes one")
+            next_one = f"[bold]evergreen run {one['model']}[/] makes one"
+            console.print(f"  champion  none; {'one awaits approval' if one['awaiting_approval'] else next_one}")
         _show_wishes(console, one)
         if run:
             console.print(f"  last run  {_time(run['started'])} [{_STYLES.get(run['outcome'], '')}]{run['outcome']}[/]")
@@ -441,7 +442,7 @@ def show_history(found: Mapping[str, Any]) -> None:
         release = by_number[event["release"]]
         value = release["metrics"]["challenger"].get(release["metric"])
         what = f"release {event['release']}" if event["event"] == "released" else f"{event['event']} {event['release']}"
-        now = " [green](champion)[/]" if event is settling[-1] and found["champion"] else ""
+        now = " [green](champion)[/]" if found["champion"] and event is settling[-1] else ""
         numbers = f"{release['metric']} {number(value)}, {release['bento']}"
         _line(console, f"{_time(event['at'])}  [bold]{what}[/]{now} by {event['cause']}: {numbers}", hang=18)
         _print_reasons(console, release["reasons"] if event["event"] == "released" else [event["reason"]])

@@ -44,6 +44,10 @@ class ReleaseError(EvergreenError):
     """The ledger refuses a release, or has no such release."""
 
 
+class OvertakenError(ReleaseError):
+    """Another process wrote to the ledger at the same moment; the same may be tried again."""
+
+
 class LedgerError(EvergreenError):
     """The ledger cannot be written to now; nothing is known about what was to be written."""
 

@@ -185,6 +185,8 @@ def _folds(spec: "ModelSpec", training: "pyarrow.Table", y: Array) -> list[tuple
     """Return (training rows, scored rows) per fold, as positions among the training rows."""
     from sklearn import model_selection as ms
 
+    if spec.task.kind == "binary":
+        _check_rarer(spec, y)
     classes = spec.task.kind != "regression"
     shuffled: dict[str, Any] = {
         "n_splits": spec.folds,
@@ -205,6 +207,18 @@ def _folds(spec: "ModelSpec", training: "pyarrow.Table", y: Array) -> list[tuple
         return [(order[fit], order[scored]) for fit, scored in folds.split(order, y, groups)]
     except ValueError as error:
         raise DataError(f"{len(y)} training rows of {spec.name} do not make {spec.folds} folds: {error}") from error
+
+
+def _check_rarer(spec: "ModelSpec", y: Array) -> None:
+    """Raise DataError when a fold would have to do without one of two labels: no metric could be told of it."""
+    labels, counts = np.unique(y, return_counts=True)
+    rarer = int(counts.argmin())
+    if len(labels) < 2 or counts[rarer] < spec.folds:
+        held = f"in {counts[rarer]} of {len(y):,}" if len(labels) > 1 else f"in each of {len(y):,}"
+        raise DataError(
+            f"the target {spec.target!r} is {labels.tolist()[rarer]!r} {held} training rows of {spec.name}, which "
+            f"do not make {spec.folds} folds with both labels; more rows of the rarer are needed, or fewer folds"
+        )
 
 
 def _workers(frame: "pandas.DataFrame") -> int:

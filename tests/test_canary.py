@@ -15,9 +15,13 @@ from test_handover import alone, asking
 from test_serve import ROWS, ledger, project, released, requests_counted  # noqa: F401  fixtures
 
 from bentos import releases
+from bentos import server as server_module
 from bentos.canary import Tally, alarm, differences, psi, quantile
+from bentos.ledger import open_ledger
 from bentos.metrics import SECONDS
+from bentos.server import Book
 from pipeline import digest
+from pipeline.errors import OvertakenError, ReleaseError
 from pipeline.spec import Canary
 
 SETTINGS = asdict(Canary(requests=100))
@@ -275,3 +279,61 @@ def test_a_person_promotes_a_canary_before_its_time(project, server):  # noqa: F
     assert (code, err) == (0, "")
     assert until(lambda: alone(project, number), 60)
     assert {server.ask(*ROWS).headers["evergreen-release"] for _ in range(20)} == {str(number)}
+
+
+def test_a_person_takes_a_canary_back_by_rolling_back(project, server):  # noqa: F811
+    number = release_canary(project, minutes=10.0)
+    assert until(lambda: canary_is_served(project), 20)
+    code, said = project.json("rollback", "points", "--why", "customers complain")
+    assert (code, said["release"], said["instead_of"]) == (0, 1, number)
+    assert all(seconds is not None for seconds in said["served"].values())
+    assert {server.ask(*ROWS).headers["evergreen-release"] for _ in range(20)} == {"1"}
+    event = releases.history(ledger(project), "points")[1][-1]
+    assert (event.kind, event.release, event.cause, event.reason) == (
+        "canary stopped",
+        number,
+        "person",
+        "customers complain",
+    )
+    made = releases.numbered(ledger(project), "points", number)
+    assert releases.barred(ledger(project), "points", made.digests) == event
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    """The ledger as a server uses it, which tries again at once."""
+    monkeypatch.setattr(server_module, "RETRY_SECONDS", 0.01)
+    book = Book(open_ledger(f"sqlite:///{tmp_path}/ledger.sqlite"), "points", "a:3000")
+    yield book
+    book.leave(None)
+
+
+def test_the_end_of_a_canary_that_another_write_overtook_is_told_again(book, monkeypatch):
+    told = []
+
+    def stop(_ledger, model, number, _cause, why):
+        told.append((model, number, why))
+        if len(told) == 1:
+            raise OvertakenError("the champion of points changed just now")
+
+    monkeypatch.setattr(releases, "stop_canary", stop)
+    book.stop_canary(3, "errors")
+    assert until(lambda: told == [("points", 3, "errors")] * 2, 10)
+
+
+@pytest.mark.parametrize(("error", "refusals"), [(ReleaseError, 1), (OvertakenError, 0)])
+def test_a_promotion_that_is_refused_is_known_to_be_and_one_that_was_overtaken_is_tried_again(
+    book, monkeypatch, error, refusals
+):
+    tried, refused = [], []
+
+    def promote(*_given):
+        tried.append(None)
+        if len(tried) == 1:
+            raise error("no")
+
+    monkeypatch.setattr(releases, "promote", promote)
+    book.promote(3, "quiet", lambda: refused.append(None))
+    assert until(lambda: len(tried) == 2 - refusals, 10)
+    time.sleep(0.1)
+    assert (len(tried), len(refused)) == (2 - refusals, refusals)

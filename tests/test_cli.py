@@ -366,7 +366,7 @@ def test_what_is_said_wrongly_is_exit_2_and_nothing_on_stdout(cold, arguments, s
         (["points"], "release 1 of points replaced none, so there is nothing to go back to"),
         (["points", "--to", "1"], "release 1 of points is the champion already"),
         (["points", "--to", "7"], "points has no release 7; there are: 1"),
-        (["breast_cancer"], "breast_cancer has no release to roll back; `evergreen run breast_cancer` makes the first"),
+        (["breast_cancer"], "breast_cancer has no release to roll back; `evergreen run breast_cancer` makes one"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

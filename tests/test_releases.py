@@ -36,12 +36,14 @@ from bentos.releases import (
     leave,
     looks,
     models,
+    next_champion,
     promote,
     rollback,
     runs,
     served,
     servers,
     spans,
+    stands,
     states,
     stop_canary,
     tell,
@@ -247,7 +249,7 @@ def test_a_release_after_a_rollback_replaces_what_is_champion_then(ledger):
 @pytest.mark.parametrize(
     ("releases", "to", "sentence"),
     [
-        (0, None, "houses has no release to roll back; `evergreen run houses` makes the first"),
+        (0, None, "houses has no release to roll back; `evergreen run houses` makes one"),
         (0, 1, "houses has no release to roll back"),
         (1, None, "release 1 of houses replaced none, so there is nothing to go back to"),
         (2, 2, "release 2 of houses is the champion already"),
@@ -466,6 +468,73 @@ def test_a_new_release_ends_a_canary(ledger):
     assert states_of(ledger) == {1: "champion", 2: "replaced", 3: "canary"}
     add_release(ledger, a_release(replaced=1))
     assert wished(ledger, "houses").canary is None
+
+
+def test_what_awaits_approval_begins_as_a_canary_where_its_spec_wishes_that_and_a_server_is_up(ledger):
+    released(ledger, 1)
+    add_release(ledger, a_release(replaced=1, canary={"share": 0.1}), kind=AWAITING)
+    tell(ledger, "houses", Server("a:3000", 1, "serving", "", int(time.time())))
+    promote(ledger, "houses", 2, "person", "looked at the report")
+    wish = wished(ledger, "houses")
+    assert (wish.champion.number, wish.canary.number) == (1, 2)
+    assert wish.since == history(ledger, "houses")[1][-1].at
+    # Once more, and it answers everything.
+    promote(ledger, "houses", 2, "person", "sure")
+    assert (champion(ledger, "houses").number, wished(ledger, "houses").canary) == (2, None)
+
+
+def test_without_a_server_what_awaits_approval_is_champion_at_once(ledger):
+    released(ledger, 1)
+    add_release(ledger, a_release(replaced=1, canary={"share": 0.1}), kind=AWAITING)
+    promote(ledger, "houses", 2, "person", "looked at the report")
+    assert champion(ledger, "houses").number == 2
+
+
+def came_to(release, outcome="released"):
+    return Run("houses", outcome, "person", [], {"snapshot": "s"}, release, "2026-01-01T00:00:00+00:00")
+
+
+def test_what_a_run_came_to_stands_while_its_release_is_in_use_or_was_replaced_by_a_better_one(ledger):
+    add_release(ledger, a_release(), kind=AWAITING)
+    assert stands(ledger, "houses", came_to(1, "awaiting-approval"))
+    promote(ledger, "houses", 1, "person", "")
+    assert stands(ledger, "houses", came_to(1, "awaiting-approval"))
+    add_release(ledger, a_release(replaced=1), kind=CANARY)
+    assert stands(ledger, "houses", came_to(2, "canary"))
+    assert stands(ledger, "houses", came_to(None, "kept"))
+    promote(ledger, "houses", 2, "canary", "")
+    assert stands(ledger, "houses", came_to(1))
+    withdraw(ledger, "houses", "person")
+    assert not any(stands(ledger, "houses", run) for run in (came_to(1), came_to(2), came_to(None, "kept")))
+    assert stands(ledger, "houses", came_to(None, "model-rejected"))
+
+
+@pytest.mark.parametrize("kind", [CANARY, AWAITING])
+def test_what_a_run_came_to_stands_no_more_when_another_release_took_its_place_before_it_was_champion(ledger, kind):
+    released(ledger, 1)
+    add_release(ledger, a_release(replaced=1), kind=kind)
+    add_release(ledger, a_release(replaced=1))
+    assert not stands(ledger, "houses", came_to(2, "canary"))
+
+
+def test_without_a_champion_what_awaits_approval_is_the_way_out(ledger):
+    assert next_champion(ledger, "houses") == "`evergreen run houses` makes one"
+    add_release(ledger, a_release(), kind=AWAITING)
+    way = "release 1 awaits approval, and `evergreen promote houses 1` makes it champion"
+    assert next_champion(ledger, "houses") == way
+    for act in (lambda: hold(ledger, "houses", ""), lambda: rollback(ledger, "houses", None, "person")):
+        with pytest.raises(ReleaseError, match=way):
+            act()
+
+
+def test_after_a_hold_the_champion_is_the_one_that_a_person_made_meanwhile(ledger):
+    released(ledger, 2)
+    hold(ledger, "houses", "audit")
+    rollback(ledger, "houses", 1, "person")
+    assert unhold(ledger, "houses", "").number == 1
+    hold(ledger, "houses", "again")
+    withdraw(ledger, "houses", "person")
+    assert unhold(ledger, "houses", "") is None
 
 
 def test_a_hold_refuses_every_release_until_it_ends_and_says_whose_it_is(ledger):

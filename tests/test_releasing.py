@@ -50,6 +50,40 @@ def test_a_release_that_needs_approval_waits_for_it_with_its_trial_done(after_re
     assert project.json("status", "points")[1]["models"][0]["release"]["number"] == 2
 
 
+def test_a_first_release_that_needs_approval_is_made_once_and_what_is_asked_for_says_what_approves_it(project):  # noqa: F811
+    model = project.folder / "pipeline/models/points.py"
+    model.write_text(model.read_text().replace('    metric="rmse",', '    metric="rmse",\n    approval="manual",'))
+    assert project.json("run", "points")[1]["outcome"] == "awaiting-approval"
+    assert project.json("run", "points")[1]["outcome"] == "unchanged"
+    code, out, err = project.evergreen("history", "points")
+    assert (code, err) == (0, "")
+    assert "awaiting approval 1 by person" in out
+    out = project.evergreen("status", "points")[1]
+    assert "champion  none; one awaits approval" in out
+    assert "evergreen promote points 1" in out
+    way_out = "release 1 awaits approval, and `evergreen promote points 1` makes it champion"
+    for command in ("serve", "rollback", "hold"):
+        code, _, err = project.evergreen(command, "points")
+        assert (code, err.count(way_out)) == (1, 1)
+
+
+def test_what_another_champion_was_promoted_past_is_taken_up_again(after_release):  # noqa: F811
+    project = after_release  # noqa: F811
+    model = project.folder / "pipeline/models/points.py"
+    model.write_text(model.read_text().replace('    metric="rmse",', '    metric="rmse",\n    approval="manual",'))
+    for number, seed in ((2, 5), (3, 6)):
+        project.data(points(rows=300, seed=seed))
+        assert project.json("run", "points")[1]["release"] == number
+    assert project.json("promote", "points", "2")[1] == {
+        "model": "points",
+        "release": 2,
+        "bento": project.json("explain", "points", "2")[1]["bento"],
+        "state": "champion",
+    }
+    # Release 3 was judged against release 1, and cannot be promoted; its rows are judged against release 2 now.
+    assert project.json("run", "points")[1]["outcome"] in ("awaiting-approval", "kept")
+
+
 def test_a_rollback_tries_the_earlier_package_first_and_changes_nothing_where_that_fails(after_release):  # noqa: F811
     project = after_release  # noqa: F811
     project.data(points(rows=300, seed=5))

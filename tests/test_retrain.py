@@ -113,6 +113,9 @@ def test_a_ragged_file_is_exit_3_and_leaves_nothing_behind(project):
 
 
 def test_an_unreachable_source_is_exit_1_and_names_it(project):
+    _, _, err = project.evergreen("run", "points", "--data", "nowhere.csv")
+    assert "error: there is no file 'nowhere.csv'" in err
+    assert "Traceback" not in err
     code, said = project.json("run", "points", "--data", "nowhere.csv")
 
     assert code == 1

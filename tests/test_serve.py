@@ -146,7 +146,7 @@ def test_what_was_never_released_cannot_be_served_and_the_command_that_makes_it_
     code, out, err = released.evergreen("serve", "breast_cancer")
 
     assert (code, out) == (1, "")
-    assert err == ("error: breast_cancer has no release to serve; `evergreen run breast_cancer` makes the first\n")
+    assert err == ("error: breast_cancer has no release to serve; `evergreen run breast_cancer` makes one\n")
 
 
 @pytest.mark.parametrize("damage", ["one byte", "gone"])

@@ -209,6 +209,15 @@ def test_what_a_candidate_warned_of_is_noted(trained):
     assert any(note.startswith("ConvergenceWarning: ") for note in found.candidates[0].notes)
 
 
+@pytest.mark.parametrize(("rare", "said"), [(4, r"'yes' in 4 of \d+"), (0, r"'no' in each of \d+")])
+def test_a_label_that_is_too_rare_for_the_folds_is_refused_by_name(trained, rare, said):
+    labels = ["yes" if row < rare else "no" for row in range(100)]
+    table = a_table(100).drop_columns("price").append_column("price", pa.array(labels))
+    shares = Holdout(share=0.01)
+    with pytest.raises(DataError, match=f"the target 'price' is {said} training rows of .*, which do not make 5 folds"):
+        trained(table, classifier=True, holdout=shares, candidates={"c": SVC()})
+
+
 def test_too_few_rows_for_the_folds_are_refused(trained):
     with pytest.raises(DataError, match="training rows of houses do not make 150 folds"):
         trained(a_table(100), folds=150, holdout=Holdout(share=0.1))
