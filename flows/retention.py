@@ -101,7 +101,8 @@ def collect(
     release in this ledger, nothing but the reports of runs is removed: the ledger may be another one's.
     """
     home = settings.folder()
-    sweep(home)
+    if not dry_run:
+        sweep(home)
     everybody = {*releases.models(ledger), *model_names(), *keep}
     notes: list[str] = []
     kept: dict[str, dict[int, str]] = {}
@@ -224,10 +225,11 @@ def _snapshots(home: Path, wanted: set[str], going: set[Path], seen: set[tuple[i
     for pattern in ("artifacts/*/*", "bentoml/bentos/*/*"):
         for folder in home.glob(pattern):
             inside = folder / "src" / "artifact" if pattern.startswith("bentoml") else folder
-            if folder not in going:
+            if folder not in going and not _half_written(folder):
                 with suppress(OSError, ValueError, LookupError):
                     wanted.add(read_json(inside / "manifest.json")["digests"]["snapshot"])
-    names = {path.stem for path in (home / "snapshots").glob("*.*") if path.suffix in _SNAPSHOT}
+    there = [path for path in (home / "snapshots").glob("*.*") if not _half_written(path)]
+    names = {path.stem for path in there if path.suffix in _SNAPSHOT}
     for name in sorted(names - wanted):
         # The rows first: a manifest without them is no snapshot, and is ingested anew.
         paths = [home / "snapshots" / f"{name}{suffix}" for suffix in _SNAPSHOT]
@@ -291,7 +293,12 @@ def _mend_latest(folder: Path) -> None:
 
 
 def _folders(place: Path) -> list[Path]:
-    return [path for path in place.glob("*") if path.is_dir() and not path.name.startswith(".")]
+    return [path for path in place.glob("*") if path.is_dir() and not _half_written(path)]
+
+
+def _half_written(path: Path) -> bool:
+    # A dry run, which sweeps nothing away, finds what was left of a kill.
+    return path.name.startswith(".")
 
 
 def _item(kind: str, model: str | None, paths: Sequence[Path], seen: set[tuple[int, int]]) -> Item:

@@ -138,6 +138,24 @@ def test_gc_says_what_it_would_remove_then_removes_that_and_what_is_kept_still_s
         assert server.ask({"x": 1.0, "z": 0.0}).json()["release"] == 2
 
 
+def test_a_dry_run_leaves_what_a_kill_left_and_says_what_gc_does_after_it_was_swept_away(mine):
+    code, would = mine.json("gc", "--keep", "1", "--dry-run")
+    # What was half written names its snapshot, too, and no process has this number.
+    (artifact,) = [one.parent for one in mine.home.glob("artifacts/points/*/manifest.json") if rows_of(one) == 150]
+    shutil.copytree(artifact, artifact.with_name(f".part-{2**30}-artifact"))
+    (mine.home / "snapshots" / f".part-{2**30}-rows.parquet").write_bytes(b"half")
+    left = [f"artifacts/points/.part-{2**30}-artifact", f"snapshots/.part-{2**30}-rows.parquet"]
+
+    assert mine.json("gc", "--keep", "1", "--dry-run") == (code, would)
+    assert mine.files("**/.part-*") == left
+    assert mine.json("gc", "--keep", "1")[1] == would | {"dry_run": False}
+    assert mine.files("**/.part-*") == []
+
+
+def rows_of(manifest):
+    return sum(json.loads(manifest.read_text())["rows"].values())
+
+
 def test_reproduce_says_that_a_release_is_equal_that_it_is_none_or_that_its_snapshot_is_gone(mine):
     code, said = mine.json("reproduce", "points", "2")
     assert (code, said["model"], said["release"], said["equal"]) == (0, "points", 2, True)
