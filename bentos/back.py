@@ -6,11 +6,11 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from bentos import releases
-from bentos.package import Bento, alone_with, load_bento
+from bentos.kept import artifact_of, package_of
+from bentos.package import alone_with
 from bentos.releases import Release
 from bentos.trial import try_bento
-from pipeline.artifact import load_artifact
-from pipeline.errors import PackageError, ReleaseError
+from pipeline.errors import ReleaseError
 from pipeline.processes import gently
 
 FOLLOW_SECONDS = 30.0
@@ -31,28 +31,15 @@ def roll_back(ledger: Engine, model: str, to: int | None, why: str, home: Path) 
     release = releases.going_back(ledger, model, to)
     # What `gc` removes it decides by the ledger: not while this is about to change.
     with alone_with(model, home):
-        bento = _package_of(ledger, release, home)
+        bento = package_of(ledger, release, home)
         # What answers meanwhile on this machine goes first.
-        trial = gently(try_bento, bento, load_artifact(bento.path / "src" / "artifact", release.digests["artifact"]))
+        trial = gently(try_bento, bento, artifact_of(release, bento))
         if not trial.passed:
             raise ReleaseError(
                 f"release {release.number} of {model} does not answer as it was trained, so nothing was changed: "
                 f"{trial.problems[0]}"
             )
         return releases.rollback(ledger, model, release.number, "person", why)
-
-
-def _package_of(ledger: Engine, release: Release, home: Path) -> Bento:
-    try:
-        return load_bento(release.bento, home, expected=release.digests["bento"])
-    except PackageError as error:
-        _, events = releases.history(ledger, release.model)
-        if releases.states(events)[release.number] != releases.ARCHIVED:
-            raise
-        raise ReleaseError(
-            f"release {release.number} of {release.model} is archived: `evergreen gc` removed its package, so there is "
-            f"no going back to it ({error})"
-        ) from error
 
 
 def followed(ledger: Engine, model: str, release: Release) -> dict[str, float | None]:

@@ -98,21 +98,33 @@ def package(artifact: Artifact, checkout: Path, home: Path) -> Bento:
     return load_bento(f"{model}:{version}", home)
 
 
-def load_bento(tag: str, home: Path, expected: str | None = None) -> Bento:
-    """Return the Bento with an exact tag; PackageError when it is not there or its digest is not the expected one."""
+def load_bento(tag: str, home: Path, expected: str | None = None, way_out: str | None = None) -> Bento:
+    """Return the Bento with an exact tag; PackageError when it is not there or its digest is not the expected one.
+
+    The error ends in `way_out`. Who does not know whose package it is leaves that out: to withdraw the champion helps
+    where the package is the champion's, and harms elsewhere.
+    """
     model, _, version = tag.partition(":")
     path = home / "bentos" / model / version
+    way_out = way_out or f"restore it from a copy, or, where it is the champion's, `evergreen withdraw {model}`"
     if not (path / "bento.yaml").exists():
-        raise PackageError(
-            f"there is no Bento {tag} in {home}; restore it from a copy, or `evergreen withdraw {model}`"
-        )
+        raise PackageError(f"there is no Bento {tag} in {home}; {way_out}")
     found = digest.of_folder(path / "src")
     if expected is not None and found != expected:
         raise PackageError(
-            f"Bento {tag} is not what was released: its digest is {found}, not {expected}; "
-            f"restore it from a copy, or `evergreen withdraw {model}`"
+            f"Bento {tag} is not what was released: its digest is {found}, not {expected}"
+            f"{_changed_in(path / 'src')}; {way_out}"
         )
     return Bento(tag, path, found)
+
+
+def _changed_in(source: Path) -> str:
+    """Name the file of a Bento's artifact that is not as it was sealed; of its code only the digest is known."""
+    try:
+        load_artifact(source / "artifact")
+    except ArtifactError as error:
+        return f" ({error})"
+    return ""
 
 
 def _copy_code(checkout: Path, context: Path) -> None:

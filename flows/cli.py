@@ -381,7 +381,7 @@ def export(
         given = [*(where or ()), *([] if release_file is None else [str(release_file)])]
         if not 1 <= len(given) <= 2 or (len(given) == 2 and not given[0].isdecimal()):
             raise typer.BadParameter(f"{' '.join(given)!r} is no `N DIR`; give a release's number and a folder")
-        from bentos.package import load_bento
+        from bentos.kept import package_of
         from flows import export as away
         from pipeline.settings import CHECKOUT
 
@@ -395,7 +395,7 @@ def export(
             said["file"] = str(place)
             hint = f"`evergreen import {place}` enters it in another home"
         else:
-            bento = load_bento(release.bento, settings().folder("bentoml"), expected=release.digests["bento"])
+            bento = package_of(ledger, release, settings().folder("bentoml"))
             away.export(release, bento, CHECKOUT, place, port, force)
             said["folder"] = str(place)
             hint = f"{place / 'README.md'} says how to run it"
@@ -442,13 +442,14 @@ def reproduce(
     with _errors(as_json):
         _known(model)
         from bentos import releases
-        from bentos.package import load_bento
+        from bentos.kept import package_of
         from flows import screen
         from pipeline.forget import check_whole
         from pipeline.reproduce import reproduce as again
 
-        release = releases.numbered(_ledger(), model, number)
-        bento = load_bento(release.bento, settings().folder("bentoml"), expected=release.digests["bento"])
+        ledger = _ledger()
+        release = releases.numbered(ledger, model, number)
+        bento = package_of(ledger, release, settings().folder("bentoml"))
         snapshot = settings().folder("snapshots") / f"{release.digests['snapshot']}.parquet"
         if not snapshot.exists():
             raise ArtifactError(

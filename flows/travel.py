@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from bentos import releases
+from bentos.kept import artifact_of, package_of
 from bentos.package import Bento, alone_with, load_bento
 from bentos.releases import Release
 from bentos.trial import Trial, try_bento
@@ -50,8 +51,8 @@ def pack(settings: Settings, ledger: Engine, release: Release, file: Path) -> No
 
     Raises PackageError or ArtifactError when its package or its snapshot is not what was released.
     """
-    bento = load_bento(release.bento, settings.folder("bentoml"), expected=release.digests["bento"])
-    load_artifact(bento.path / "src" / "artifact", expected=release.digests["artifact"])
+    bento = package_of(ledger, release, settings.folder("bentoml"))
+    artifact_of(release, bento)
     rows = settings.folder("snapshots") / f"{release.digests['snapshot']}.parquet"
     load_snapshot(rows)
     check_whole(rows)

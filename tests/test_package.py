@@ -156,13 +156,18 @@ def test_a_bento_with_one_changed_byte_is_refused(bentos, path, tmp_path):
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
-    with pytest.raises(PackageError, match=f"{whole.tag} is not what was released: its digest is [0-9a-f]{{64}}, not"):
+    with pytest.raises(
+        PackageError, match=f"{whole.tag} is not what was released: its digest is [0-9a-f]{{64}}, not"
+    ) as error:
         load_bento(whole.tag, store, expected=whole.digest)
+    assert (f"({file} is not the file that was written" in str(error.value)) == path.startswith("artifact")
 
 
 def test_a_bento_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(PackageError, match=r"there is no Bento points:abc in .*; restore it"):
+    with pytest.raises(PackageError, match=r"there is no Bento points:abc in .*; restore it.* where it is the ch"):
         load_bento("points:abc", tmp_path)
+    with pytest.raises(PackageError, match=r"there is no Bento points:abc in .*; restore it from a copy$"):
+        load_bento("points:abc", tmp_path, way_out="restore it from a copy")
 
 
 @pytest.mark.parametrize(

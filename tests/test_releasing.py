@@ -1,6 +1,7 @@
 """What a person decides about releases: hold, approve, go back; each is said, kept, and undone by a command."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,6 +102,35 @@ def test_a_rollback_tries_the_earlier_package_first_and_changes_nothing_where_th
     file.write_bytes(whole)
     assert project.json("rollback", "points", "--why", "complaints")[1]["release"] == 1
     assert events(project)[-1] == ("rolled back to", 1, "instead of release 2: complaints")
+
+
+def test_only_where_the_champions_package_is_gone_or_damaged_withdrawing_is_said_to_be_a_way_out(after_release):  # noqa: F811
+    project = after_release  # noqa: F811
+    project.data(points(rows=300, seed=5))
+    assert project.json("run", "points")[1]["release"] == 2
+    packages = {number: package_folder(project, number) for number in (1, 2)}
+    golden = packages[1] / "src/artifact/golden.json"
+    golden.write_text(golden.read_text() + " ")
+    shutil.rmtree(packages[2])
+
+    for verb in (["rollback", "--to", "1"], ["export", "1", "out"], ["export", "1", "--release", "1.tar"]):
+        code, out, err = project.evergreen(verb[0], "points", *verb[1:])
+        assert (code, out) == (1, "")
+        assert err.startswith("error: the package of release 1 of points cannot be used: Bento points:"), err
+        assert f"({golden} is not the file that was written: its digest is " in err
+        assert err.endswith("; restore it from a copy\n")
+    assert "; restore it from a copy" in project.json("reproduce", "points", "1")[1]["error"]["message"]
+
+    for verb in (["export", "out"], ["reproduce", "2"]):
+        said = project.json(verb[0], "points", *verb[1:])[1]["error"]["message"]
+        assert said.startswith("the package of release 2 of points cannot be used: there is no Bento points:")
+        assert said.endswith("; restore it from a copy, or `evergreen withdraw points`")
+    assert project.champion() == 2
+
+
+def package_folder(project, number):  # noqa: F811
+    bento = project.json("explain", "points", str(number))[1]["bento"]
+    return project.home / "bentoml/bentos" / bento.replace(":", "/")
 
 
 def test_what_was_rolled_back_is_not_released_again_unless_a_person_forces_it(after_release):  # noqa: F811
