@@ -59,7 +59,11 @@ def _check_signature(folder: Path, content: bytes) -> None:
     key = os.environ.get(KEY)
     if not key:
         return
-    way_out = f"run again to sign a new one, or unset {KEY} to trust what is not signed"
+    # Without --force, an artifact of the same rows is the same one, and its package, which bears no signature, is kept.
+    way_out = (
+        "`evergreen run MODEL --force` signs a new one, after `evergreen withdraw MODEL` where this is the champion's; "
+        f"or unset {KEY} to trust what is not signed"
+    )
     try:
         said = (folder / SIGNATURE).read_bytes().strip()
     except OSError as error:

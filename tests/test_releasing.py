@@ -133,6 +133,25 @@ def package_folder(project, number):  # noqa: F811
     return project.home / "bentoml/bentos" / bento.replace(":", "/")
 
 
+def test_a_key_refuses_what_was_released_without_one_and_the_way_out_it_names_ends_in_a_signed_release(after_release):  # noqa: F811
+    project = after_release  # noqa: F811
+    project.env["EVERGREEN_SIGNING_KEY"] = "ours"
+    project.data(points(rows=300, seed=5), "newer.csv")
+    refused = [project.json("run", "points", "--data", "newer.csv")[1]["error"]["message"]]
+    assert project.json("withdraw", "points")[0] == 0
+    code, said = project.json("run", "points")
+    assert (code, said["outcome"]) == (4, "trial-failed")
+    refused += said["reasons"]
+    for sentence in refused:
+        assert "is not signed: manifest.sig cannot be read" in sentence
+        assert (
+            "`evergreen run MODEL --force` signs a new one, after `evergreen withdraw MODEL` where this is" in sentence
+        )
+    code, said = project.json("run", "points", "--force")
+    assert (code, said["outcome"], said["release"]) == (0, "released", 2)
+    assert (package_folder(project, 2) / "src/artifact/manifest.sig").exists()
+
+
 def test_what_was_rolled_back_is_not_released_again_unless_a_person_forces_it(after_release):  # noqa: F811
     project = after_release  # noqa: F811
     better = points(rows=300, seed=5)
