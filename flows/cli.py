@@ -262,11 +262,17 @@ def promote(
     One that awaits approval begins as a canary where its spec wishes that, and a server is up.
     """
     from bentos import releases
+    from bentos.kept import artifact_of, package_of
+    from bentos.package import alone_with
 
     with _errors(as_json):
         _known(model)
-        ledger = _ledger()
-        release = releases.promote(ledger, model, number, "person", _by(why))
+        ledger, home = _ledger(), settings().folder("bentoml")
+        release = releases.numbered(ledger, model, number)
+        # What `gc` removes it decides by the ledger: not while this is about to change.
+        with alone_with(model, home):
+            artifact_of(release, package_of(ledger, release, home))
+            releases.promote(ledger, model, number, "person", _by(why))
         canary = releases.wished(ledger, model).canary
         begins = canary is not None and canary.number == number
         if as_json:

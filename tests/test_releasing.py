@@ -44,6 +44,13 @@ def test_a_release_that_needs_approval_waits_for_it_with_its_trial_done(after_re
     assert Path(status["reports"]["2"]).read_text().startswith("#")
     explained = project.json("explain", "points", "2")[1]
     assert (explained["state"], explained["replaced"], explained["trial"]["passed"]) == ("awaiting approval", 1, True)
+    package = package_folder(project, 2)
+    package.rename(project.folder / "aside")
+    gone = project.json("promote", "points", "2")[1]["error"]["message"]
+    assert gone.startswith("the package of release 2 of points cannot be used: there is no Bento points:")
+    assert gone.endswith("; restore it from a copy")
+    assert project.champion() == 1
+    (project.folder / "aside").rename(package)
     assert project.json("promote", "points", "2", "--why", "read the report")[1]["release"] == 2
     kind, number, reason = events(project)[-1]
     assert (kind, number) == ("promoted", 2)
