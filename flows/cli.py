@@ -336,8 +336,11 @@ def explain(
         found = screen.explanation_of(release, events, releases.served(ledger, model), proofs)
         run = run_folder(settings(), model, number)
         if html:
+            from bentos.kept import package_of
             from flows.card import write_card
 
+            # The card is what the package answers.
+            package_of(ledger, release, settings().folder("bentoml"))
             with _stdout_for_results():
                 write_card(settings(), release, run, html)
         kept = run and run / "card.html"
@@ -385,7 +388,9 @@ def export(
     with _errors(as_json):
         _known(model)
         given = [*(where or ()), *([] if release_file is None else [str(release_file)])]
-        if not 1 <= len(given) <= 2 or (len(given) == 2 and not given[0].isdecimal()):
+        if not given:
+            raise typer.BadParameter(f"no folder is named: `evergreen export {model} DIR`, or --release FILE")
+        if len(given) > 2 or (len(given) == 2 and not given[0].isdecimal()):
             raise typer.BadParameter(f"{' '.join(given)!r} is no `N DIR`; give a release's number and a folder")
         from bentos.kept import package_of
         from flows import export as away

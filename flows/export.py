@@ -56,6 +56,7 @@ def export(release: Release, bento: Bento, checkout: Path, folder: Path, port: i
     folder = folder.resolve()
     if folder.exists() and not folder.is_dir():
         raise ReleaseError(f"{folder} is a file; name a folder")
+    check_makeable(folder.parent)
     if folder.exists() and any(folder.iterdir()):
         if not (folder / FACTS).exists():
             raise ReleaseError(f"{folder} is not empty and no export; name another folder")
@@ -89,6 +90,13 @@ def export(release: Release, bento: Bento, checkout: Path, folder: Path, port: i
         write_json(part / FACTS, {**facts, "digests": release.digests, "files": sorted(files)})
         if (folder / FACTS).exists():
             _keep(folder, part)
+
+
+def check_makeable(folder: Path) -> None:
+    """Raise ReleaseError when there is a file where a folder or one above it is to be made."""
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise ReleaseError(f"{place} is a file, so nothing can be in it; name another place")
 
 
 def size(artifact_bytes: int) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from bentos.kept import artifact_of, package_of
 from bentos.package import Bento, alone_with, load_bento
 from bentos.releases import Release
 from bentos.trial import Trial, try_bento
+from flows.export import check_makeable
 from flows.proofs import run_folder
 from pipeline import digest
 from pipeline.artifact import Artifact, load_artifact
@@ -51,6 +52,7 @@ def pack(settings: Settings, ledger: Engine, release: Release, file: Path) -> No
 
     Raises PackageError or ArtifactError when its package or its snapshot is not what was released.
     """
+    check_makeable(file.absolute().parent)
     bento = package_of(ledger, release, settings.folder("bentoml"))
     artifact_of(release, bento)
     rows = settings.folder("snapshots") / f"{release.digests['snapshot']}.parquet"

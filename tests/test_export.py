@@ -194,6 +194,9 @@ def test_a_folder_that_is_not_empty_is_refused_and_left_as_it_was(project, expor
     for options in ([], ["--force"]):
         assert refused(project, tmp_path, *options) == f"{tmp_path} is not empty and no export; name another folder"
     assert refused(project, tmp_path / "mine") == f"{tmp_path / 'mine'} is a file; name a folder"
+    inside = f"{tmp_path / 'mine'} is a file, so nothing can be in it; name another place"
+    assert refused(project, tmp_path / "mine" / "sub") == refused(project, tmp_path / "mine" / "a" / "b") == inside
+    assert refused(project, "--release", tmp_path / "mine" / "1.tar") == inside
     assert refused(project, exported) == f"{exported} holds an export; name another folder, or replace it with --force"
     assert files(tmp_path) == {"mine"}
 
@@ -223,6 +226,8 @@ def test_two_exports_of_a_release_are_the_same_to_the_byte(project, exported, tm
 def test_what_is_not_there_cannot_be_exported(project, tmp_path):
     assert refused(project, "7", tmp_path / "out") == "points has no release 7 to export; its releases are: 1"
     assert "is no `N DIR`" in refused(project, "one", tmp_path / "out", exit_code=2)
+    nothing = "no folder is named: `evergreen export points DIR`, or --release FILE"
+    assert refused(project, exit_code=2) == nothing
     assert not (tmp_path / "out").exists()
 
 

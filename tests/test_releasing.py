@@ -128,7 +128,7 @@ def test_only_where_the_champions_package_is_gone_or_damaged_withdrawing_is_said
         assert err.endswith("; restore it from a copy\n")
     assert "; restore it from a copy" in project.json("reproduce", "points", "1")[1]["error"]["message"]
 
-    for verb in (["export", "out"], ["reproduce", "2"]):
+    for verb in (["export", "out"], ["reproduce", "2"], ["explain", "2", "--html", "card.html"]):
         said = project.json(verb[0], "points", *verb[1:])[1]["error"]["message"]
         assert said.startswith("the package of release 2 of points cannot be used: there is no Bento points:")
         assert said.endswith("; restore it from a copy, or `evergreen withdraw points`")
