@@ -56,8 +56,8 @@ def pack(settings: Settings, ledger: Engine, release: Release, file: Path) -> No
     bento = package_of(ledger, release, settings.folder("bentoml"))
     artifact_of(release, bento)
     rows = settings.folder("snapshots") / f"{release.digests['snapshot']}.parquet"
-    load_snapshot(rows)
     check_whole(rows)
+    _check_rows(release, rows)
     judged = release.replaced and releases.numbered(ledger, release.model, release.replaced)
     run = run_folder(settings, release.model, release.number)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -73,6 +73,20 @@ def pack(settings: Settings, ledger: Engine, release: Release, file: Path) -> No
         with whole_file(file) as part, tarfile.open(part, "w") as archive:
             for path in sorted(folder.iterdir()):
                 archive.add(path, path.name)
+
+
+def _check_rows(release: Release, rows: Path) -> None:
+    """Raise ArtifactError unless the snapshot at `rows` holds, to the last value, what a release was trained on."""
+    way_out = "restore it from a copy: another home would refuse it"
+    whose = f"of release {release.number} of {release.model}"
+    try:
+        found = Stored(load_snapshot(rows).path).digest()
+    except ArtifactError as error:
+        raise ArtifactError(f"the snapshot {whose} cannot be read: {error}; {way_out}") from error
+    if (wanted := release.digests["snapshot"]) != found:
+        raise ArtifactError(
+            f"snapshot {rows.name} {whose} is not what was trained on: its digest is {found}, not {wanted}; {way_out}"
+        )
 
 
 def unpack(settings: Settings, ledger: Engine, file: Path) -> Arrived:
@@ -157,6 +171,9 @@ def _check_row(file: Path, release: Release, artifact: Artifact) -> None:
 
 
 def _check_new(ledger: Engine, release: Release) -> None:
+    # The ledger refuses it as well, but when package and snapshot are there already.
+    if held := releases.wished(ledger, release.model).held:
+        raise ReleaseError(releases.hold_sentence(release.model, held))
     made, events = releases.history(ledger, release.model)
     states = releases.states(events)
     for one in made:

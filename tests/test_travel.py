@@ -5,6 +5,8 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from project import copy_of_the_project, points
 from serving import served
@@ -89,6 +91,40 @@ def test_a_release_is_champion_where_it_was_judged_against_the_champion_and_awai
         assert production.json("rollback", "points", "--why", "no")[1]["release"] == 1
     assert "are barred here: rolled back to 1" in imported(production, "2.tar")["error"]["message"]
     assert production.files("**/.part-*") == []
+
+
+def test_a_snapshot_whose_rows_are_others_than_they_were_is_not_packed(test_home, tmp_path):
+    mine = type(test_home)(shutil.copytree(test_home.folder, tmp_path / "mine"), dict(test_home.env))
+    name = mine.json("explain", "points", "1")[1]["digests"]["snapshot"]
+    rows = mine.home / "snapshots" / f"{name}.parquet"
+    table = pq.read_table(rows)
+    other = table.set_column(table.column_names.index("x"), "x", pc.add(table["x"], 1.0))
+    for damage, sentence in [
+        (
+            lambda: pq.write_table(other, rows),
+            f"snapshot {name}.parquet of release 1 of points is not what was trained",
+        ),
+        (lambda: rows.write_bytes(b"PAR1"), "the snapshot of release 1 of points cannot be read: "),
+        (lambda: rows.unlink(), "the snapshot of release 1 of points cannot be read: "),
+    ]:
+        damage()
+        code, said = mine.json("export", "points", "1", "--release", str(tmp_path / "1.tar"))
+        assert (code, said["error"]["type"]) == (1, "ArtifactError")
+        assert said["error"]["message"].startswith(sentence)
+        assert said["error"]["message"].endswith("; restore it from a copy: another home would refuse it")
+    assert not (tmp_path / "1.tar").exists()
+
+
+def test_into_a_model_that_is_held_nothing_is_imported_and_nothing_is_left(production):
+    assert imported(production, "1.tar")["state"] == "champion"
+    assert production.json("hold", "points", "--why", "audit")[0] == 0
+    before = production.files("bentoml/bentos/*/*"), production.files("snapshots/*")
+    message = imported(production, "2.tar")["error"]["message"]
+    assert message.startswith("points is held at release 1 since")
+    assert message.endswith("`evergreen unhold points` ends it")
+    assert (production.files("bentoml/bentos/*/*"), production.files("snapshots/*")) == before
+    assert production.json("unhold", "points")[0] == 0
+    assert imported(production, "2.tar")["state"] == "champion"
 
 
 @pytest.mark.slow
