@@ -19,9 +19,9 @@ FOLLOW_SECONDS = 30.0
 def roll_back(ledger: Engine, model: str, to: int | None, why: str, home: Path) -> Release:
     """Make an earlier release champion again, after its package has been started and answered its golden rows.
 
-    While a canary answers a share of the requests, it is what is taken back, unless `to` names another release than the
-    champion, which then answers all of them again. `home` is BentoML's. Raises ReleaseError when there is nowhere to go
-    back to or it does not answer as it was trained, PackageError when its package is not what was released; nothing has
+    While a canary answers a share of the requests, it is what is taken back, and the champion answers all of them
+    again, unless `to` names another release. `home` is BentoML's. Raises ReleaseError when there is nowhere to go back
+    to or it does not answer as it was trained, PackageError when its package is not what was released; nothing has
     changed then.
     """
     wish = releases.wished(ledger, model)

@@ -109,13 +109,23 @@ def load_bento(tag: str, home: Path, expected: str | None = None, way_out: str |
     way_out = way_out or f"restore it from a copy, or, where it is the champion's, `evergreen withdraw {model}`"
     if not (path / "bento.yaml").exists():
         raise PackageError(f"there is no Bento {tag} in {home}; {way_out}")
-    found = digest.of_folder(path / "src")
+    found = digest_of(path, expected)
     if expected is not None and found != expected:
         raise PackageError(
             f"Bento {tag} is not what was released: its digest is {found}, not {expected}"
             f"{_changed_in(path / 'src')}; {way_out}"
         )
     return Bento(tag, path, found)
+
+
+def digest_of(bento: Path, expected: str | None = None) -> str:
+    """Return the digest of a Bento's sources and of what its image is built of.
+
+    When it was built is no part of that, so that the same may be built again. Of releases of before the ledger has the
+    digest of the sources alone: where that is `expected` it is returned.
+    """
+    sources = digest.of_folder(bento / "src")
+    return sources if sources == expected else digest.of_value([sources, digest.of_folder(bento / "env")])
 
 
 def _changed_in(source: Path) -> str:

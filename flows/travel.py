@@ -16,12 +16,11 @@ from sqlalchemy import Engine
 
 from bentos import releases
 from bentos.kept import artifact_of, package_of
-from bentos.package import Bento, alone_with, load_bento
+from bentos.package import Bento, alone_with, digest_of, load_bento
 from bentos.releases import Release
 from bentos.trial import Trial, try_bento
 from flows.export import check_makeable
 from flows.proofs import run_folder
-from pipeline import digest
 from pipeline.artifact import Artifact, load_artifact
 from pipeline.errors import ArtifactError, ReleaseError
 from pipeline.files import read_json, scratch_folder, space_for, whole_file, whole_folder, write_json
@@ -109,8 +108,9 @@ def unpack(settings: Settings, ledger: Engine, file: Path) -> Arrived:
             raise ArtifactError(f"{str(error).replace(str(folder), str(file))}; or export it again") from error
         release = _release_in(file, manifest)
         _check_new(ledger, release)
-        bento = Bento(release.bento, folder / "package", digest.of_folder(folder / "package" / "src"))
-        if bento.digest != release.digests["bento"]:
+        expected = release.digests["bento"]
+        bento = Bento(release.bento, folder / "package", digest_of(folder / "package", expected))
+        if bento.digest != expected:
             raise ReleaseError(f"the package in {file} is not what was released: its digest is {bento.digest}")
         artifact = load_artifact(bento.path / "src" / "artifact", release.digests["artifact"])
         _check_row(file, release, artifact)

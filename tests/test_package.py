@@ -17,6 +17,7 @@ from project import MODEL, SUITE, copy_of_the_project
 from serving import ready
 
 from bentos.package import bentoml_environment, load_bento, package
+from pipeline import digest
 from pipeline.artifact import load_artifact
 from pipeline.errors import PackageError
 from pipeline.files import sweep
@@ -146,7 +147,16 @@ def test_the_same_artifact_is_packaged_once(project, bentos):
     assert {path: path.stat().st_mtime_ns for path in store.rglob("*")} == before
 
 
-@pytest.mark.parametrize("path", ["artifact/model.joblib", "pipeline/predict.py", "bentos/service.py"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "artifact/model.joblib",
+        "pipeline/predict.py",
+        "bentos/service.py",
+        "../env/docker/Dockerfile",
+        "../env/python/requirements.txt",
+    ],
+)
 def test_a_bento_with_one_changed_byte_is_refused(bentos, path, tmp_path):
     whole = bentos[0]
     store = tmp_path / "store"
@@ -161,6 +171,12 @@ def test_a_bento_with_one_changed_byte_is_refused(bentos, path, tmp_path):
     ) as error:
         load_bento(whole.tag, store, expected=whole.digest)
     assert (f"({file} is not the file that was written" in str(error.value)) == path.startswith("artifact")
+
+
+def test_a_bento_of_before_is_known_by_the_digest_of_its_sources(bentos):
+    store, sources = bentos[0].path.parents[2], digest.of_folder(bentos[0].path / "src")
+    assert load_bento(bentos[0].tag, store, expected=sources).digest == sources
+    assert bentos[0].digest != sources
 
 
 def test_a_bento_that_is_not_there_is_named(tmp_path):
