@@ -131,7 +131,7 @@ def test_show_says_what_a_spec_comes_to_with_the_types_that_the_last_run_saw(col
     assert found["features"] == [{"name": "x", "type": "number"}, {"name": "z", "type": "number"}]
     assert found["candidates"] == {"ridge": "SimpleImputer > Squares > Ridge"}
     assert (found["metric"], found["gate"]["at_most"], found["gate"]["tolerance"]) == ("rmse", 1.0, 0.1)
-    assert found["suite"] == {"error": 2, "warn": 0, "problem": None}
+    assert found["suite"] == {"error": 2, "warn": 0, "quarantine": 0, "problem": None}
     lines = [line.split(maxsplit=1) for line in cold.evergreen("show", "points")[1].splitlines()]
     assert ["source", "Csv points.csv"] in lines
     assert ["features", "2: x (number), z (number)"] in lines

@@ -142,7 +142,8 @@ def package_folder(project, number):  # noqa: F811
 
 def test_a_key_refuses_what_was_released_without_one_and_the_way_out_it_names_ends_in_a_signed_release(after_release):  # noqa: F811
     project = after_release  # noqa: F811
-    project.env["EVERGREEN_SIGNING_KEY"] = "ours"
+    # Another dictionary: the tests' projects share theirs.
+    project.env = {**project.env, "EVERGREEN_SIGNING_KEY": "ours"}
     project.data(points(rows=300, seed=5), "newer.csv")
     refused = [project.json("run", "points", "--data", "newer.csv")[1]["error"]["message"]]
     assert project.json("withdraw", "points")[0] == 0

@@ -40,7 +40,10 @@ def release(project, number):
         created="2026-01-01T00:00:00+00:00",
         replaced=number - 1 or None,
     )
-    assert releases.add_release(ledger(project), made).number == number
+    engine = ledger(project)
+    assert releases.add_release(engine, made).number == number
+    # Else its connections are closed, and SQLite's files beside the ledger removed, while somebody copies the folder.
+    engine.dispose()
     return bento
 
 
