@@ -13,10 +13,10 @@ from typing import Any
 from sqlalchemy import Engine
 
 from bentos import releases
+from bentos.kept import artifact_of
 from bentos.package import Bento
 from bentos.releases import Release
 from pipeline import digest
-from pipeline.artifact import load_artifact
 from pipeline.errors import ReleaseError
 from pipeline.files import read_json, whole_folder, write_json
 
@@ -52,7 +52,7 @@ def export(release: Release, bento: Bento, checkout: Path, folder: Path, port: i
     not write (a repository, a state) stays. Raises ArtifactError when the package holds another artifact
     than was released.
     """
-    artifact = load_artifact(bento.path / "src" / "artifact", expected=release.digests["artifact"])
+    artifact = artifact_of(release, bento)
     folder = folder.resolve()
     if folder.exists() and not folder.is_dir():
         raise ReleaseError(f"{folder} is a file; name a folder")

@@ -21,6 +21,7 @@ from prefect.states import Completed, Failed, State
 
 from bentos import releases
 from bentos.canary import share_in_words
+from bentos.kept import artifact_of
 from bentos.ledger import alone, open_ledger
 from bentos.package import Bento, load_bento, package, requirements
 from bentos.releases import Event, Release, Run
@@ -36,7 +37,7 @@ from flows.under_way import UP, Dead, Mark
 from flows.words import in_words
 from pipeline import digest, sources
 from pipeline.answer import ask
-from pipeline.artifact import Artifact, load_artifact, write_artifact
+from pipeline.artifact import Artifact, write_artifact
 from pipeline.code import code_digest
 from pipeline.drift import Changes
 from pipeline.errors import ArtifactError, DataError, ReleaseError, SourceError
@@ -346,11 +347,10 @@ def _barred(bar: Event) -> str:
 def _compared(champion: Release) -> Champion:
     """Return the champion as its own package answers, checked against the ledger's digests."""
     bento = load_bento(champion.bento, settings().folder("bentoml"), expected=champion.digests["bento"])
-    expected = champion.digests["artifact"]
-    packed = load_artifact(bento.path / "src" / "artifact", expected)
+    packed = artifact_of(champion, bento)
     return Champion(
         release=champion.number,
-        ask=lambda rows: ask(bento.path / "src", expected, rows),
+        ask=lambda rows: ask(bento.path / "src", packed.digest, rows),
         required=tuple(feature.name for feature in packed.schema.features if feature.required),
         rule=Rule.from_dict(packed.manifest["holdout"]),
     )

@@ -21,7 +21,7 @@ from bentos.releases import Release
 from bentos.trial import Trial, try_bento
 from flows.export import check_makeable
 from flows.proofs import run_folder
-from pipeline.artifact import Artifact, load_artifact
+from pipeline.artifact import Artifact
 from pipeline.errors import ArtifactError, ReleaseError
 from pipeline.files import read_json, scratch_folder, space_for, whole_file, whole_folder, write_json
 from pipeline.forget import check_whole
@@ -112,7 +112,7 @@ def unpack(settings: Settings, ledger: Engine, file: Path) -> Arrived:
         bento = Bento(release.bento, folder / "package", digest_of(folder / "package", expected))
         if bento.digest != expected:
             raise ReleaseError(f"the package in {file} is not what was released: its digest is {bento.digest}")
-        artifact = load_artifact(bento.path / "src" / "artifact", release.digests["artifact"])
+        artifact = artifact_of(release, bento)
         _check_row(file, release, artifact)
         rows = folder / "snapshot" / f"{release.digests['snapshot']}.parquet"
         if (found := Stored(load_snapshot(rows).path).digest()) != release.digests["snapshot"]:

@@ -485,9 +485,7 @@ def _task(
     if column.role in ("date", "written date"):
         raise DataError(f"column {name!r}, the target, holds dates; give one of numbers or of words")
     if column.quantiles:
-        if column.distinct == 2 and column.whole:
-            _check_rarer(column, len(values))
-        return _numeric_task(column, ask, notes)
+        return _numeric_task(column, len(values), ask, notes)
     if column.role != "boolean":
         _check_labels(column, source)
     if column.distinct > 2:
@@ -496,8 +494,9 @@ def _task(
     return "binary", _positive(column, ask, notes), False
 
 
-def _numeric_task(column: Column, ask: Ask, notes: list[str]) -> tuple[Kind, str | int | bool | None, bool]:
+def _numeric_task(column: Column, rows: int, ask: Ask, notes: list[str]) -> tuple[Kind, str | int | bool | None, bool]:
     if column.distinct == 2 and column.whole:
+        _check_rarer(column, rows)
         notes.append(f"{column.name!r} is {column.low:g} or {column.high:g}: two classes, {column.high:g} the positive")
         return "binary", int(column.high), False
     coded = column.whole and column.low in (0, 1) and column.high - column.low == column.distinct - 1
