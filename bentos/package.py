@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from pipeline import digest
 from pipeline.artifact import Artifact, load_artifact
-from pipeline.code import code_digest, imported_packages, local_modules, pins
+from pipeline.code import code_digest, local_modules, serving_digest, serving_pins
 from pipeline.errors import ArtifactError, PackageError
 from pipeline.files import NO_SPACE, no_space, space_for, whole_folder, write_text
 from pipeline.processes import packaged_environment
@@ -46,8 +46,7 @@ class Bento:
 def requirements(model: str, checkout: Path) -> tuple[str, ...]:
     """Return what a Bento of the model needs, pinned: what its code imports, BentoML, and all that these require."""
     files = local_modules([f"pipeline.models.{model}", "pipeline.artifact", "bentos.worker"], checkout)
-    # uvicorn imports these two only where they are.
-    return pins({*imported_packages(files.values()), "bentoml", "httptools", "uvloop"})
+    return serving_pins(files.values())
 
 
 @contextmanager
@@ -82,9 +81,14 @@ def package(artifact: Artifact, checkout: Path, home: Path) -> Bento:
     with space_for(place), tempfile.TemporaryDirectory(prefix=f".part-{os.getpid()}-", dir=home) as scratch:
         context = Path(scratch) / "context"
         _copy_code(checkout, context)
-        if code_digest(model, context) != artifact.manifest["digests"]["code"]:
+        wanted = artifact.manifest["digests"]
+        if code_digest(model, context) != wanted["code"]:
             raise PackageError(
                 f"the code of {model} changed since it was trained; run again to train with what is there"
+            )
+        if serving_digest(model, context) != wanted["serving"]:
+            raise PackageError(
+                f"the code that answers for {model} changed during this run; run again to package what is there"
             )
         shutil.copytree(artifact.folder, context / "artifact")
         built = _build(model, version, artifact, context, Path(scratch) / "store")

@@ -14,8 +14,8 @@ from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from bentos.ledger import EVENTS, LOOKS, RELEASES, RUNS, SERVED, SERVERS, reading
-from pipeline import digest
 from pipeline.errors import OvertakenError, ReleaseError
+from pipeline.run_digests import same_model, same_package
 
 RELEASED, PROMOTED, BACK, WITHDRAWN = "released", "promoted", "rolled back to", "withdrawn"
 """The kinds of events that settle who is champion: the release of the last of them, or after a withdrawal none."""
@@ -324,23 +324,25 @@ def rollback(engine: Engine, model: str, to: int | None, cause: str, why: str = 
         return release
 
 
-def barred(engine: Engine, model: str, digests: Mapping[str, str]) -> Event | None:
-    """Return the rollback that bars what has these digests of snapshot, spec and code from being released again.
+def barred(engine: Engine, model: str, digests: Mapping[str, str], package: bool = False) -> Event | None:
+    """Return the rollback that bars the model of these digests from being released again.
 
-    That is the last one that took such a release's place, unless it was made champion again since.
+    That is the last one that took such a release's place, unless it was made champion again since. A bar on a model is
+    none on a rollback from one package of it to another; with `package` that is what is asked for.
     """
+    same = same_package if package else same_model
     with reading(engine) as connection:
-        same = {
+        numbers = {
             release.number
             for release in map(_as_release, connection.execute(select(RELEASES).where(RELEASES.c.model == model)))
-            if digest.same(release.digests, digests)
+            if same(release.digests, digests)
         }
         found = None
         for event in _events_of(connection, model):
-            if event.kind in (BACK, STOPPED) and (event.instead if event.kind == BACK else event.release) in same:
-                found = event
-            elif event.kind in (RELEASED, PROMOTED, BACK) and event.release in same:
+            if event.kind in (RELEASED, PROMOTED, BACK) and event.release in numbers:
                 found = None
+            elif event.kind in (BACK, STOPPED) and (event.instead if event.kind == BACK else event.release) in numbers:
+                found = event
         return found
 
 

@@ -7,12 +7,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from pipeline.errors import ArtifactError, EvergreenError, ServerError, SpecError
 from pipeline.settings import settings
+
+if TYPE_CHECKING:
+    from bentos.releases import Release
 
 app = typer.Typer(
     name="evergreen",
@@ -102,6 +105,26 @@ def run(
 
 
 @app.command()
+def repackage(model: Model, as_json: AsJson = False) -> None:
+    """Package, try and release the champion's trained model again, when its package is out of date; nothing is trained.
+
+    It is when the code that answers, or limits, log or sensitive columns of the spec, are others than in the package.
+    """
+    with _errors(as_json):
+        _known(model)
+        from flows import screen
+        from flows.launch import launch
+
+        with _stdout_for_results(), screen.steps(quiet=as_json) as listener:
+            outcome = launch(settings(), listener, model=model, only_package=True)
+        if as_json:
+            _print_json(outcome.to_dict())
+        else:
+            screen.show_outcome(outcome)
+        raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
 def serve(
     model: Model,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
@@ -151,10 +174,11 @@ def status(
         found = [
             screen.status_of(
                 name,
-                releases.wished(ledger, name),
+                wish := releases.wished(ledger, name),
                 releases.last_run(ledger, name),
                 releases.servers(ledger, name),
                 {number: _report_of(name, number) for number in releases.awaiting(ledger, name)},
+                _serving_code_differs(name, wish.champion) if name in model_names() else False,
             )
             for name in names
         ]
@@ -162,6 +186,17 @@ def status(
             _print_json({"models": found})
         else:
             screen.show_status(found)
+
+
+def _serving_code_differs(model: str, champion: "Release | None") -> bool:
+    """Tell, importing no model, whether a champion's package answers with other code than is here."""
+    from pipeline.code import serving_digest
+    from pipeline.settings import CHECKOUT
+
+    # A model whose module cannot be read says so when it is run.
+    with suppress(SpecError, SyntaxError):
+        return champion is not None and champion.digests.get("serving") != serving_digest(model, CHECKOUT)
+    return False
 
 
 @app.command()
@@ -688,10 +723,22 @@ def deploy(
         os.environ.update({**prefect_environment(settings()), "PREFECT_API_URL": url})
         with _stdout_for_results():
             made = deploying.deploy(model_names())
+            for one in made:
+                one["package_outdated"] = _package_outdated(one["model"])
         if as_json:
             _print_json({"url": url, "pool": deploying.POOL, "deployments": made})
         else:
             screen.show_deployed(url, deploying.POOL, made)
+
+
+def _package_outdated(model: str) -> bool:
+    """Tell whether `evergreen repackage` would package the model's champion again."""
+    from flows.repackaging import repackaging
+    from pipeline.run_digests import digests_of_code
+    from pipeline.settings import CHECKOUT
+    from pipeline.spec import load_spec
+
+    return repackaging(_ledger(), model, digests_of_code(load_spec(model), CHECKOUT)).champion is not None
 
 
 @app.command()

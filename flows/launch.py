@@ -49,9 +49,10 @@ def launch(settings: Settings, listener: Callable[[Any], None], model: str, **pa
         # there may be nothing new.
         validator = stack.enter_context(started(model))
         stack.callback(STARTED.reset, STARTED.set(validator))
-        if parameters.get("force") or not _same_code(settings, model):
+        validates = not parameters.get("only_package")
+        if validates and (parameters.get("force") or not _same_code(settings, model)):
             validator.begin()
-        server = prefect_server(settings, lambda _: _import_all(model, parameters.get("data"), validator))
+        server = prefect_server(settings, lambda _: _import_all(model, parameters.get("data"), validator, validates))
         timed("start", seconds, lambda: stack.enter_context(server))
         from prefect import tags
 
@@ -79,7 +80,7 @@ def _same_code(settings: Settings, model: str) -> bool:
     return False
 
 
-def _import_all(model: str, data: str | None, validator: Validator) -> None:
+def _import_all(model: str, data: str | None, validator: Validator, validates: bool) -> None:
     """Import what a run needs, while a Prefect server starts where one has to; what validates, if there is news."""
     # Modules stay: collecting garbage while they load, and looking at them again later, took as long as loading them.
     gc.disable()
@@ -94,7 +95,7 @@ def _import_all(model: str, data: str | None, validator: Validator) -> None:
         gc.freeze()
         gc.enable()
     try:
-        same = flows.retrain.nothing_new(model, data)
+        same = not validates or flows.retrain.nothing_new(model, data)
     except Exception:
         same = False
     if not same:

@@ -18,10 +18,10 @@ from bentos import releases
 from bentos.package import alone_with
 from bentos.releases import ARCHIVED, SETTLING, STOPPED, WITHDRAWN, Event, Release
 from flows.server import prefect_environment, reachable, start_server
-from pipeline import digest
 from pipeline.errors import PackageError, StorageError
 from pipeline.files import discard, read_json, sweep, write_text
 from pipeline.processes import free_port
+from pipeline.run_digests import artifact_folder, trained_folder
 from pipeline.settings import Settings
 from pipeline.snapshot import RECORD
 from pipeline.spec import model_names
@@ -122,7 +122,9 @@ def collect(
             if made:
                 kept[model] = needed
                 packages = [release for release in made if release.number in needed]
-                items = [*_of_model(home, model, packages, seen)]
+                judged = releases.last_run(ledger, model, releases.VERDICTS)
+                kept_trained = [judged.digests] if judged and judged.digests else []
+                items = [*_of_model(home, model, packages, kept_trained, seen)]
                 found += items
                 gone = {f"{model}:{item.paths[0].name}" for item in items if item.kind == "bentos"}
                 archived[model] = [release.number for release in made if release.bento in gone]
@@ -196,14 +198,26 @@ def _lock(home: Path, name: str) -> FileLock:
     return FileLock(home / "locks" / f"{name}.lock")
 
 
-def _of_model(home: Path, model: str, needed: Sequence[Release], seen: set[tuple[int, int]]) -> Iterator[Item]:
-    """Yield the packages, artifacts and trained folders of a model that belong to no needed release."""
-    named = {digest.of_run(release.digests) for release in needed}
+def _of_model(
+    home: Path,
+    model: str,
+    needed: Sequence[Release],
+    judged: Sequence[Mapping[str, str]],
+    seen: set[tuple[int, int]],
+) -> Iterator[Item]:
+    """Yield the packages, artifacts and trained folders of a model that belong to no needed release.
+
+    What was trained by a run with the digests in `judged` stays: another gate may pass it.
+    """
+    named = {
+        "trained": {trained_folder(digests) for digests in [*(release.digests for release in needed), *judged]},
+        "artifacts": {artifact_folder(release.digests) for release in needed},
+    }
     versions = {release.bento.partition(":")[2] for release in needed}
     busy = _worked_in()
     for kind in ("trained", "artifacts"):
         for folder in _folders(home / kind / model):
-            if folder.name not in named:
+            if folder.name not in named[kind]:
                 yield _item(kind, model, [folder], seen)
     for folder in _folders(home / "bentoml" / "bentos" / model):
         if folder.name not in versions and folder.resolve() not in busy:

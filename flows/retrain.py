@@ -5,7 +5,7 @@ Tasks hand each other paths, digests and small results, never frames: a frame be
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from prefect.states import Completed, Failed, State
 
 from bentos import releases
 from bentos.canary import share_in_words
-from bentos.kept import artifact_of
+from bentos.kept import artifact_of, package_of
 from bentos.ledger import alone, open_ledger
 from bentos.package import Bento, load_bento, package, requirements
 from bentos.releases import Event, Release, Run
@@ -32,19 +32,28 @@ from flows import notify, pages, plots, reports, retention, under_way
 from flows.card import write_card
 from flows.outcome import Name, Outcome
 from flows.progress import timed
+from flows.repackaging import Repackaging, repackaging
 from flows.since import changes_since
 from flows.under_way import UP, Dead, Mark
 from flows.words import in_words
-from pipeline import digest, sources
+from pipeline import sources
 from pipeline.answer import ask
-from pipeline.artifact import Artifact, write_artifact
-from pipeline.code import code_digest
+from pipeline.artifact import Artifact, repackaged, write_artifact
 from pipeline.drift import Changes
 from pipeline.errors import ArtifactError, DataError, ReleaseError, SourceError
 from pipeline.evaluate import Champion, Evaluation, evaluate
 from pipeline.files import sweep, write_json, write_text
 from pipeline.gate import Verdict, decide
 from pipeline.processes import end_with, ends_without, gently
+from pipeline.run_digests import (
+    Work,
+    artifact_folder,
+    digests_of,
+    digests_of_code,
+    same_package,
+    trained_folder,
+    work_needed,
+)
 from pipeline.seen import Seen
 from pipeline.settings import CHECKOUT, settings
 from pipeline.snapshot import Snapshot, Stored, ingest, load_snapshot
@@ -64,13 +73,20 @@ def _name() -> str:
 
 @flow(name="retrain", flow_run_name=_name)
 def retrain(
-    model: str, data: str | None = None, force: bool = False, release: bool = True, cause: str = "person", why: str = ""
+    model: str,
+    data: str | None = None,
+    force: bool = False,
+    release: bool = True,
+    cause: str = "person",
+    why: str = "",
+    only_package: bool = False,
 ) -> State[Any]:
     """Run the whole loop once for a model; the final state bears the outcome's name.
 
     `data` is a file or glob read instead of the spec's source. `force` retrains what is unchanged and skips no gate.
     Without `release`, everything up to the trial is done. `cause` says who or what started the run, and `why`
-    what moved it to: both are in the ledger.
+    what moved it to: both are in the ledger. With `only_package` no data is read: the champion is packaged again when
+    its package is out of date.
     """
     id, deployment = _ids()
     folder = settings().folder("runs", model, str(id))
@@ -82,8 +98,11 @@ def retrain(
                 _end_with_the_worker()
                 run.show(under_way.stand_for_late_ones, id, deployment)
             with _alone(run), under_way.limited(load_spec(model).time_limit, f"the run of {model}"):
-                with _validator(model) as validator:
-                    outcome = _steps(run, validator, data, force, release)
+                if only_package:
+                    outcome = _only_package(run)
+                else:
+                    with _validator(model) as validator:
+                        outcome = _steps(run, validator, data, force, release)
                 run.conclude(outcome)
                 run.show(_tell, run, outcome)
                 # What waits for the next run stays: it goes on from there.
@@ -114,7 +133,7 @@ def _steps(run: "_Run", validator: Validator, data: str | None, force: bool, rel
         return run.outcome("data-rejected", [str(error)])
     run.digests = _digests(model, snapshot)
     run.show(_say_alarm, run)
-    if not force and (settled := _settled(run)):
+    if not force and (settled := _without_training(run, release)):
         return settled
 
     report = run.step("validate", validate_rows, validator, snapshot)
@@ -124,7 +143,7 @@ def _steps(run: "_Run", validator: Validator, data: str | None, force: bool, rel
         return run.outcome("data-rejected", report.reasons)
     if report.quarantine:
         snapshot = run.goes_on_with(report.quarantine.snapshot or snapshot.digest)
-        if not force and (settled := _settled(run)):
+        if not force and (settled := _without_training(run, release)):
             return settled
     changes = run.step("drift", compare_with_champion, model, snapshot)
     run.show(_tell_changes, run, changes)
@@ -148,6 +167,9 @@ def _steps(run: "_Run", validator: Validator, data: str | None, force: bool, rel
     if not verdict.passed:
         run.show(_draw, run, snapshot, trained, [])
         return run.outcome("kept" if champion else "model-rejected", verdict.reasons)
+    if champion and not force and _is_champion(run.digests, champion):
+        confirmed = f"the champion, release {champion.number}, is this very model and passes the gate as it is now"
+        return run.outcome("kept", [confirmed, *verdict.reasons])
     if wish.held and release:
         # No verdict: when the hold ends, the next run takes the matter up again.
         run.digests = {}
@@ -166,7 +188,8 @@ def _steps(run: "_Run", validator: Validator, data: str | None, force: bool, rel
     name, why = _how(model, champion)
     reasons = [*why, *verdict.reasons]
     try:
-        made = run.step("release", add_release, run.record(name, reasons), bento, artifact, trial, champion)
+        record = run.record(name, reasons)
+        made = run.step("release", add_release, record, run.digests, bento, artifact, trial, champion)
     except ReleaseError as error:
         # Judged against a champion that is none now: no verdict, so that the next run takes the matter up again.
         run.digests = {}
@@ -174,6 +197,62 @@ def _steps(run: "_Run", validator: Validator, data: str | None, force: bool, rel
     run.show(_write_card, run, made, part="card")
     run.show(_show_release, run, made, trial, name)
     return run.outcome(name, reasons)
+
+
+def _without_training(run: "_Run", release: bool) -> Outcome | None:
+    """Return the outcome of a run that neither trains nor judges: all is as it was, or only a package is out of date.
+
+    What is barred is not trained either.
+    """
+    work, last = _work(run.model, run.digests)
+    bar = releases.barred(_ledger(), run.model, run.digests)
+    if work in ("train", "judge") and not bar:
+        run.judges = work == "judge"
+        return None
+    due = repackaging(_ledger(), run.model, run.digests)
+    if due.champion and release:
+        return _repackage(run, due, due.champion)
+    if bar:
+        return run.outcome("unchanged", [_barred(bar)])
+    # Without a verdict that holds there is work to do.
+    assert last is not None
+    return run.unchanged(last)
+
+
+def _only_package(run: "_Run") -> Outcome:
+    """Package, try and release the champion's model again, if its package is out of date; no data is read."""
+    champion = releases.champion(_ledger(), run.model)
+    if champion is None:
+        raise ReleaseError(
+            f"{run.model} has no champion to package again; {releases.next_champion(_ledger(), run.model)}"
+        )
+    due = repackaging(_ledger(), run.model, digests_of_code(load_spec(run.model), CHECKOUT))
+    return _repackage(run, due, due.champion) if due.champion else run.outcome("unchanged", [due.reason])
+
+
+def _repackage(run: "_Run", due: Repackaging, champion: Release) -> Outcome:
+    """Package, try and release the champion's trained model again, as limits and serving code are now."""
+    # The verdict that holds stays the last one: nothing was judged.
+    last = releases.last_run(_ledger(), run.model, releases.VERDICTS)
+    judged = last.digests if last and releases.stands(_ledger(), run.model, last) else champion.digests
+    run.digests = {**judged, **due.digests}
+    artifact = run.step("artifact", make_artifact_again, champion, due.digests)
+    bento = run.step("package", build_bento, artifact)
+    trial = run.step("trial", try_package, bento, artifact)
+    run.show(reports.publish_trial, run.model, trial)
+    if not trial.passed:
+        return run.outcome("trial-failed", trial.problems)
+    name, why = _how(run.model, champion)
+    reasons = [due.reason, *why]
+    digests = {**champion.digests, **due.digests}
+    made = run.step("release", add_release, run.record(name, reasons), digests, bento, artifact, trial, champion)
+    run.show(_write_card, run, made, part="card")
+    run.show(_show_release, run, made, trial, name)
+    return run.outcome(name, reasons)
+
+
+def _is_champion(digests: Mapping[str, str], champion: Release) -> bool:
+    return same_package(champion.digests, digests) and champion.digests.get("suite") == digests.get("suite")
 
 
 def _how(model: str, champion: Release | None) -> tuple[Name, list[str]]:
@@ -233,7 +312,7 @@ def compare_with_champion(model: str, snapshot: Snapshot) -> Changes:
 
 @task(name="train", task_run_name="train", cache_policy=NO_CACHE)
 def train_candidates(model: str, snapshot: Snapshot, digests: dict[str, str], force: bool) -> Trained:
-    folder = settings().folder("trained", model) / digest.of_run(digests)
+    folder = settings().folder("trained", model) / trained_folder(digests)
     if not force:
         try:
             trained = load_trained(folder)
@@ -241,7 +320,7 @@ def train_candidates(model: str, snapshot: Snapshot, digests: dict[str, str], fo
         except ArtifactError:
             pass
         else:
-            get_run_logger().info("trained already by a run that did not finish: going on from %s", folder)
+            get_run_logger().info("trained already: going on from %s", folder)
             return trained
     return train(load_spec(model), snapshot, folder)
 
@@ -267,10 +346,18 @@ def make_artifact(
     verdict: Verdict,
     digests: dict[str, str],
 ) -> Artifact:
-    folder = settings().folder("artifacts", model) / digest.of_run(digests)
+    folder = settings().folder("artifacts", model) / artifact_folder(digests)
     spec, needs = load_spec(model), requirements(model, CHECKOUT)
     held_to = (report.guards, report.unguarded)
     return write_artifact(spec, snapshot, trained, evaluation, verdict, digests, needs, folder, *held_to)
+
+
+@task(name="artifact", task_run_name="artifact", cache_policy=NO_CACHE)
+def make_artifact_again(champion: Release, digests: dict[str, str]) -> Artifact:
+    model = champion.model
+    packed = artifact_of(champion, package_of(_ledger(), champion, settings().folder("bentoml")))
+    folder = settings().folder("artifacts", model) / artifact_folder({**champion.digests, **digests})
+    return repackaged(packed, load_spec(model), digests, requirements(model, CHECKOUT), folder)
 
 
 @task(name="package", task_run_name="package", cache_policy=NO_CACHE)
@@ -284,13 +371,15 @@ def try_package(bento: Bento, artifact: Artifact) -> Trial:
 
 
 @task(name="release", task_run_name="release", cache_policy=NO_CACHE)
-def add_release(run: Run, bento: Bento, artifact: Artifact, trial: Trial, champion: Release | None) -> Release:
+def add_release(
+    run: Run, digests: dict[str, str], bento: Bento, artifact: Artifact, trial: Trial, champion: Release | None
+) -> Release:
     canary = load_spec(run.model).canary
     release = Release(
         model=run.model,
         number=0,
         bento=bento.tag,
-        digests={**run.digests, "artifact": artifact.digest, "bento": bento.digest},
+        digests={**digests, "artifact": artifact.digest, "bento": bento.digest},
         verdict=artifact.manifest["verdict"],
         evaluation=artifact.manifest["evaluation"],
         trial=trial.to_dict(),
@@ -310,34 +399,26 @@ def _ledger() -> Any:
 
 def _digests(model: str, snapshot: Snapshot) -> dict[str, str]:
     """Return what everything made from a snapshot is named by."""
-    spec, code = digest.of_value(load_spec(model)), code_digest(model, CHECKOUT)
-    suite = suite_digest(model)
-    return {"snapshot": snapshot.digest, "spec": spec, "code": code} | ({"suite": suite} if suite else {})
+    return digests_of(load_spec(model), snapshot.digest, suite_digest(model), CHECKOUT)
 
 
-def _settled(run: "_Run") -> Outcome | None:
-    """Return the outcome of a run whose matter is settled: it is barred, or the last verdict was about the same."""
-    if bar := releases.barred(_ledger(), run.model, run.digests):
-        return run.outcome("unchanged", [_barred(bar)])
-    same = _seen(run.model, run.digests)
-    return run.unchanged(same) if same else None
-
-
-def _seen(model: str, digests: dict[str, str]) -> Run | None:
-    """Return the last run that reached a verdict if it was about the same, and what it came to still holds."""
-    last = releases.last_run(_ledger(), model, releases.VERDICTS)
-    same = last is not None and digest.same(last.digests, digests)
-    return last if last and same and releases.stands(_ledger(), model, last) else None
+def _work(model: str, digests: dict[str, str]) -> tuple[Work, Run | None]:
+    """Return what a run with these digests has to do, and the last run with a verdict, if what it came to holds."""
+    last, champion = releases.last_run(_ledger(), model, releases.VERDICTS), releases.champion(_ledger(), model)
+    if last and not releases.stands(_ledger(), model, last):
+        last = None
+    return work_needed(last.digests if last else None, champion.digests if champion else None, digests), last
 
 
 def nothing_new(model: str, data: str | None) -> bool:
-    """Tell, reading no row, whether a run would surely find what the last one that reached a verdict was about."""
+    """Tell, reading no row, whether a run would surely neither train nor judge anything."""
     source, folder = load_spec(model).source, settings().folder("snapshots")
     known = Seen(source if data is None else sources.at(source, data), folder).snapshot()
     if known is None:
         return False
     digests = _digests(model, load_snapshot(folder / f"{known}.parquet"))
-    return releases.barred(_ledger(), model, digests) is not None or _seen(model, digests) is not None
+    work, _ = _work(model, digests)
+    return work not in ("train", "judge") or releases.barred(_ledger(), model, digests) is not None
 
 
 def _barred(bar: Event) -> str:
@@ -434,6 +515,8 @@ class _Run:
     dead: Dead | None = None
     """The run before, where its process died."""
     resumed: str | None = None
+    judges: bool = False
+    """Whether it judges again what a run before had trained and judged."""
 
     def step(self, name: str, work: Callable[..., Result], *args: Any) -> Result:
         """Do a step, timed and told of; its result belongs to the run's report."""
@@ -448,8 +531,11 @@ class _Run:
             self.mark.say(digests=self.digests, seconds=self.seconds, **facts)
 
     def goes_on_from(self, trained: Trained) -> None:
-        """Say so where what is gone on with was trained by a run before, which did not finish."""
-        if trained.created < self.started:
+        """Say so when what is gone on with was trained by a run before."""
+        if trained.created < self.started and self.judges:
+            self.resumed = f"the model trained at {trained.created} is judged again; nothing is trained"
+            get_run_logger().info(self.resumed)
+        elif trained.created < self.started:
             before = f"{self.dead.sentence}, after" if self.dead else "an earlier run did not finish after"
             self.resumed = f"goes on from what was done: {before} it had trained at {trained.created}"
             get_run_logger().info(self.resumed)
@@ -498,7 +584,7 @@ class _Run:
     def unchanged(self, same: Run) -> Outcome:
         """Return the outcome of a run that finds nothing new since another one."""
         why = f": {'; '.join(same.reasons)}" if same.outcome != "released" else ""
-        reason = f"snapshot, spec and code are those of the run of {same.started}, which ended {same.outcome}{why}"
+        reason = f"nothing that decides a model differs from the run of {same.started}, which ended {same.outcome}{why}"
         return self.outcome("unchanged", [f"{reason}; --force retrains"])
 
     def record(self, name: Name | Literal["crashed"], reasons: Any) -> Run:

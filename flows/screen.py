@@ -286,9 +286,17 @@ def _features(features: Sequence[Mapping[str, Any]] | None) -> str:
 
 
 def status_of(
-    model: str, wish: "Wish", last: "Run | None", servers: Sequence["Server"], awaiting: Mapping[int, str | None]
+    model: str,
+    wish: "Wish",
+    last: "Run | None",
+    servers: Sequence["Server"],
+    awaiting: Mapping[int, str | None],
+    package_outdated: bool = False,
 ) -> dict[str, Any]:
-    """Return what `status` says of a model, as JSON values; `awaiting` are releases and the reports of their runs."""
+    """Return what `status` says of a model, as JSON values; `awaiting` are releases and the reports of their runs.
+
+    With `package_outdated` the champion's package answers with other code than is here.
+    """
     from bentos.releases import answered_by
 
     champion, canary, held, stopped = wish.champion, wish.canary, wish.held, wish.stopped
@@ -304,6 +312,7 @@ def status_of(
             "value": champion.evaluation["challenger"].get(metric),
             "snapshot": champion.digests["snapshot"],
             "answers": answered_by(champion),
+            "package_outdated": package_outdated,
         }
     run = None
     if last:
@@ -335,6 +344,9 @@ def show_status(found: Sequence[Mapping[str, Any]]) -> None:
                 console, f"  champion  release {champion['number']} of {_time(champion['created'])}, {value}", hang=12
             )
             _line(console, f"  package   {champion['bento']}", hang=12)
+            if champion["package_outdated"]:
+                way_out = f"[bold]evergreen repackage {one['model']}[/] makes it anew, without training"
+                _line(console, f"  [yellow]outdated[/]  the package answers with older code; {way_out}", hang=12)
             _line(console, f"  answers   {escape(champion['answers'])}", hang=12)
         else:
             next_one = f"[bold]evergreen run {one['model']}[/] makes one"

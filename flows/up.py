@@ -103,6 +103,9 @@ class _Up:
         self.settings, self.port, self.say, self.show, self.ending = settings, port, say, show, ending
         self.ledger: Engine = open_ledger(settings.ledger_url)
         self.parts: list[Part] = []
+        self.repackages: list[str] = []
+        """Models whose packages are out of date; the first is being packaged."""
+        self.repackaging: Part | None = None
         self.deployed: list[dict[str, Any]] = []
         self.verbose = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL" not in os.environ
         self.env = server.prefect_environment(settings)
@@ -125,6 +128,7 @@ class _Up:
         self.deployed = self._deploy()
         for note in (note for one in self.deployed for note in one["notes"]):
             self.say(note)
+        self.repackages = sorted({one["model"] for one in self.deployed if one["package_outdated"]})
         self._look()
         from flows import deploy
 
@@ -133,6 +137,7 @@ class _Up:
         while not self.ending():
             for part in self.parts:
                 self._look_after(part)
+            self._repackage()
             if time.monotonic() - looked > LOOK_SECONDS:
                 self._look()
                 looked = time.monotonic()
@@ -213,6 +218,23 @@ class _Up:
         self.say(f"{part.name} ended with code {told}; it is started anew in {part.pause:g} s ({part.log} says why)")
         part.pause = min(2 * part.pause, MOST_PAUSE)
         self._tell()
+
+    def _repackage(self) -> None:
+        """Package the champions again whose packages are out of date, one after the other, each once."""
+        part = self.repackaging
+        if part is None:
+            if self.repackages:
+                model = self.repackages[0]
+                self.say(f"the package of {model} is out of date: its model is packaged again")
+                log = self.settings.folder("up") / f"repackage {model}.log"
+                self.repackaging = Part(f"repackage {model}", [*EVERGREEN, "repackage", model], log)
+                self._start(self.repackaging)
+        elif part.child is not None and (code := part.child.poll()) is not None:
+            part.leash.close()
+            model = self.repackages.pop(0)
+            self.repackaging = None
+            how = "is packaged again" if code == 0 else f"was not packaged again, code {code}"
+            self.say(f"{model} {how} ({part.log} says more)")
 
     def _plan_anew(self) -> None:
         """Plan the schedules' runs anew when the clock was set back.
@@ -313,6 +335,8 @@ class _Up:
 
     def _end(self) -> None:
         """End all parts, the server last, so that it can be told how the others ended."""
+        if self.repackaging:
+            self.repackaging.leash.close()
         for part in reversed(self.parts):
             if part.name == "server":
                 (self.settings.folder("prefect") / "server.json").unlink(missing_ok=True)

@@ -136,7 +136,6 @@ def write_artifact(
     manifest = {
         "format": FORMAT,
         "model": spec.name,
-        "task": asdict(spec.task),
         "target": spec.target,
         "created": trained.created,
         "python": platform.python_version(),
@@ -149,15 +148,13 @@ def write_artifact(
         "target_quantiles": _deciles(y) if spec.task.kind == "regression" else [],
         "estimator": trained.chosen,
         "candidates": [asdict(one) for one in trained.candidates],
-        "sensitive": list(spec.sensitive),
         "rows": trained.rows,
         "holdout": trained.rule.to_dict(),
         "metric": spec.metric,
         "evaluation": evaluation.to_dict(),
         "importance": importance(spec, held, schema.features, ask, SHUFFLES[answered["by"]]),
         "verdict": verdict.to_dict(),
-        "limits": asdict(spec.limits),
-        "log": {**asdict(spec.log), "sensitive": list(spec.sensitive)} if spec.log else None,
+        **_packaged(spec),
         "answers": answered,
         "guards": [guard.to_dict() for guard in guards],
         "unguarded": list(unguarded),
@@ -169,6 +166,36 @@ def write_artifact(
         write_json(part / "golden.json", {"rows": rows, "answers": answers.to_dict()})
         seal(part, manifest)
     return load_artifact(folder)
+
+
+def repackaged(
+    artifact: Artifact, spec: "ModelSpec", digests: dict[str, str], requirements: Sequence[str], folder: Path
+) -> Artifact:
+    """Write the artifact of the same trained model to `folder`, with what its package is made of today.
+
+    The estimator, its plan, golden rows, evaluation and verdict are those of `artifact`. `digests` are the ones that
+    differ.
+    """
+    sealed = artifact.manifest["files"]
+    manifest = {name: value for name, value in artifact.manifest.items() if name != "files"}
+    manifest |= {**_packaged(spec), "requirements": list(requirements)}
+    manifest["digests"] = {**manifest["digests"], **digests}
+    with whole_folder(folder) as part:
+        for name in sealed:
+            (part / name).parent.mkdir(parents=True, exist_ok=True)
+            _link(artifact.folder / name, part / name)
+        seal(part, manifest)
+    return load_artifact(folder)
+
+
+def _packaged(spec: "ModelSpec") -> dict[str, Any]:
+    """Return what the fields of the kind *package* come to in a manifest."""
+    return {
+        "task": asdict(spec.task),
+        "sensitive": list(spec.sensitive),
+        "limits": asdict(spec.limits),
+        "log": {**asdict(spec.log), "sensitive": list(spec.sensitive)} if spec.log else None,
+    }
 
 
 def _compiled(

@@ -1,10 +1,10 @@
-"""The code a model depends on: the project's own modules by their bytes, installed packages by their versions."""
+"""The code a model depends on: its own modules by what they do, evergreen's by a number, packages by their versions."""
 
 import ast
 import hashlib
 import sys
-from collections.abc import Iterable, Iterator
-from functools import cache
+from collections.abc import Collection, Iterable, Iterator
+from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from importlib.util import resolve_name
 from pathlib import Path
@@ -12,41 +12,113 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from pipeline.decision_version import DECISION_VERSION
 from pipeline.errors import SpecError
 
-MAKES_A_MODEL = ("pipeline.train", "pipeline.evaluate", "pipeline.gate", "pipeline.artifact")
-"""Where the code of `pipeline/` that decides what a model is and whether it passes begins; what these import counts."""
+ROOMS = ("pipeline", "expectations", "bentos", "flows")
+FITTED_WITH = ("numpy", "scipy", "scikit-learn", "pandas")
+"""What every model is fitted with. pyarrow only reads: what it read is in the snapshot's digest."""
+SERVES = ("bentos.service", "bentos.worker", "bentos.score", "pipeline.answer")
+"""What runs inside a package to answer; what these import is the code that answers."""
+ONLY_MAKES_A_MODEL = (
+    "pipeline.decision_version",
+    "pipeline.evaluate",
+    "pipeline.field_kinds",
+    "pipeline.gate",
+    "pipeline.importance",
+    "pipeline.incremental",
+    "pipeline.metrics",
+    "pipeline.sample",
+    "pipeline.seen",
+    "pipeline.snapshot",
+    "pipeline.sources",
+    "pipeline.spec",
+    "pipeline.split",
+    "pipeline.train",
+)
+"""What a package carries and never runs to answer. DECISION_VERSION stands for it."""
+EVERGREENS = (*SERVES, *ONLY_MAKES_A_MODEL, "pipeline.artifact", "pipeline.reproduce")
+"""Where evergreen's own code in `pipeline/` begins: what these do not import is a model's own."""
+MODELS = "pipeline.models"
 
 
 def code_digest(model: str, checkout: Path) -> str:
-    """Return the digest of the code that a model depends on, found below `checkout`.
+    """Return the digest of the code that decides a model, found below `checkout`.
 
-    It covers the bytes of the model's module, of what it imports locally, of the parts of `pipeline/` that train and
-    judge it, and the versions of the packages all these import; never the git commit or a file's time. Raises SpecError
-    when the model imports what is outside of `pipeline/`, since no package carries that.
+    It covers the model's own modules as syntax trees, evergreen's DECISION_VERSION, and the versions of the packages
+    that the model is fitted with. Comments, docstrings, formatting and what only builds the spec do not count, since
+    the spec has digests of its own; nor do the git commit and file times. Raises SpecError when the model imports what
+    is outside of `pipeline/`, since no package carries that.
     """
-    files = local_modules([f"pipeline.models.{model}", *MAKES_A_MODEL], checkout)
-    for name, path in files.items():
+    own = own_modules(model, checkout)
+    digest = hashlib.sha256(f"decisions {DECISION_VERSION}\n".encode())
+    for name, path in sorted(own.items()):
+        digest.update(f"{name} {_hashed(_of_a_model(path))}\n".encode())
+    for pin in pins({*FITTED_WITH, *imported_packages(own.values())}):
+        digest.update(f"{pin}\n".encode())
+    return digest.hexdigest()
+
+
+def serving_digest(model: str, checkout: Path) -> str:
+    """Return the digest of what a package of the model carries to answer with, and what decides no model.
+
+    It covers evergreen's modules that answer, as syntax trees, the files of the page, and the versions of the packages
+    that only these need. Comments, docstrings, formatting, the words of raised errors and the place of a module do not
+    count.
+    """
+    files = serving_modules(checkout)
+    digest = hashlib.sha256()
+    for tree in sorted(map(_hash_of_evergreen, files.values())):
+        digest.update(f"{tree}\n".encode())
+    static = checkout / "bentos" / "static"
+    for path in sorted(static.rglob("*")):
+        if path.is_file():
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f"{path.relative_to(static).as_posix()} {content}\n".encode())
+    fitted_with = pins({*FITTED_WITH, *imported_packages(own_modules(model, checkout).values())})
+    for pin in serving_pins(files.values()):
+        if pin not in fitted_with:
+            digest.update(f"{pin}\n".encode())
+    return digest.hexdigest()
+
+
+def own_modules(model: str, checkout: Path) -> dict[str, Path]:
+    """Return the module of a model and all that it imports which is no part of evergreen, with their files.
+
+    Raises SpecError when one of them is outside of `pipeline/`.
+    """
+    evergreens = {*local_modules(EVERGREENS, checkout)}
+    found = local_modules([f"{MODELS}.{model}"], checkout, without=evergreens - {MODELS})
+    for name, path in found.items():
         if name.partition(".")[0] != "pipeline":
             raise SpecError(
                 f"{model} imports {name} from {path.relative_to(checkout)}, which its package would not carry; "
                 "move it into pipeline/"
             )
-    digest = hashlib.sha256()
-    for name, path in sorted(files.items()):
-        digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    for pin in pins(imported_packages(files.values())):
-        digest.update(f"{pin}\n".encode())
-    return digest.hexdigest()
+    return found
 
 
-def local_modules(modules: Iterable[str], checkout: Path) -> dict[str, Path]:
-    """Return the named modules and all they import from below `checkout`, directly or not, with their files."""
+def serving_modules(checkout: Path) -> dict[str, Path]:
+    """Return evergreen's modules that answer inside a package, with their files."""
+    found = local_modules(SERVES, checkout, without=ONLY_MAKES_A_MODEL)
+    return {name: path for name, path in found.items() if not f"{name}.".startswith(f"{MODELS}.")}
+
+
+def serving_pins(files: Iterable[Path]) -> tuple[str, ...]:
+    """Return the pins of what files that answer import, of BentoML, and of what uvicorn imports where it is there."""
+    return pins({*imported_packages(files), "bentoml", "httptools", "uvloop"})
+
+
+def local_modules(modules: Iterable[str], checkout: Path, without: Collection[str] = ()) -> dict[str, Path]:
+    """Return the named modules and all they import from below `checkout`, directly or not, with their files.
+
+    Modules in `without` are left out, and what only they import.
+    """
     found: dict[str, Path] = {}
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        if name in found or (path := _file_of(name, checkout)) is None:
+        if name in found or name in without or (path := _file_of(name, checkout)) is None:
             continue
         found[name] = path
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
@@ -104,12 +176,136 @@ def _file_of(module: str, checkout: Path) -> Path | None:
     return next((path for path in (base / "__init__.py", base.with_suffix(".py")) if module and path.is_file()), None)
 
 
+@lru_cache(maxsize=1024)
+def _parsed(path: Path, _changed: int, _size: int) -> ast.Module:
+    return ast.parse(path.read_bytes())
+
+
+def _tree(path: Path) -> ast.Module:
+    """Return the syntax tree of a file, parsed once while the file stays as it is. Nobody may change the tree."""
+    facts = path.stat()
+    return _parsed(path, facts.st_mtime_ns, facts.st_size)
+
+
 def _imports(path: Path, package: str) -> Iterator[str]:
     """Yield every module name that a file may import; `from a import b` yields `a` and `a.b`."""
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and (package or not node.level):
             base = resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module or ""
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _hashed(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _of_a_model(path: Path) -> list[str]:
+    """Describe what counts of a module of a model's own: all that it does but for building the spec."""
+    body = [node for node in _tree(path).body if not _is_docstring(node)]
+    builds = _only_build_the_spec(body)
+    parts: list[str] = []
+    for place, node in enumerate(body):
+        if place in builds:
+            # Values are in the spec's digests, which name a function but cannot look into one.
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.Lambda):
+                    _describe(inner, parts)
+        elif not _imports_evergreen(node):
+            _describe(node, parts)
+    return parts
+
+
+def _only_build_the_spec(body: list[ast.stmt]) -> set[int]:
+    """Return the positions of `spec = ...` and of assignments that nothing but the spec reads, directly or not."""
+    targets = {place: names for place, node in enumerate(body) if (names := _assigned(node))}
+    builds = {place for place, names in targets.items() if names == {"spec"}}
+    if not builds:
+        return set()
+    reads = {place: _read(node) for place, node in enumerate(body)}
+    inside = {
+        place: set().union(*(_read(inner) for inner in ast.walk(node) if isinstance(inner, ast.Lambda)), set())
+        for place, node in enumerate(body)
+    }
+    while True:
+        wanted = set().union(*(reads[place] for place in builds))
+        # What a lambda in the spec reads, it reads when it is called.
+        others = set().union(*(inside[place] if place in builds else reads[place] for place in reads))
+        more = {
+            place for place, names in targets.items() if place not in builds and names & wanted and not names & others
+        }
+        if not more:
+            return builds
+        builds |= more
+
+
+def _assigned(node: ast.stmt) -> set[str]:
+    """Return the names that a statement assigns, and nothing else; none where it does anything else."""
+    if isinstance(node, ast.Assign):
+        targets = node.targets
+    elif isinstance(node, ast.AnnAssign) and node.value is not None:
+        targets = [node.target]
+    else:
+        return set()
+    return (
+        {target.id for target in targets if isinstance(target, ast.Name)}
+        if all(isinstance(target, ast.Name) for target in targets)
+        else set()
+    )
+
+
+def _read(node: ast.AST) -> set[str]:
+    return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Load)}
+
+
+def _hash_of_evergreen(path: Path) -> str:
+    """Hash what counts of a module of evergreen: what it does, wherever modules are, however errors are worded."""
+    parts: list[str] = []
+    _describe(_tree(path), parts, moved=True)
+    return _hashed(parts)
+
+
+def _imports_evergreen(node: ast.AST) -> bool:
+    if isinstance(node, ast.ImportFrom):
+        names = [node.module or ""] if not node.level else []
+        return any(name.partition(".")[0] in ROOMS and not f"{name}.".startswith(f"{MODELS}.") for name in names)
+    return isinstance(node, ast.Import) and all(alias.name.partition(".")[0] in ROOMS for alias in node.names)
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    """Tell whether a statement is nothing but a text: a docstring, of a variable too, does nothing."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _describe(node: ast.AST, parts: list[str], moved: bool = False, raised: bool = False) -> None:
+    """Add a description of a syntax tree without positions and docstrings, the same in every version of Python.
+
+    With `moved`, imports of evergreen's modules and the words in what is raised are left out, too.
+    """
+    parts.append(type(node).__name__)
+    if isinstance(node, ast.Constant):
+        word = raised and isinstance(node.value, str)
+        parts.append(f"{type(node.value).__name__} {'' if word else repr(node.value)}")
+        return
+    raised = raised or (moved and isinstance(node, ast.Raise))
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if value is None or value == [] or name in ("ctx", "type_comment", "type_ignores"):
+            continue
+        parts.append(name)
+        if isinstance(value, ast.AST):
+            _describe(value, parts, moved, raised)
+        elif isinstance(value, list):
+            for item in value:
+                if _is_docstring(item):
+                    continue
+                if isinstance(item, ast.AST):
+                    if not (moved and _imports_evergreen(item)):
+                        _describe(item, parts, moved, raised)
+                else:
+                    parts.append(repr(item))
+        else:
+            parts.append(repr(value))
+    parts.append(")")

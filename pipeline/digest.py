@@ -183,24 +183,6 @@ def _state(value: Any) -> Any:
         raise SpecError(f"{type(value).__qualname__} in a spec has no content to name it by: {error}") from error
 
 
-def of_run(digests: Mapping[str, str]) -> str:
-    """Return what the folders of a run are named by: its snapshot, its spec and its code, in short."""
-    return of_value({name: digests[name] for name in ("snapshot", "spec", "code")})[:SHORT]
-
-
-def same(then: Mapping[str, str], now: Mapping[str, str]) -> bool:
-    """Tell whether a run now would train on what a run then did: it was asked to, or what is left of its rows is that.
-
-    A run is asked to train on what it ingested; where rows of that were set aside, the suite that said so counts too,
-    and "snapshot" is what was left.
-    """
-    left = ("snapshot", "spec", "code")
-    if "ingested" in now and all(then.get(name) == now[name] for name in left):
-        return True
-    ingested = [digests.get("ingested", digests.get("snapshot")) for digests in (then, now)]
-    return ingested[0] == ingested[1] and all(then.get(name) == now.get(name) for name in ("spec", "code", "suite"))
-
-
 def of_file(path: Path) -> str:
     """Return the digest of a file's bytes."""
     with path.open("rb") as file:

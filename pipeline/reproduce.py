@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import digest
 from pipeline.artifact import load_artifact
 from pipeline.errors import ArtifactError
+from pipeline.field_kinds import spec_digest
 from pipeline.files import scratch_folder
 from pipeline.packaged import run_packaged
 from pipeline.predict import Answers, disagreements, predict
@@ -106,7 +106,9 @@ def _train_again(expected: str, path: Path, out: Path) -> None:
     with scratch_folder(path.parent) as folder:
         trained = train(spec, snapshot, folder / "again")
         answers = predict(trained.estimator(), to_frame(artifact.golden_table(), artifact.schema.features))
-    out.write_text(json.dumps({"answers": answers.to_dict(), "chosen": trained.chosen, "spec": digest.of_value(spec)}))
+    out.write_text(
+        json.dumps({"answers": answers.to_dict(), "chosen": trained.chosen, "spec": spec_digest(spec, "model")})
+    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pipeline.errors import SpecError, did_you_mean
+from pipeline.field_kinds import of_kind
 from pipeline.metrics import METRICS, Kind, metrics_of
 from pipeline.sources import Source
 
@@ -18,23 +19,23 @@ from pipeline.sources import Source
 class Regression:
     """Predict a number, in `unit`."""
 
-    unit: str = ""
-    kind: Kind = field(default="regression", init=False)
+    unit: str = field(default="", metadata=of_kind("package"))
+    kind: Kind = field(default="regression", init=False, metadata=of_kind("model"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class BinaryClassification:
     """Predict one of two labels; `positive` is the one that metrics and probabilities are about."""
 
-    positive: str | int | bool
-    kind: Kind = field(default="binary", init=False)
+    positive: str | int | bool = field(metadata=of_kind("model"))
+    kind: Kind = field(default="binary", init=False, metadata=of_kind("model"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class MulticlassClassification:
     """Predict one of three or more labels."""
 
-    kind: Kind = field(default="multiclass", init=False)
+    kind: Kind = field(default="multiclass", init=False, metadata=of_kind("model"))
 
 
 Task = Regression | BinaryClassification | MulticlassClassification
@@ -50,12 +51,12 @@ class Gate:
     challenger is worse there than the champion by more than `slice_tolerance`, beyond doubt.
     """
 
-    at_most: float | None = None
-    at_least: float | None = None
-    tolerance: float = 0.0
-    slices: tuple[str, ...] = ()
-    slice_rows: int = 30
-    slice_tolerance: float = 0.0
+    at_most: float | None = field(default=None, metadata=of_kind("verdict"))
+    at_least: float | None = field(default=None, metadata=of_kind("verdict"))
+    tolerance: float = field(default=0.0, metadata=of_kind("verdict"))
+    slices: tuple[str, ...] = field(default=(), metadata=of_kind("verdict"))
+    slice_rows: int = field(default=30, metadata=of_kind("verdict"))
+    slice_tolerance: float = field(default=0.0, metadata=of_kind("verdict"))
 
     def __post_init__(self) -> None:
         if (self.at_most is None) == (self.at_least is None):
@@ -72,8 +73,8 @@ class Gate:
 class Holdout:
     """Which rows are held out: a `share`, by hash of the key; with a time column, the newest `share` or `days`."""
 
-    share: float = 0.2
-    days: float | None = None
+    share: float = field(default=0.2, metadata=of_kind("model"))
+    days: float | None = field(default=None, metadata=of_kind("model"))
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
@@ -86,16 +87,16 @@ class Holdout:
 class Value:
     """What the predictions are worth to the business: `function(y_true, y_pred)`, in `unit`, beside the metrics."""
 
-    function: Callable[[Any, Any], float]
-    unit: str
+    function: Callable[[Any, Any], float] = field(metadata=of_kind("verdict"))
+    unit: str = field(metadata=of_kind("verdict"))
 
 
 @dataclass(frozen=True)
 class Cron:
     """When to retrain: a five-field cron expression, in a time zone."""
 
-    expression: str
-    timezone: str = "UTC"
+    expression: str = field(metadata=of_kind("operations"))
+    timezone: str = field(default="UTC", metadata=of_kind("operations"))
 
     def __post_init__(self) -> None:
         if len(self.expression.split()) != 5:
@@ -123,15 +124,15 @@ class Canary:
     answers, and how much that differs from the champion's answers is reported.
     """
 
-    share: float = 0.1
-    minutes: float = 30.0
-    requests: int = 100
-    errors: float = 0.01
-    nulls: float = 0.5
-    unseen: float = 0.1
-    latency: float = 3.0
-    predictions: float = 0.25
-    shadow: bool = False
+    share: float = field(default=0.1, metadata=of_kind("operations"))
+    minutes: float = field(default=30.0, metadata=of_kind("operations"))
+    requests: int = field(default=100, metadata=of_kind("operations"))
+    errors: float = field(default=0.01, metadata=of_kind("operations"))
+    nulls: float = field(default=0.5, metadata=of_kind("operations"))
+    unseen: float = field(default=0.1, metadata=of_kind("operations"))
+    latency: float = field(default=3.0, metadata=of_kind("operations"))
+    predictions: float = field(default=0.25, metadata=of_kind("operations"))
+    shadow: bool = field(default=False, metadata=of_kind("operations"))
 
     def __post_init__(self) -> None:
         most = 1.0 if self.shadow else 0.5
@@ -154,12 +155,12 @@ class Drift:
     conflicting rows may grow. What drifted is reported; with `refuse` the data is rejected.
     """
 
-    psi: float = 0.2
-    jensen_shannon: float = 0.1
-    p: float = 0.001
-    nulls: float = 0.05
-    duplicates: float = 0.01
-    refuse: bool = False
+    psi: float = field(default=0.2, metadata=of_kind("operations"))
+    jensen_shannon: float = field(default=0.1, metadata=of_kind("operations"))
+    p: float = field(default=0.001, metadata=of_kind("operations"))
+    nulls: float = field(default=0.05, metadata=of_kind("operations"))
+    duplicates: float = field(default=0.01, metadata=of_kind("operations"))
+    refuse: bool = field(default=False, metadata=of_kind("operations"))
 
     def __post_init__(self) -> None:
         for name in ("psi", "jensen_shannon", "nulls", "duplicates"):
@@ -173,23 +174,23 @@ class Drift:
 class Webhook:
     """Tell people of a model by a POST of JSON to the address in an environment variable: model, subject, text."""
 
-    url_env: str
+    url_env: str = field(metadata=of_kind("operations"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slack:
     """Tell people of a model in Slack, by the incoming webhook in an environment variable."""
 
-    url_env: str
+    url_env: str = field(metadata=of_kind("operations"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Email:
     """Tell people of a model by e-mail, through SendGrid with the key in an environment variable."""
 
-    to: tuple[str, ...]
-    sender: str
-    key_env: str = "SENDGRID_API_KEY"
+    to: tuple[str, ...] = field(metadata=of_kind("operations"))
+    sender: str = field(metadata=of_kind("operations"))
+    key_env: str = field(default="SENDGRID_API_KEY", metadata=of_kind("operations"))
 
     def __post_init__(self) -> None:
         _check_names("Email", "to", self.to)
@@ -202,10 +203,10 @@ Channel = Webhook | Slack | Email
 class Limits:
     """What the endpoint takes: rows and bytes of a request, requests `at_once`, `seconds` to send or to answer one."""
 
-    rows: int = 10_000
-    body_bytes: int = 16 * 2**20
-    at_once: int = 64
-    seconds: float = 30.0
+    rows: int = field(default=10_000, metadata=of_kind("package"))
+    body_bytes: int = field(default=16 * 2**20, metadata=of_kind("package"))
+    at_once: int = field(default=64, metadata=of_kind("package"))
+    seconds: float = field(default=30.0, metadata=of_kind("package"))
 
     def __post_init__(self) -> None:
         for name in ("rows", "body_bytes", "at_once"):
@@ -222,9 +223,9 @@ class RequestLog:
     The log of a model takes up `most_bytes`, on each machine that serves it, and goes back `days`.
     """
 
-    share: float = 0.1
-    most_bytes: int = 10**9
-    days: float = 30.0
+    share: float = field(default=0.1, metadata=of_kind("package"))
+    most_bytes: int = field(default=10**9, metadata=of_kind("package"))
+    days: float = field(default=30.0, metadata=of_kind("package"))
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
@@ -249,15 +250,17 @@ class Monitor:
     `cooldown_hours` after it was the last time.
     """
 
-    schedule: Cron | None = None
-    days: float = 7.0
-    rows: int = 500
-    labelled: int = 100
-    drifted: int = 1
-    worse: float = 0.0
-    stale_days: float | None = None
-    retrain: tuple[TriggerName, ...] = ("performance", "drift", "new-data", "stale")
-    cooldown_hours: float = 24.0
+    schedule: Cron | None = field(default=None, metadata=of_kind("operations"))
+    days: float = field(default=7.0, metadata=of_kind("operations"))
+    rows: int = field(default=500, metadata=of_kind("operations"))
+    labelled: int = field(default=100, metadata=of_kind("operations"))
+    drifted: int = field(default=1, metadata=of_kind("operations"))
+    worse: float = field(default=0.0, metadata=of_kind("operations"))
+    stale_days: float | None = field(default=None, metadata=of_kind("operations"))
+    retrain: tuple[TriggerName, ...] = field(
+        default=("performance", "drift", "new-data", "stale"), metadata=of_kind("operations")
+    )
+    cooldown_hours: float = field(default=24.0, metadata=of_kind("operations"))
 
     def __post_init__(self) -> None:
         for name in ("days", "rows", "labelled", "drifted", "cooldown_hours"):
@@ -293,37 +296,37 @@ class ModelSpec:
     Raises SpecError, naming the field and the way out, when a part contradicts another.
     """
 
-    name: str
-    source: Source
-    key: tuple[str, ...]
-    target: str
-    task: Task
-    candidates: Mapping[str, Any]
-    metric: str
-    gate: Gate
-    features: tuple[str, ...] | None = None
-    time: str | None = None
-    group: str | None = None
-    nullable: tuple[str, ...] = ()
-    required: tuple[str, ...] | None = None
-    sensitive: tuple[str, ...] = ()
-    drift: Drift = Drift()
-    holdout: Holdout = Holdout()
-    sample: int | None = None
-    epochs: int | None = None
-    folds: int = 5
-    value: Value | None = None
-    schedule: Cron | None = None
-    limits: Limits = Limits()
-    canary: Canary | None = None
-    log: RequestLog | None = None
-    labels: Source | None = None
-    monitor: Monitor = field(default_factory=Monitor)
-    approval: Literal["none", "manual"] = "none"
-    seed: int = 0
-    keep: int = 5
-    time_limit: timedelta = timedelta(hours=6)
-    notify: tuple[Channel, ...] = ()
+    name: str = field(metadata=of_kind("model"))
+    source: Source = field(metadata=of_kind("operations"))
+    key: tuple[str, ...] = field(metadata=of_kind("model"))
+    target: str = field(metadata=of_kind("model"))
+    task: Task = field(metadata=of_kind("model"))
+    candidates: Mapping[str, Any] = field(metadata=of_kind("model"))
+    metric: str = field(metadata=of_kind("model"))
+    gate: Gate = field(metadata=of_kind("verdict"))
+    features: tuple[str, ...] | None = field(default=None, metadata=of_kind("model"))
+    time: str | None = field(default=None, metadata=of_kind("model"))
+    group: str | None = field(default=None, metadata=of_kind("model"))
+    nullable: tuple[str, ...] = field(default=(), metadata=of_kind("model"))
+    required: tuple[str, ...] | None = field(default=None, metadata=of_kind("model"))
+    sensitive: tuple[str, ...] = field(default=(), metadata=of_kind("package"))
+    drift: Drift = field(default=Drift(), metadata=of_kind("operations"))
+    holdout: Holdout = field(default=Holdout(), metadata=of_kind("model"))
+    sample: int | None = field(default=None, metadata=of_kind("model"))
+    epochs: int | None = field(default=None, metadata=of_kind("model"))
+    folds: int = field(default=5, metadata=of_kind("model"))
+    value: Value | None = field(default=None, metadata=of_kind("verdict"))
+    schedule: Cron | None = field(default=None, metadata=of_kind("operations"))
+    limits: Limits = field(default=Limits(), metadata=of_kind("package"))
+    canary: Canary | None = field(default=None, metadata=of_kind("operations"))
+    log: RequestLog | None = field(default=None, metadata=of_kind("package"))
+    labels: Source | None = field(default=None, metadata=of_kind("operations"))
+    monitor: Monitor = field(default_factory=Monitor, metadata=of_kind("operations"))
+    approval: Literal["none", "manual"] = field(default="none", metadata=of_kind("operations"))
+    seed: int = field(default=0, metadata=of_kind("model"))
+    keep: int = field(default=5, metadata=of_kind("operations"))
+    time_limit: timedelta = field(default=timedelta(hours=6), metadata=of_kind("operations"))
+    notify: tuple[Channel, ...] = field(default=(), metadata=of_kind("operations"))
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", self.name):

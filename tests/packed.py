@@ -11,11 +11,10 @@ MAKE = """
 import json, sys
 from pathlib import Path
 from bentos.package import requirements
-from pipeline import digest
 from pipeline.artifact import write_artifact
-from pipeline.code import code_digest
 from pipeline.evaluate import evaluate
 from pipeline.gate import decide
+from pipeline.run_digests import digests_of
 from pipeline.snapshot import Stored, ingest
 from pipeline.spec import load_spec
 from pipeline.train import train
@@ -29,7 +28,7 @@ for model in sys.argv[1:]:
     snapshot = ingest(spec.source, home / "snapshots")
     trained = train(spec, snapshot, home / "trained" / model, workers=1)
     evaluation = evaluate(spec, Stored(snapshot.path), trained.rule, trained.estimator(), None)
-    digests = {"snapshot": snapshot.digest, "spec": digest.of_value(spec), "code": code_digest(model, here)}
+    digests = digests_of(spec, snapshot.digest, None, here)
     needs = requirements(model, here)
     folder = home / "artifacts" / model
     folder.parent.mkdir(exist_ok=True)
