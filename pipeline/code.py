@@ -3,7 +3,7 @@
 import ast
 import hashlib
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from importlib.util import resolve_name
@@ -21,6 +21,7 @@ FITTED_WITH = ("numpy", "scipy", "scikit-learn", "pandas")
 SERVES = ("bentos.service", "bentos.worker", "bentos.score", "pipeline.answer")
 """What runs inside a package to answer; what these import is the code that answers."""
 ONLY_MAKES_A_MODEL = (
+    "pipeline.code",
     "pipeline.decision_version",
     "pipeline.evaluate",
     "pipeline.field_kinds",
@@ -68,7 +69,7 @@ def serving_digest(model: str, checkout: Path) -> str:
     """
     files = serving_modules(checkout)
     digest = hashlib.sha256()
-    for tree in sorted(map(_hash_of_evergreen, files.values())):
+    for tree in sorted(_hash_of_evergreen(path.read_bytes()) for path in files.values()):
         digest.update(f"{tree}\n".encode())
     static = checkout / "bentos" / "static"
     for path in sorted(static.rglob("*")):
@@ -176,26 +177,28 @@ def _file_of(module: str, checkout: Path) -> Path | None:
     return next((path for path in (base / "__init__.py", base.with_suffix(".py")) if module and path.is_file()), None)
 
 
+# A package is made of a copy of the checkout: what was read there once is known by its content.
 @lru_cache(maxsize=1024)
-def _parsed(path: Path, _changed: int, _size: int) -> ast.Module:
-    return ast.parse(path.read_bytes())
+def _parsed(content: bytes) -> ast.Module:
+    """Return a syntax tree, which nobody may change."""
+    return ast.parse(content)
 
 
-def _tree(path: Path) -> ast.Module:
-    """Return the syntax tree of a file, parsed once while the file stays as it is. Nobody may change the tree."""
-    facts = path.stat()
-    return _parsed(path, facts.st_mtime_ns, facts.st_size)
+def _imports(path: Path, package: str) -> tuple[str, ...]:
+    """Return every module name that a file may import; `from a import b` gives `a` and `a.b`."""
+    return _imported(path.read_bytes(), package)
 
 
-def _imports(path: Path, package: str) -> Iterator[str]:
-    """Yield every module name that a file may import; `from a import b` yields `a` and `a.b`."""
-    for node in ast.walk(_tree(path)):
+@lru_cache(maxsize=1024)
+def _imported(content: bytes, package: str) -> tuple[str, ...]:
+    found: list[str] = []
+    for node in ast.walk(_parsed(content)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and (package or not node.level):
             base = resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module or ""
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            found += (base, *(f"{base}.{alias.name}" for alias in node.names))
+    return tuple(found)
 
 
 def _hashed(parts: Iterable[str]) -> str:
@@ -204,7 +207,7 @@ def _hashed(parts: Iterable[str]) -> str:
 
 def _of_a_model(path: Path) -> list[str]:
     """Describe what counts of a module of a model's own: all that it does but for building the spec."""
-    body = [node for node in _tree(path).body if not _is_docstring(node)]
+    body = [node for node in _parsed(path.read_bytes()).body if not _is_docstring(node)]
     builds = _only_build_the_spec(body)
     parts: list[str] = []
     for place, node in enumerate(body):
@@ -260,10 +263,11 @@ def _read(node: ast.AST) -> set[str]:
     return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Load)}
 
 
-def _hash_of_evergreen(path: Path) -> str:
+@lru_cache(maxsize=1024)
+def _hash_of_evergreen(content: bytes) -> str:
     """Hash what counts of a module of evergreen: what it does, wherever modules are, however errors are worded."""
     parts: list[str] = []
-    _describe(_tree(path), parts, moved=True)
+    _describe(_parsed(content), parts, moved=True)
     return _hashed(parts)
 
 
