@@ -40,12 +40,14 @@ def init(
     """Read a table and write a first spec and a first suite for it: two files to look at, edit and run."""
     from flows import screen
     from flows.init import begin
-    from pipeline.settings import CHECKOUT
+    from pipeline.project import new_project_folder
 
     with _errors(as_json):
         terminal = sys.stdin.isatty() and not as_json
         try:
-            found = begin(CHECKOUT, data, target, name, force, screen.ask if terminal and not yes else _likely)
+            found = begin(
+                new_project_folder(), data, target, name, force, screen.ask if terminal and not yes else _likely
+            )
         except SpecError as error:
             raise typer.BadParameter(str(error)) from error
         if as_json:
@@ -394,7 +396,7 @@ def export(
             raise typer.BadParameter(f"{' '.join(given)!r} is no `N DIR`; give a release's number and a folder")
         from bentos.kept import package_of
         from flows import export as away
-        from pipeline.settings import CHECKOUT
+        from pipeline.project import project_folder
 
         ledger, place = _ledger(), Path(given[-1])
         release = away.released(ledger, model, int(given[0]) if len(given) == 2 else None)
@@ -407,7 +409,7 @@ def export(
             hint = f"`evergreen import {place}` enters it in another home"
         else:
             bento = package_of(ledger, release, settings().folder("bentoml"))
-            away.export(release, bento, CHECKOUT, place, port, force)
+            away.export(release, bento, project_folder(), place, port, force)
             said["folder"] = str(place)
             hint = f"{place / 'README.md'} says how to run it"
         if as_json:

@@ -45,8 +45,9 @@ from pipeline.evaluate import Champion, Evaluation, evaluate
 from pipeline.files import sweep, write_json, write_text
 from pipeline.gate import Verdict, decide
 from pipeline.processes import end_with, ends_without, gently
+from pipeline.project import project_folder
 from pipeline.seen import Seen
-from pipeline.settings import CHECKOUT, settings
+from pipeline.settings import settings
 from pipeline.snapshot import Snapshot, Stored, ingest, load_snapshot
 from pipeline.spec import load_spec
 from pipeline.split import Rule
@@ -268,14 +269,14 @@ def make_artifact(
     digests: dict[str, str],
 ) -> Artifact:
     folder = settings().folder("artifacts", model) / digest.of_run(digests)
-    spec, needs = load_spec(model), requirements(model, CHECKOUT)
+    spec, needs = load_spec(model), requirements(model, project_folder())
     held_to = (report.guards, report.unguarded)
     return write_artifact(spec, snapshot, trained, evaluation, verdict, digests, needs, folder, *held_to)
 
 
 @task(name="package", task_run_name="package", cache_policy=NO_CACHE)
 def build_bento(artifact: Artifact) -> Bento:
-    return package(artifact, CHECKOUT, settings().folder("bentoml"))
+    return package(artifact, project_folder(), settings().folder("bentoml"))
 
 
 @task(name="trial", task_run_name="trial", cache_policy=NO_CACHE)
@@ -310,7 +311,7 @@ def _ledger() -> Any:
 
 def _digests(model: str, snapshot: Snapshot) -> dict[str, str]:
     """Return what everything made from a snapshot is named by."""
-    spec, code = digest.of_value(load_spec(model)), code_digest(model, CHECKOUT)
+    spec, code = digest.of_value(load_spec(model)), code_digest(model, project_folder())
     suite = suite_digest(model)
     return {"snapshot": snapshot.digest, "spec": spec, "code": code} | ({"suite": suite} if suite else {})
 

@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from pipeline.errors import SpecError
+from pipeline.project import find_module
 
 MAKES_A_MODEL = ("pipeline.train", "pipeline.evaluate", "pipeline.gate", "pipeline.artifact")
 """Where the code of `pipeline/` that decides what a model is and whether it passes begins; what these import counts."""
@@ -29,8 +30,7 @@ def code_digest(model: str, checkout: Path) -> str:
     for name, path in files.items():
         if name.partition(".")[0] != "pipeline":
             raise SpecError(
-                f"{model} imports {name} from {path.relative_to(checkout)}, which its package would not carry; "
-                "move it into pipeline/"
+                f"{model} imports {name} from {path.name}, which its package would not carry; move it into pipeline/"
             )
     digest = hashlib.sha256()
     for name, path in sorted(files.items()):
@@ -46,7 +46,7 @@ def local_modules(modules: Iterable[str], checkout: Path) -> dict[str, Path]:
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        if name in found or (path := _file_of(name, checkout)) is None:
+        if name in found or (path := find_module(name, checkout)) is None:
             continue
         found[name] = path
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
@@ -97,11 +97,6 @@ def pins(packages: Iterable[str]) -> tuple[str, ...]:
 @cache
 def _providers() -> dict[str, list[str]]:
     return dict(packages_distributions())
-
-
-def _file_of(module: str, checkout: Path) -> Path | None:
-    base = checkout.joinpath(*module.split("."))
-    return next((path for path in (base / "__init__.py", base.with_suffix(".py")) if module and path.is_file()), None)
 
 
 def _imports(path: Path, package: str) -> Iterator[str]:
