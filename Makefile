@@ -62,7 +62,7 @@ web-check: bentos/web/node_modules  ## its tests, and whether what is committed 
 requirements: .venv/dev  ## pin anew what requirements*.in ask for
 	for file in requirements requirements-dev bench/endpoint/requirements bench/endpoint/requirements-uvicorn; do \
 		.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-			$(ARGS) $$file.in --output-file $$file.txt; done
+			$(ARGS) $$(test $$file != requirements-dev || echo requirements.in) $$file.in --output-file $$file.txt; done
 	sed -n '/^sqlalchemy==/,/[^\\]$$/p' requirements.txt | sed 's/^sqlalchemy/&[asyncio]/' > requirements.txt.also
 	cat requirements.txt.also >> requirements.txt && rm requirements.txt.also
 

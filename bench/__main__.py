@@ -4,9 +4,9 @@ import argparse
 import subprocess
 import sys
 
-from pipeline.settings import CHECKOUT
+from pipeline.project import CODE_FOLDER
 
-REAL_DATA = CHECKOUT.parent / "shared" / "data" / "house_prices.csv"
+REAL_DATA = CODE_FOLDER.parent / "shared" / "data" / "house_prices.csv"
 
 MEASUREMENTS = {
     "run_cost": "what a run costs: `evergreen run house_prices` against a bare script with the same ingest and fits",
@@ -39,7 +39,7 @@ def main() -> int:
             print(f"skipped: it needs real data, and {data} is not there\n", flush=True)
             continue
         arguments = [str(data)] if data is not None else []
-        done = subprocess.run([sys.executable, "-m", f"bench.{name}", *arguments], cwd=CHECKOUT)
+        done = subprocess.run([sys.executable, "-m", f"bench.{name}", *arguments], cwd=CODE_FOLDER)
         broken = broken or done.returncode != 0
         print(flush=True)
     return int(broken)

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from bench.run_cost import EVERGREEN, Cost, environment, measured
-from pipeline.settings import CHECKOUT
+from pipeline.project import CODE_FOLDER
 
 SIZES = (100_000, 1_000_000)
 DATA = "growth.parquet"
@@ -104,8 +104,8 @@ def _run(folder: Path, rows: int, sample: int | None, epochs: int | None) -> Cos
 def project(folder: Path, sample: int | None = None, epochs: int | None = None) -> None:
     """Copy the project into a folder and give it the model `growth`, a linear regression of 8 numbers."""
     for room in ("pipeline", "expectations", "bentos", "flows"):
-        shutil.copytree(CHECKOUT / room, folder / room, ignore=shutil.ignore_patterns("web", "__pycache__"))
-    shutil.copy(CHECKOUT / "requirements.txt", folder)
+        shutil.copytree(CODE_FOLDER / room, folder / room, ignore=shutil.ignore_patterns("web", "__pycache__"))
+    shutil.copy(CODE_FOLDER / "requirements.txt", folder)
     fields = {"sample": sample, "epochs": epochs, "learner": "SGDRegressor()" if epochs else "Ridge()"}
     (folder / "pipeline/models/growth.py").write_text(SPEC.format(path=str(folder / DATA), **fields))
     (folder / "expectations/suites/growth.py").write_text(SUITE)

@@ -29,11 +29,12 @@ from bentos.ledger import SERVED, open_ledger, reading
 from bentos.releases import Release
 from pipeline import ames, digest
 from pipeline.processes import free_port, leashed
-from pipeline.settings import CHECKOUT, Settings
+from pipeline.project import CODE_FOLDER
+from pipeline.settings import Settings
 from pipeline.spec import Canary
 
 MODEL = "house_prices"
-CLIENTS = CHECKOUT / "tests" / "clients.py"
+CLIENTS = CODE_FOLDER / "tests" / "clients.py"
 EVERGREEN = [sys.executable, "-c", "from flows.cli import main; main()"]
 KEPT, RECONNECTING, PAUSES = 20, 20, {"as fast as it goes": 0.005, "at leisure": 0.1}
 """By load: how long a client waits, in seconds, between an answer and its next request."""
@@ -107,7 +108,7 @@ def prepare(ledger: Engine, env: Mapping[str, str], folder: Path) -> None:
     ames.market().head(1_300).to_parquet(less)
     for more in (["--data", str(less)], []):
         command = [*EVERGREEN, "run", MODEL, "--json", *more]
-        done = subprocess.run(command, env=dict(env), cwd=CHECKOUT, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=dict(env), cwd=CODE_FOLDER, capture_output=True, text=True, check=False)
         if done.returncode != 0 or json.loads(done.stdout)["outcome"] != "released":
             raise RuntimeError(f"{command} released nothing: {done.stdout[-1000:]} {done.stderr[-1000:]}")
 
@@ -164,7 +165,7 @@ def back(ledger: Engine, home: Path, env: Mapping[str, str]) -> Iterator[str]:
             time.sleep(QUIET_SECONDS / 2)
             begun = time.time()
             command = [*EVERGREEN, "rollback", MODEL, "--to", "1", "--why", "bench", "--json"]
-            done = subprocess.run(command, env=dict(env), cwd=CHECKOUT, capture_output=True, text=True, check=True)
+            done = subprocess.run(command, env=dict(env), cwd=CODE_FOLDER, capture_output=True, text=True, check=True)
             ended = time.time()
             time.sleep(QUIET_SECONDS / 2)
         found = answers()
@@ -235,7 +236,7 @@ def _serving(home: Path, env: Mapping[str, str]) -> Iterator[tuple[int, str]]:
     port = free_port()
     command = [*EVERGREEN, "serve", MODEL, "--port", str(port)]
     log = home / "bench.log"
-    with leashed(command, env, CHECKOUT, log):
+    with leashed(command, env, CODE_FOLDER, log):
         _until(lambda: _served(port) is not None)
         card = httpx.get(f"http://127.0.0.1:{port}/model", trust_env=False).json()
         yield port, json.dumps({"records": [card["example"]]})

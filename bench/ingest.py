@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pipeline.settings import CHECKOUT
+from pipeline.project import CODE_FOLDER
 
 ROUNDS = 3
 MEGABYTE = 1e6
@@ -90,7 +90,7 @@ def main() -> None:
 def _measured(code: str, *arguments: str) -> tuple[str, float]:
     """Run lines of Python in a process of their own; return what they print, and its peak memory in MB."""
     with tempfile.TemporaryFile("w+") as out:
-        child = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=out, cwd=CHECKOUT)
+        child = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=out, cwd=CODE_FOLDER)
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         if child.returncode:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.settings import CHECKOUT
+from pipeline.project import CODE_FOLDER
 
 ROWS, ROUNDS = 1_000_000, 5
 READ = "import sys, pandas; pandas.read_csv(sys.argv[1])"
@@ -35,7 +35,7 @@ def main() -> None:
         for _ in range(ROUNDS):
             for name, code in (("pandas.read_csv", READ), ("evergreen init", INIT)):
                 started = time.perf_counter()
-                subprocess.run([sys.executable, "-c", code, str(data), folder], cwd=CHECKOUT, check=True)
+                subprocess.run([sys.executable, "-c", code, str(data), folder], cwd=CODE_FOLDER, check=True)
                 seconds[name].append(time.perf_counter() - started)
     read, init = (statistics.median(found) for found in seconds.values())
     for name, found in seconds.items():

@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 from pipeline.processes import free_port, wait_until
-from pipeline.settings import CHECKOUT
+from pipeline.project import CODE_FOLDER
 
 REPETITIONS = 3
 BUDGET_SECONDS = 240.0
@@ -92,7 +92,7 @@ def _repeated(command: Sequence[str], env: Mapping[str, str], end: float) -> lis
     return costs
 
 
-def measured(command: Sequence[str], env: Mapping[str, str], folder: Path = CHECKOUT) -> Cost:
+def measured(command: Sequence[str], env: Mapping[str, str], folder: Path = CODE_FOLDER) -> Cost:
     """Run a command to its end; RuntimeError with what it printed when it fails."""
     together = [0]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as log:
@@ -137,7 +137,7 @@ def _sample(pid: int, together: list[int]) -> None:
 def server(env: Mapping[str, str], home: Path) -> Iterator[None]:
     """Have `evergreen ui` up on a home while the block lasts."""
     command = [*EVERGREEN, "ui", "--port", str(free_port())]
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=dict(env), cwd=CHECKOUT)
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=dict(env), cwd=CODE_FOLDER)
     try:
         if not wait_until((home / "prefect" / "server.json").exists, child, START_SECONDS):
             raise RuntimeError("evergreen ui did not start")

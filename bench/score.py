@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.endpoint.project import EVERGREEN, ROOMS, environment
-from pipeline.settings import CHECKOUT
+from pipeline.project import CODE_FOLDER
 
 ROUNDS = 3
 MEGABYTE = 1e6
@@ -154,7 +154,7 @@ def main() -> None:
 def _released(folder: Path) -> dict[str, str]:
     """Copy the project into a folder, release the model, and return the environment of its commands."""
     for room in ROOMS:
-        shutil.copytree(CHECKOUT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(CODE_FOLDER / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "pipeline" / "models" / "orders.py").write_text(MODEL)
     (folder / "expectations" / "suites" / "orders.py").write_text(SUITE)
     env = environment() | {"EVERGREEN_HOME": str(folder / ".evergreen")}

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.settings import CHECKOUT
+from pipeline.project import CODE_FOLDER
 
 ROWS = 200_000
 REPETITIONS = 3
@@ -38,7 +38,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="evergreen-bench-") as folder:
         file = Path(folder) / "table.parquet"
         # Not in this process: on Linux a child's largest memory is never less than its parent's when it was started.
-        subprocess.run([sys.executable, "-c", _make(told.rows, file)], cwd=CHECKOUT, check=True)
+        subprocess.run([sys.executable, "-c", _make(told.rows, file)], cwd=CODE_FOLDER, check=True)
         measured: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
         for _ in range(REPETITIONS):
             for way, results in measured.items():
@@ -179,7 +179,7 @@ def _measure(way: str, file: Path) -> None:
 def _child(way: str, file: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "bench.validate", "--way", way, "--file", str(file)]
     with tempfile.TemporaryFile("w+") as out:
-        child = subprocess.Popen(command, stdout=out, cwd=CHECKOUT)
+        child = subprocess.Popen(command, stdout=out, cwd=CODE_FOLDER)
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         if child.returncode != 0:

@@ -260,7 +260,8 @@ class Contract:
 
     async def _trial(self, _: Exchange) -> Reply:
         modules = {
-            name: getattr(module, "__file__", None)
+            # A folder of modules without an __init__.py, as a project's models may be, has no file.
+            name: getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
             for name, module in list(sys.modules.items())
             if name.partition(".")[0] in ("pipeline", "bentos")
         }

@@ -24,6 +24,7 @@ from pipeline.code import code_digest, local_modules, serving_digest, serving_pi
 from pipeline.errors import ArtifactError, PackageError
 from pipeline.files import NO_SPACE, no_space, space_for, whole_folder, write_text
 from pipeline.processes import packaged_environment
+from pipeline.project import copy_room
 
 LEFT_OUT = ("releases.py", "ledger.py", "migrations", "web", "__pycache__")
 """What of `bentos/` no Bento carries: a package does not know where it will be released, and has the
@@ -142,8 +143,8 @@ def _changed_in(source: Path) -> str:
 
 
 def _copy_code(checkout: Path, context: Path) -> None:
-    shutil.copytree(checkout / "pipeline", context / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(checkout / "bentos", context / "bentos", ignore=shutil.ignore_patterns(*LEFT_OUT))
+    copy_room("pipeline", checkout, context, ["__pycache__"])
+    copy_room("bentos", checkout, context, LEFT_OUT)
 
 
 def _build(model: str, version: str, artifact: Artifact, context: Path, store: Path) -> Path:

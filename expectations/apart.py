@@ -20,7 +20,7 @@ from expectations.validate import Report
 from pipeline.errors import CheckError, EvergreenError
 from pipeline.files import read_json, whole_file, write_json
 from pipeline.processes import leashed
-from pipeline.settings import CHECKOUT
+from pipeline.project import CODE_FOLDER
 from pipeline.snapshot import Snapshot
 
 LOOK_SECONDS = 0.02
@@ -72,7 +72,7 @@ def started(model: str) -> Iterator[Validator]:
     """
     with tempfile.TemporaryDirectory(prefix="evergreen-validate-") as name:
         folder = Path(name)
-        path = os.pathsep.join(part for part in (str(CHECKOUT), os.environ.get("PYTHONPATH")) if part)
+        path = os.pathsep.join(part for part in (str(CODE_FOLDER), os.environ.get("PYTHONPATH")) if part)
         command = [sys.executable, "-m", "expectations.apart", model, str(folder)]
         with leashed(command, {**os.environ, "PYTHONPATH": path}, Path.cwd(), folder / "log") as child:
             yield Validator(model, folder, child)

@@ -7,7 +7,6 @@ import pkgutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from expectations.judge import (
@@ -23,6 +22,7 @@ from expectations.judge import (
 from pipeline import digest
 from pipeline.errors import CheckError, did_you_mean
 from pipeline.guard import Guard
+from pipeline.project import project_folder, project_package
 
 if TYPE_CHECKING:
     import numpy
@@ -193,10 +193,8 @@ def load_suite(name: str) -> Suite:
 
     Raises CheckError when there is no such module, it cannot be imported, or it holds no suite.
     """
-    import expectations.suites
-
     file = f"expectations/suites/{name}.py"
-    known = sorted(module.name for module in pkgutil.iter_modules(expectations.suites.__path__))
+    known = sorted(module.name for module in pkgutil.iter_modules(project_package("expectations").__path__))
     if name not in known:
         hint = did_you_mean(name, known)
         raise CheckError(f"there is no suite {name!r}; create {file} with `suite = Suite(error=[...])`{hint}")
@@ -231,12 +229,9 @@ def suite_digest(name: str) -> str | None:
 
     The file is read and not imported, since importing it takes seconds: one that never says "quarantine" has none.
     """
-    import expectations.suites
-
-    for folder in expectations.suites.__path__:
-        file = Path(folder) / f"{name}.py"
-        if file.exists() and "quarantine" in file.read_text(encoding="utf-8"):
-            return digest.of_file(file)
+    file = project_folder() / "expectations" / "suites" / f"{name}.py"
+    if file.exists() and "quarantine" in file.read_text(encoding="utf-8"):
+        return digest.of_file(file)
     return None
 
 

@@ -12,7 +12,8 @@ from flows import reports
 from flows.proofs import run_folder
 from flows.server import prefect_environment, reachable
 from pipeline.processes import gently
-from pipeline.settings import CHECKOUT, Settings, settings
+from pipeline.project import project_folder
+from pipeline.settings import Settings, settings
 
 
 def show(settings: Settings, model: str, release: int, why: str) -> None:
@@ -22,7 +23,9 @@ def show(settings: Settings, model: str, release: int, why: str) -> None:
         return
     env = {**prefect_environment(settings), "PREFECT_API_URL": url}
     command = [sys.executable, "-m", "flows.alarms", model, str(release), why]
-    done = gently(lambda: subprocess.run(command, env=env, cwd=CHECKOUT, capture_output=True, text=True, check=False))
+    done = gently(
+        lambda: subprocess.run(command, env=env, cwd=project_folder(), capture_output=True, text=True, check=False)
+    )
     if done.returncode != 0:
         raise RuntimeError(f"the alarm is not in Prefect: {done.stderr[-1000:]}")
 

@@ -43,12 +43,14 @@ def init(
     """Read a table and write a first spec and a first suite for it: two files to look at, edit and run."""
     from flows import screen
     from flows.init import begin
-    from pipeline.settings import CHECKOUT
+    from pipeline.project import new_project_folder
 
     with _errors(as_json):
         terminal = sys.stdin.isatty() and not as_json
         try:
-            found = begin(CHECKOUT, data, target, name, force, screen.ask if terminal and not yes else _likely)
+            found = begin(
+                new_project_folder(), data, target, name, force, screen.ask if terminal and not yes else _likely
+            )
         except SpecError as error:
             raise typer.BadParameter(str(error)) from error
         if as_json:
@@ -191,11 +193,11 @@ def status(
 def _serving_code_differs(model: str, champion: "Release | None") -> bool:
     """Tell, importing no model, whether a champion's package answers with other code than is here."""
     from pipeline.code import serving_digest
-    from pipeline.settings import CHECKOUT
+    from pipeline.project import project_folder
 
     # A model whose module cannot be read says so when it is run.
     with suppress(SpecError, SyntaxError):
-        return champion is not None and champion.digests.get("serving") != serving_digest(model, CHECKOUT)
+        return champion is not None and champion.digests.get("serving") != serving_digest(model, project_folder())
     return False
 
 
@@ -429,7 +431,7 @@ def export(
             raise typer.BadParameter(f"{' '.join(given)!r} is no `N DIR`; give a release's number and a folder")
         from bentos.kept import package_of
         from flows import export as away
-        from pipeline.settings import CHECKOUT
+        from pipeline.project import project_folder
 
         ledger, place = _ledger(), Path(given[-1])
         release = away.released(ledger, model, int(given[0]) if len(given) == 2 else None)
@@ -442,7 +444,7 @@ def export(
             hint = f"`evergreen import {place}` enters it in another home"
         else:
             bento = package_of(ledger, release, settings().folder("bentoml"))
-            away.export(release, bento, CHECKOUT, place, port, force)
+            away.export(release, bento, project_folder(), place, port, force)
             said["folder"] = str(place)
             hint = f"{place / 'README.md'} says how to run it"
         if as_json:
@@ -734,11 +736,11 @@ def deploy(
 def _package_outdated(model: str) -> bool:
     """Tell whether `evergreen repackage` would package the model's champion again."""
     from flows.repackaging import repackaging
+    from pipeline.project import project_folder
     from pipeline.run_digests import digests_of_code
-    from pipeline.settings import CHECKOUT
     from pipeline.spec import load_spec
 
-    return repackaging(_ledger(), model, digests_of_code(load_spec(model), CHECKOUT)).champion is not None
+    return repackaging(_ledger(), model, digests_of_code(load_spec(model), project_folder())).champion is not None
 
 
 @app.command()

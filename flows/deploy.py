@@ -6,12 +6,13 @@ What is registered is what `prefect deploy` makes of the prefect.yaml that `ever
 import importlib
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from flows import notify, triggers
 from pipeline import sources
-from pipeline.settings import CHECKOUT
+from pipeline.project import CODE_FOLDER, project_folder
 from pipeline.spec import Cron, ModelSpec, Regression, load_spec
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ POOL = "evergreen"
 """The work pool; of type process, made where there is none."""
 TAG = "evergreen"
 """What the deployments of this project are known by: one whose model has gone is removed."""
-PULL = [{"prefect.deployments.steps.set_working_directory": {"directory": str(CHECKOUT)}}]
-"""Workers run the code in place; one on another machine needs the checkout under the same path."""
 
 
 def deployments(models: Iterable[str]) -> list[dict[str, Any]]:
@@ -44,7 +43,7 @@ def prefect_yaml(models: Iterable[str]) -> str:
     Dumper.add_representer(
         str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, "|" if "\n" in text else None)
     )
-    whole = {"name": TAG, "pull": PULL, "deployments": deployments(models)}
+    whole = {"name": TAG, "pull": _pull(), "deployments": deployments(models)}
     return str(yaml.dump(whole, Dumper=Dumper, sort_keys=False, width=120, allow_unicode=True))
 
 
@@ -113,7 +112,7 @@ def _deployment(flow: str, spec: ModelSpec, schedule: Cron | None, description: 
     }
     return {
         "name": spec.name,
-        "entrypoint": f"flows/{flow}.py:{flow}",
+        "entrypoint": f"{_code()}flows/{flow}.py:{flow}",
         "description": description,
         "tags": [TAG, spec.name],
         "parameters": {"model": spec.name},
@@ -121,6 +120,16 @@ def _deployment(flow: str, spec: ModelSpec, schedule: Cron | None, description: 
         "concurrency_limit": {"limit": 1, "collision_strategy": "ENQUEUE"},
         "work_pool": {"name": POOL},
     }
+
+
+def _pull() -> list[dict[str, Any]]:
+    """Workers run the code in place; one on another machine needs the project under the same path."""
+    return [{"prefect.deployments.steps.set_working_directory": {"directory": str(project_folder())}}]
+
+
+def _code() -> str:
+    """Return what stands before a flow's file: nothing in a clone, since a worker's folder is the project's."""
+    return "" if project_folder() == CODE_FOLDER else f"{CODE_FOLDER}/"
 
 
 def _retraining(spec: ModelSpec) -> str:
@@ -166,7 +175,7 @@ def _register(client: "SyncPrefectClient", one: dict[str, Any]) -> dict[str, Any
     from prefect.utilities.callables import parameter_schema
 
     path, _, function = one["entrypoint"].partition(":")
-    flow = getattr(importlib.import_module(path.removesuffix(".py").replace("/", ".")), function)
+    flow = getattr(importlib.import_module(f"flows.{Path(path).stem}"), function)
     try:
         before = client.read_deployment_by_name(f"{flow.name}/{one['name']}")
     except ObjectNotFound:
@@ -195,7 +204,7 @@ def _register(client: "SyncPrefectClient", one: dict[str, Any]) -> dict[str, Any
         entrypoint=one["entrypoint"],
         parameter_openapi_schema=parameter_schema(flow).model_dump_for_openapi(),
         enforce_parameter_schema=True,
-        pull_steps=PULL,
+        pull_steps=_pull(),
     )
     schedule = one["schedules"][0] if one["schedules"] else None
     return {

@@ -19,12 +19,14 @@ from bentos.releases import Release
 from pipeline import digest
 from pipeline.errors import ReleaseError
 from pipeline.files import read_json, whole_folder, write_json
+from pipeline.project import ROOMS, copy_room, project_file
 
 TEMPLATES = Path(__file__).parent / "exported"
 OUR_PART = "release.Dockerfile"
 """What is added to the Dockerfile that BentoML has put into the package."""
 FACTS = "release.json"
-PROJECT = ("pipeline", "expectations", "bentos", "flows", "pyproject.toml", "requirements.txt", "README.md", "LICENSE")
+PROJECT = ("evergreen.py", "pyproject.toml", "requirements.in", "requirements.txt", "README.md", "LICENSE")
+"""What is exported of the project besides the rooms."""
 
 MEMORY = 512
 """MiB that a service takes besides its model; measured: 350, in two processes."""
@@ -131,12 +133,10 @@ def _write(room: str, part: Path, facts: Mapping[str, Any]) -> None:
 
 def _copy_project(checkout: Path, place: Path) -> None:
     place.mkdir()
+    for room in ROOMS:
+        copy_room(room, checkout, place, ("__pycache__", "node_modules", "web"))
     for name in PROJECT:
-        if (checkout / name).is_dir():
-            unneeded = shutil.ignore_patterns("__pycache__", "node_modules", "web")
-            shutil.copytree(checkout / name, place / name, ignore=unneeded)
-        else:
-            shutil.copy(checkout / name, place / name)
+        shutil.copy(project_file(name, checkout), place / name)
 
 
 def _keep(folder: Path, part: Path) -> None:

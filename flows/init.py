@@ -1,4 +1,4 @@
-"""A table -> a first spec and a first suite, written into the checkout for a person to edit."""
+"""A table -> a first spec and a first suite, written into the project for a person to edit."""
 
 import keyword
 import re
@@ -10,11 +10,12 @@ from pipeline.draft import spec_source
 from pipeline.errors import SpecError
 from pipeline.files import write_text
 from pipeline.profile import Ask, Profile, profile
+from pipeline.project import from_here
 from pipeline.sniff import check_header, sniffed, whole
 
 
 def begin(checkout: Path, data: str, target: str, name: str, force: bool, ask: Ask) -> dict[str, Any]:
-    """Write a model's two files and return what they say, as JSON values.
+    """Write a model's two files below `checkout`, with their folders, and return what they say, as JSON values.
 
     Raises SpecError, before anything is read, when the name cannot be one, or the files are there and are not to be
     replaced; SourceError or DataError when no model can be made of the table.
@@ -26,16 +27,20 @@ def begin(checkout: Path, data: str, target: str, name: str, force: bool, ask: A
         raise SpecError(f"{name!r} cannot name a model; use lower-case letters, digits and _{hint}")
     if not force and (there := [str(path.relative_to(checkout)) for path in (spec, suite) if path.exists()]):
         raise SpecError(f"{' and '.join(there)} is there already; give another --name, or --force to write it anew")
-    source, written = sniffed(data)
+    source, written = sniffed(from_here(data))
     table, source, missing = whole(source)
     check_header(source, table.column_names)
     found = profile(table, source, target, ask)
     where = _from(checkout, data)
     # Both before either is written: one alone is no model.
     sources = {spec: spec_source(found, name, where), suite: suite_source(found, name, where)}
+    made = [path.parent for path in sources if not path.parent.is_dir()]
     for path, text in sources.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text)
-    return _said(found, name, [str(path.relative_to(checkout)) for path in (spec, suite)], [*written, *missing])
+    created = [str(folder.relative_to(checkout)) for folder in made]
+    files = [str(path.relative_to(checkout)) for path in (spec, suite)]
+    return {**_said(found, name, files, [*written, *missing]), "created": created}
 
 
 def _from(checkout: Path, data: str) -> str:

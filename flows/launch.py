@@ -18,7 +18,8 @@ from flows.server import prefect_server
 from pipeline.code import code_digest
 from pipeline.errors import EvergreenError
 from pipeline.files import read_json
-from pipeline.settings import CHECKOUT, Settings
+from pipeline.project import project_folder
+from pipeline.settings import Settings
 
 
 def launch_flow(name: str, settings: Settings, listener: Callable[[Any], None], **parameters: Any) -> Any:
@@ -76,7 +77,7 @@ def _same_code(settings: Settings, model: str) -> bool:
     """Tell, importing no model, whether the last run that reached a verdict was about the code that is here now."""
     with suppress(Exception):
         last = releases.last_run(open_ledger(settings.ledger_url), model, releases.VERDICTS)
-        return last is not None and last.digests.get("code") == code_digest(model, CHECKOUT)
+        return last is not None and last.digests.get("code") == code_digest(model, project_folder())
     return False
 
 

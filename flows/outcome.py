@@ -65,6 +65,13 @@ class Outcome:
         """Return the outcome as `run --json` prints it."""
         return {**asdict(self), "reasons": list(self.reasons), "warnings": list(self.warnings)}
 
+    def _repr_html_(self) -> str:
+        from flows.notebook_html import outcome_html
+
+        title = f"{self.model}: {self.outcome}" + (f", release {self.release}" if self.release else "")
+        reasons = [*([self.resumed] if self.resumed else []), *self.reasons]
+        return outcome_html(title, reasons, self.warnings, self.metrics)
+
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "Outcome":
         """Return the outcome that `to_dict` wrote."""

@@ -45,6 +45,7 @@ from pipeline.evaluate import Champion, Evaluation, evaluate
 from pipeline.files import sweep, write_json, write_text
 from pipeline.gate import Verdict, decide
 from pipeline.processes import end_with, ends_without, gently
+from pipeline.project import project_folder
 from pipeline.run_digests import (
     Work,
     artifact_folder,
@@ -55,7 +56,7 @@ from pipeline.run_digests import (
     work_needed,
 )
 from pipeline.seen import Seen
-from pipeline.settings import CHECKOUT, settings
+from pipeline.settings import settings
 from pipeline.snapshot import Snapshot, Stored, ingest, load_snapshot
 from pipeline.spec import load_spec
 from pipeline.split import Rule
@@ -226,7 +227,7 @@ def _only_package(run: "_Run") -> Outcome:
         raise ReleaseError(
             f"{run.model} has no champion to package again; {releases.next_champion(_ledger(), run.model)}"
         )
-    due = repackaging(_ledger(), run.model, digests_of_code(load_spec(run.model), CHECKOUT))
+    due = repackaging(_ledger(), run.model, digests_of_code(load_spec(run.model), project_folder()))
     return _repackage(run, due, due.champion) if due.champion else run.outcome("unchanged", [due.reason])
 
 
@@ -347,7 +348,7 @@ def make_artifact(
     digests: dict[str, str],
 ) -> Artifact:
     folder = settings().folder("artifacts", model) / artifact_folder(digests)
-    spec, needs = load_spec(model), requirements(model, CHECKOUT)
+    spec, needs = load_spec(model), requirements(model, project_folder())
     held_to = (report.guards, report.unguarded)
     return write_artifact(spec, snapshot, trained, evaluation, verdict, digests, needs, folder, *held_to)
 
@@ -357,12 +358,12 @@ def make_artifact_again(champion: Release, digests: dict[str, str]) -> Artifact:
     model = champion.model
     packed = artifact_of(champion, package_of(_ledger(), champion, settings().folder("bentoml")))
     folder = settings().folder("artifacts", model) / artifact_folder({**champion.digests, **digests})
-    return repackaged(packed, load_spec(model), digests, requirements(model, CHECKOUT), folder)
+    return repackaged(packed, load_spec(model), digests, requirements(model, project_folder()), folder)
 
 
 @task(name="package", task_run_name="package", cache_policy=NO_CACHE)
 def build_bento(artifact: Artifact) -> Bento:
-    return package(artifact, CHECKOUT, settings().folder("bentoml"))
+    return package(artifact, project_folder(), settings().folder("bentoml"))
 
 
 @task(name="trial", task_run_name="trial", cache_policy=NO_CACHE)
@@ -399,7 +400,7 @@ def _ledger() -> Any:
 
 def _digests(model: str, snapshot: Snapshot) -> dict[str, str]:
     """Return what everything made from a snapshot is named by."""
-    return digests_of(load_spec(model), snapshot.digest, suite_digest(model), CHECKOUT)
+    return digests_of(load_spec(model), snapshot.digest, suite_digest(model), project_folder())
 
 
 def _work(model: str, digests: dict[str, str]) -> tuple[Work, Run | None]:

@@ -217,6 +217,8 @@ def show_begun(found: Mapping[str, Any], unasked: bool) -> None:
         _line(console, f"  decided   {escape(said)}", hang=12)
     if unasked:
         console.print("  nobody was asked, since this is no terminal", style="dim")
+    for folder in found["created"]:
+        _line(console, f"  [green]created[/]   {folder}, a folder of this project", hang=12)
     for file in found["files"]:
         _line(console, f"  [green]wrote[/]     {file}", hang=12)
     console.print(f"next: look at both files, then [bold]evergreen run {found['model']}[/]")

@@ -28,7 +28,8 @@ from flows.under_way import UP
 from pipeline.errors import ServerError
 from pipeline.files import read_json, write_json
 from pipeline.processes import asked_to_end, leashed, wait_until
-from pipeline.settings import CHECKOUT, Settings
+from pipeline.project import project_folder
+from pipeline.settings import Settings
 from pipeline.spec import model_names
 
 TICK_SECONDS = 0.5
@@ -158,7 +159,9 @@ class _Up:
     def _deploy(self) -> list[dict[str, Any]]:
         """Register the deployments, in a process that may import all models and ends again."""
         env = {**self.env, "PREFECT_API_URL": self.url}
-        done = subprocess.run([*EVERGREEN, "deploy", "--json"], env=env, cwd=CHECKOUT, capture_output=True, check=False)
+        done = subprocess.run(
+            [*EVERGREEN, "deploy", "--json"], env=env, cwd=project_folder(), capture_output=True, check=False
+        )
         if self.ending():
             return []
         if done.returncode != 0:
@@ -184,7 +187,7 @@ class _Up:
         if part.name == "worker" and self.own:
             self._close_taken()
         part.leash = ExitStack()
-        part.child = part.leash.enter_context(leashed(part.command, env, CHECKOUT, part.log, aside=True))
+        part.child = part.leash.enter_context(leashed(part.command, env, project_folder(), part.log, aside=True))
         part.started = time.monotonic()
 
     def _close_taken(self) -> None:

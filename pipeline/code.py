@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 
 from pipeline.decision_version import DECISION_VERSION
 from pipeline.errors import SpecError
+from pipeline.project import find_module
 
 ROOMS = ("pipeline", "expectations", "bentos", "flows")
 FITTED_WITH = ("numpy", "scipy", "scikit-learn", "pandas")
@@ -93,8 +94,7 @@ def own_modules(model: str, checkout: Path) -> dict[str, Path]:
     for name, path in found.items():
         if name.partition(".")[0] != "pipeline":
             raise SpecError(
-                f"{model} imports {name} from {path.relative_to(checkout)}, which its package would not carry; "
-                "move it into pipeline/"
+                f"{model} imports {name} from {path.name}, which its package would not carry; move it into pipeline/"
             )
     return found
 
@@ -119,7 +119,7 @@ def local_modules(modules: Iterable[str], checkout: Path, without: Collection[st
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        if name in found or name in without or (path := _file_of(name, checkout)) is None:
+        if name in found or name in without or (path := find_module(name, checkout)) is None:
             continue
         found[name] = path
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
@@ -170,11 +170,6 @@ def pins(packages: Iterable[str]) -> tuple[str, ...]:
 @cache
 def _providers() -> dict[str, list[str]]:
     return dict(packages_distributions())
-
-
-def _file_of(module: str, checkout: Path) -> Path | None:
-    base = checkout.joinpath(*module.split("."))
-    return next((path for path in (base / "__init__.py", base.with_suffix(".py")) if module and path.is_file()), None)
 
 
 # A package is made of a copy of the checkout: what was read there once is known by its content.

@@ -16,6 +16,12 @@ class SourceError(EvergreenError):
     """A source could not be reached; nothing is known about its data."""
 
 
+class ProjectError(EvergreenError):
+    """There is no project here, or another one than this evergreen's."""
+
+    code = "project.not_found"
+
+
 class DataError(EvergreenError):
     """A source was read and what it holds is not a usable table: the run ends `data-rejected`."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from html import escape
 from typing import Any
 
 from pipeline.evaluate import Evaluation, Interval, Slice
@@ -28,6 +29,10 @@ class Verdict:
     def reasons(self) -> tuple[str, ...]:
         """Why it was refused, or, when it passed, what it showed."""
         return tuple(check.sentence for check in self.checks if check.passed == self.passed)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<li>{'✓' if one.passed else '✗'} {escape(one.sentence)}</li>" for one in self.checks)
+        return f"<p><b>{'passed' if self.passed else 'refused'}</b></p><ul>{rows}</ul>"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the verdict as JSON values."""

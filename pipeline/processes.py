@@ -53,9 +53,11 @@ def leashed(
 def packaged_environment() -> dict[str, str]:
     """Return this process's environment for one that runs a package's own code: no way back into the checkout.
 
-    Python there imports from the folder it starts in first, and writes nothing into the package.
+    Python there imports from the folder it starts in first, and writes nothing into the package. The package is its
+    own project: it holds the model's module as it was.
     """
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    dropped = ("PYTHONPATH", "PYTHONSAFEPATH", "EVERGREEN_PROJECT")
+    kept = {name: value for name, value in os.environ.items() if name not in dropped}
     return kept | {"PYTHONDONTWRITEBYTECODE": "1"}
 
 

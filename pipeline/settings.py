@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pipeline.project import project_folder
 
 if TYPE_CHECKING:
     import sqlalchemy
-
-CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 class Settings(BaseSettings):
@@ -16,7 +17,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="EVERGREEN_", extra="ignore")
 
-    home: Path = CHECKOUT / ".evergreen"
+    home: Path = Field(default_factory=lambda: project_folder() / ".evergreen")
     database_url: str = ""
     pages_url: str = ""
 

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pipeline.errors import SpecError, did_you_mean
 from pipeline.field_kinds import of_kind
 from pipeline.metrics import METRICS, Kind, metrics_of
+from pipeline.project import project_package
 from pipeline.sources import Source
 
 
@@ -480,9 +481,7 @@ def _check_names(owner: str, field_name: str, names: object) -> None:
 
 def model_names() -> list[str]:
     """Return the names of all models of this project, sorted."""
-    import pipeline.models
-
-    return sorted(module.name for module in pkgutil.iter_modules(pipeline.models.__path__))
+    return sorted(module.name for module in pkgutil.iter_modules(project_package("pipeline").__path__))
 
 
 def check_name(name: str) -> None:

@@ -22,6 +22,7 @@ from pipeline.evaluate import score
 from pipeline.files import read_json, scratch_folder, space_for, whole_folder, write_json
 from pipeline.predict import predict, target
 from pipeline.processes import end_with
+from pipeline.project import find_project, project_package
 from pipeline.sample import sampled
 from pipeline.schema import describe, to_frame
 from pipeline.snapshot import Snapshot, Stored
@@ -240,12 +241,15 @@ def _cross_validate(
     from joblib.externals.loky import get_reusable_executor
 
     tasks = [(name, fold) for name in spec.candidates for fold in range(len(folds))]
-    results = joblib.Parallel(n_jobs=min(workers, len(tasks)))(
-        joblib.delayed(_score_fold)(
-            os.getpid(), spec.task, spec.metric, spec.seed, spec.candidates[name], frame, y, *folds[fold]
+    # A worker takes the estimators' classes from the model's module, which it has to find where this process does.
+    found = {"initializer": project_package, "initargs": ("pipeline",)} if find_project() else {}
+    with joblib.parallel_config("loky", **found):
+        results = joblib.Parallel(n_jobs=min(workers, len(tasks)))(
+            joblib.delayed(_score_fold)(
+                os.getpid(), spec.task, spec.metric, spec.seed, spec.candidates[name], frame, y, *folds[fold]
+            )
+            for name, fold in tasks
         )
-        for name, fold in tasks
-    )
     # The workers would stay for minutes, with their memory.
     get_reusable_executor().shutdown(wait=True)
     by_name: dict[str, list[Candidate]] = {name: [] for name in spec.candidates}

@@ -31,7 +31,7 @@ SCHEDULED = MODEL.replace(
 def project(tmp_path_factory, prefect_server):
     """A project whose model has a schedule and a release."""
     project = copy_of_the_project(tmp_path_factory.mktemp("project"), prefect_server)
-    for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
+    for name in ("evergreen.py", "pyproject.toml", "requirements.in", "requirements.txt", "README.md", "LICENSE"):
         shutil.copy(CHECKOUT / name, project.folder / name)
     project.write("pipeline/models/points.py", SCHEDULED)
     assert project.json("run", "points")[0] == 0

@@ -1,8 +1,6 @@
-from pathlib import Path
-
 from sqlalchemy import make_url
 
-from pipeline.settings import CHECKOUT, settings
+from pipeline.settings import settings
 
 
 def test_state_lives_under_one_folder_which_is_made_when_it_is_needed(home):
@@ -17,10 +15,11 @@ def test_the_ledger_is_in_the_folder_whatever_its_name(home, monkeypatch):
     assert make_url(settings().ledger_url).database == f"{home}/a b?c#d%20/ledger.sqlite"
 
 
-def test_without_an_environment_the_folder_is_in_the_checkout(home, monkeypatch):
+def test_without_an_environment_the_folder_is_in_the_project(home, tmp_path, monkeypatch):
     monkeypatch.delenv("EVERGREEN_HOME")
-    assert settings().home == CHECKOUT / ".evergreen"
-    assert Path(__file__).is_relative_to(CHECKOUT)
+    (tmp_path / "project" / "pipeline" / "models").mkdir(parents=True)
+    monkeypatch.setenv("EVERGREEN_PROJECT", str(tmp_path / "project"))
+    assert settings().home == tmp_path / "project" / ".evergreen"
     assert not home.exists()
 
 

@@ -1,10 +1,9 @@
-import sys
-
 import pytest
 from sklearn.linear_model import Ridge
 from tiny import a_classifier, a_spec
 
 from pipeline.errors import SpecError
+from pipeline.project import CODE_FOLDER
 from pipeline.spec import (
     Cron,
     Drift,
@@ -127,11 +126,11 @@ def test_a_model_that_does_not_exist_is_refused_with_the_close_name():
     ],
 )
 def test_a_module_without_a_spec_of_its_name_is_refused(content, sentence, tmp_path, monkeypatch):
-    import pipeline.models
-
-    (tmp_path / "other.py").write_text(content)
-    monkeypatch.setattr(pipeline.models, "__path__", [*pipeline.models.__path__, str(tmp_path)])
-    monkeypatch.delitem(sys.modules, "pipeline.models.other", raising=False)
+    models = tmp_path / "pipeline" / "models"
+    models.mkdir(parents=True)
+    (models / "breast_cancer.py").write_text((CODE_FOLDER / "pipeline" / "models" / "breast_cancer.py").read_text())
+    (models / "other.py").write_text(content)
+    monkeypatch.setenv("EVERGREEN_PROJECT", str(tmp_path))
     with pytest.raises(SpecError, match=sentence):
         load_spec("other")
 

@@ -12,7 +12,6 @@ import pyarrow.parquet
 import pytest
 from great_expectations import expectations as gxe
 
-import expectations.suites
 from expectations.validate import Suite, load_suite, markdown, validate
 from pipeline import ames
 from pipeline.errors import CheckError
@@ -290,11 +289,12 @@ def test_validating_prints_nothing_writes_nothing_and_lets_the_frame_go(capfd, t
 
 @pytest.fixture
 def suites(tmp_path, monkeypatch):
-    """An empty folder that stands for expectations/suites."""
-    monkeypatch.setattr(expectations.suites, "__path__", [str(tmp_path)])
-    yield tmp_path
-    for name in [name for name in sys.modules if name.startswith("expectations.suites.trial_")]:
-        del sys.modules[name]
+    """The folder expectations/suites of a project, empty."""
+    (tmp_path / "pipeline" / "models").mkdir(parents=True)
+    folder = tmp_path / "expectations" / "suites"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("EVERGREEN_PROJECT", str(tmp_path))
+    return folder
 
 
 def test_a_suite_that_is_not_there_names_the_file_to_create():

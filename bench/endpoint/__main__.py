@@ -30,9 +30,9 @@ from bench.endpoint.report import Target, ratios, spread, table, targets_table
 from bench.endpoint.servers import Running, Server
 from bench.endpoint.wrk import SERVERS_CORE, Bodies, Measured, load, pinned, write_bodies
 from bentos.workers import MEMORY
-from pipeline.settings import CHECKOUT
+from pipeline.project import CODE_FOLDER
 
-REPORT = CHECKOUT / "tests" / "bench" / "endpoint.md"
+REPORT = CODE_FOLDER / "tests" / "bench" / "endpoint.md"
 ROUNDS = 5
 WARM_UP_SECONDS = 1.0
 SETTLE_SECONDS = 30.0
@@ -123,7 +123,7 @@ def main() -> int:
     print(text)
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.write_text(text)
-    print(f"written to {REPORT.relative_to(CHECKOUT)}")
+    print(f"written to {REPORT.relative_to(CODE_FOLDER)}")
     return 0
 
 
@@ -434,7 +434,7 @@ class Bench:
         command = [sys.executable, "-m", "bench.endpoint.stages", str(self.project.artifacts["ridge"]), str(pool)]
         done = subprocess.run(
             pinned(SERVERS_CORE, command),
-            cwd=CHECKOUT,
+            cwd=CODE_FOLDER,
             env=self.env | MEMORY,
             capture_output=True,
             text=True,

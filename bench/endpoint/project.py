@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.endpoint import pipelines
-from pipeline.settings import CHECKOUT
+from pipeline.project import CODE_FOLDER
 
 ROOMS = ("pipeline", "expectations", "bentos", "flows")
 SHARED = Path("pipeline/endpoint_pipelines.py")
@@ -61,7 +61,7 @@ class Project:
 def build(folder: Path, env: dict[str, str]) -> Project:
     """Copy the project into a folder and release every model that is measured; RuntimeError when one is not."""
     for room in ROOMS:
-        shutil.copytree(CHECKOUT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(CODE_FOLDER / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(Path(pipelines.__file__), folder / SHARED)
     pipelines.houses().to_csv(folder / "houses.csv", index=False)
     models = {name: (name, "houses") for name in ("ridge", "trees", "forest", "custom")}

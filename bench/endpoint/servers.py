@@ -15,11 +15,11 @@ import psutil  # type: ignore[import-untyped]
 from bench.endpoint.project import EVERGREEN, Project
 from bench.endpoint.wrk import SERVERS_CORE, pinned
 from pipeline.processes import free_port, leashed
-from pipeline.settings import CHECKOUT
+from pipeline.project import CODE_FOLDER
 
 PEERS = Path(__file__).with_name("peers")
-PYTHON = CHECKOUT / ".venv-bench" / "bin" / "python"
-PYTHON_UVICORN = CHECKOUT / ".venv-bench-uvicorn" / "bin" / "python"
+PYTHON = CODE_FOLDER / ".venv-bench" / "bin" / "python"
+PYTHON_UVICORN = CODE_FOLDER / ".venv-bench-uvicorn" / "bin" / "python"
 START_SECONDS = 120.0
 MEGABYTE = 1e6
 

@@ -29,9 +29,10 @@ from bench.soak.check import Answer, Excursion, Kill
 from bentos import releases
 from bentos.ledger import RUNS, open_ledger, reading
 from pipeline.processes import free_port
-from pipeline.settings import CHECKOUT, Settings
+from pipeline.project import CODE_FOLDER
+from pipeline.settings import Settings
 
-REPORT = CHECKOUT / "tests" / "bench" / "soak.md"
+REPORT = CODE_FOLDER / "tests" / "bench" / "soak.md"
 EVERGREEN = [sys.executable, "-c", "from flows.cli import main; main()"]
 RUN = "flow run"
 KILLED = ("service worker", RUN, "Prefect worker", "Prefect server", "endpoint")
@@ -197,7 +198,7 @@ def _clients(soak: Soak, asked: Mapping[str, Any]) -> Iterator[list[Answer]]:
     """Have clients ask while the block lasts; yield a list that has their answers afterwards."""
     bodies, report = soak.folder / "asked.json", soak.folder / "answers.jsonl"
     bodies.write_text(json.dumps(asked))
-    script = CHECKOUT / "bench" / "soak" / "clients.py"
+    script = CODE_FOLDER / "bench" / "soak" / "clients.py"
     process = subprocess.Popen([sys.executable, str(script), str(soak.port), str(report), str(bodies)])
     answers: list[Answer] = []
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline import ames
-from pipeline.settings import CHECKOUT
+from pipeline.project import CODE_FOLDER
 
 ROOMS = ("pipeline", "expectations", "bentos", "flows")
 MODEL = "market"
@@ -73,14 +73,14 @@ suite = Suite(
 def build(folder: Path) -> Path:
     """Copy the project into a folder, with a model of its own and its first months; return the folder of the months."""
     for room in ROOMS:
-        shutil.copytree(CHECKOUT / room, folder / room, ignore=shutil.ignore_patterns("web", "__pycache__"))
+        shutil.copytree(CODE_FOLDER / room, folder / room, ignore=shutil.ignore_patterns("web", "__pycache__"))
     for module in (folder / "pipeline" / "models").glob("[a-z]*.py"):
         module.unlink()
         (folder / "expectations" / "suites" / module.name).unlink(missing_ok=True)
     (folder / "pipeline" / "models" / f"{MODEL}.py").write_text(SPEC)
     (folder / "expectations" / "suites" / f"{MODEL}.py").write_text(SUITE)
     for name in ("requirements.txt", "pyproject.toml", "README.md"):
-        shutil.copy(CHECKOUT / name, folder / name)
+        shutil.copy(CODE_FOLDER / name, folder / name)
     months = folder / "months"
     months.mkdir()
     arrive(months, 0, month(0, rows=600))

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pipeline.errors import SpecError
+from pipeline.project import from_here
 
 LogicalType = Literal["number", "text", "boolean", "timestamp"]
 """What a column holds, whatever file it came in: whole and decimal numbers are one type, dates are timestamps."""
@@ -142,7 +143,11 @@ Source = Files | Sql | DuckDb | Function
 
 
 def at(source: Source, path: str) -> Source:
-    """Return the same source read from another place: Parquet or JSON Lines by its ending, else a CSV file."""
+    """Return the same source read from another place: Parquet or JSON Lines by its ending, else a CSV file.
+
+    A relative path is one from the current folder; those of a spec are from the project's.
+    """
+    path = path if remote(path) else from_here(path)
     name = re.sub(r"\.(gz|bz2|xz|zst)$", "", path.lower())
     kind: type[Files] = Csv
     if name.endswith((".parquet", ".pq")):

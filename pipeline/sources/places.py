@@ -14,6 +14,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from pipeline.errors import DataError, SourceError
+from pipeline.project import project_path
 from pipeline.sources.columns import first_line
 from pipeline.sources.kinds import PARTITION, Files, remote
 
@@ -38,7 +39,7 @@ def places(source: Files, scratch: Path) -> Iterator[Place]:
     """
     for number, (name, partition) in enumerate(_named(source)):
         if not remote(source.path):
-            yield Place(name, Path(name), partition)
+            yield Place(name, project_path(name), partition)
             continue
         # With its ending, which tells how it is compressed.
         local = scratch / f"{number}{PurePosixPath(urlsplit(name).path).suffix}"
@@ -60,7 +61,7 @@ def marks(source: Files, known: Mapping[str, Any]) -> dict[str, Any] | None:
         if remote(source.path):
             one: Any = remote_files().mark(name, known.get(name))
         else:
-            stat = Path(name).stat()
+            stat = project_path(name).stat()
             settled = stat.st_mtime_ns < time.time_ns() - _TICK
             one = [stat.st_size, stat.st_mtime_ns, stat.st_ino] if settled else None
         if one is None:
@@ -77,13 +78,13 @@ def remote_files() -> Any:
 def _named(source: Files) -> list[tuple[str, dict[str, str]]]:
     """Return the names of a source's files, and their partitions, after those that are too old were left out."""
     pattern = source.path
-    if not PARTITION.search(pattern) or (not remote(pattern) and Path(pattern).is_file()):
+    if not PARTITION.search(pattern) or (not remote(pattern) and project_path(pattern).is_file()):
         return [(name, {}) for name in _matching(pattern)]
     shape = _shape(pattern)
     # An object store names what it lists in its own way.
     found = [(name, match.groupdict()) for name in _matching(PARTITION.sub("*", pattern)) if (match := shape(name))]
     if not found:
-        raise SourceError(f"no file matches {pattern!r} (looked from {Path.cwd()}); check the pattern")
+        raise SourceError(f"no file matches {pattern!r} (looked from {_base()}); check the pattern")
     kept = _newest([partition for _, partition in found], source)
     return [(name, partition) for name, partition in found if partition in kept]
 
@@ -92,19 +93,24 @@ def _matching(pattern: str) -> list[str]:
     if remote(pattern):
         addresses: list[str] = remote_files().addresses(pattern)
         return addresses
-    path = Path(pattern)
+    path = project_path(pattern)
     if path.is_file() or not glob.has_magic(pattern):
         if not path.exists():
-            raise SourceError(f"there is no file {pattern!r} (looked from {Path.cwd()}); check the path")
+            raise SourceError(f"there is no file {pattern!r} (looked from {_base()}); check the path")
         if not path.is_file():
             raise SourceError(
                 f"{pattern!r} is not a file; name a file, or the files in it as {pattern.rstrip('/')}/*.csv"
             )
-        return [str(path)]
-    found = sorted(Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file())
+        return [str(Path(pattern))]
+    names = glob.glob(pattern, root_dir=project_path(""), recursive=True)
+    found = sorted(Path(name) for name in names if project_path(name).is_file())
     if not found:
-        raise SourceError(f"no file matches {pattern!r} (looked from {Path.cwd()}); check the pattern")
+        raise SourceError(f"no file matches {pattern!r} (looked from {_base()}); check the pattern")
     return [str(path) for path in found]
+
+
+def _base() -> Path:
+    return project_path("").absolute()
 
 
 def _shape(pattern: str) -> Callable[[str], re.Match[str] | None]:

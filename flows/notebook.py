@@ -1,0 +1,515 @@
+"""The Python front door, for notebooks and scripts: released models in this process, runs in processes of their own.
+
+Run as a script (`python -m flows.notebook FOLDER`) it is such a process: it answers one request, which waits there.
+"""
+
+import json
+import math
+import os
+import pickle
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pipeline.errors
+from flows.notebook_html import facts, metrics, sentences
+from flows.outcome import Outcome
+from pipeline.errors import ArtifactError, DataError, EvergreenError, ReleaseError, ServerError
+from pipeline.files import read_json, whole_file, write_json
+from pipeline.gate import Check, Verdict
+from pipeline.processes import leashed
+from pipeline.project import CODE_FOLDER, project_folder, project_package
+from pipeline.settings import settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow
+
+    from bentos.releases import Release
+    from bentos.served import ServedModel
+    from expectations.validate import Report
+    from pipeline.drift import Changes
+    from pipeline.predict import Answers
+
+AT_ONCE = 8192
+"""Rows that are predicted together; fewer where a request to the model may hold fewer."""
+MAX_ERRORS_SHOWN = 3
+
+
+class LoadedModel:
+    """A release of a model, ready to predict in this process.
+
+    Attributes:
+        name: the model.
+        release: the number of the release.
+        metrics: the release's metrics on its held-out rows; None where one is undefined.
+        metric: the name of the metric that the gate judged by.
+        verdict: why the gate let the release pass.
+        card: the model card, as the endpoint's `GET /model` answers it.
+    """
+
+    def __init__(self, release: "Release", served: "ServedModel") -> None:
+        self._release, self._served = release, served
+        self.name: str = release.model
+        self.release: int = release.number
+        self.metrics: dict[str, float | None] = release.evaluation["challenger"]
+        self.metric: str = release.evaluation["metric"]
+        checks = tuple(Check(one["passed"], one["sentence"]) for one in release.verdict["checks"])
+        self.verdict = Verdict(release.verdict["passed"], checks)
+
+    def predict(self, rows: "pd.DataFrame | Sequence[Mapping[str, Any]]") -> "pd.Series":
+        """Return a prediction for each row, exactly as the endpoint answers it, under the frame's own index.
+
+        Columns that the model does not use may be there, as in a request. Raises DataError, naming row and field, for
+        what the endpoint refuses.
+        """
+        import pandas as pd
+
+        answers, index = self._ask(rows)
+        return pd.Series(answers.predictions, index=index, name="prediction")
+
+    def predict_proba(self, rows: "pd.DataFrame | Sequence[Mapping[str, Any]]") -> "pd.DataFrame":
+        """Return the probability of each label (a column) for each row, exactly as the endpoint answers it.
+
+        Raises DataError as `predict` does, and for a model that has no probabilities.
+        """
+        import pandas as pd
+
+        answers, index = self._ask(rows)
+        if answers.probabilities is None:
+            raise DataError(f"{self.name} answers no probabilities; use predict")
+        return pd.DataFrame(answers.probabilities, index=index, columns=list(answers.labels))
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """The model card, as the endpoint's `GET /model` answers it. No value of a sensitive column is in it."""
+        from bentos import page
+        from pipeline.guard import without_sensitive
+
+        artifact = self._served.artifact
+        sensitive = artifact.manifest.get("sensitive", ())
+        example = without_sensitive(artifact.golden()[0][0], artifact.schema.features, artifact.guards, sensitive)
+        return page.card(artifact.manifest, self.release, example)
+
+    @cached_property
+    def estimator(self) -> Any:
+        """The fitted scikit-learn estimator, unpickled once its digest was checked.
+
+        Raises ArtifactError when its file is not what was released, when other versions of its packages are installed,
+        or when it does not answer as it was trained, because the project's own classes have changed since.
+        """
+        from pipeline.predict import disagreements, predict
+        from pipeline.schema import to_frame
+
+        project_package("pipeline")
+        artifact = self._served.artifact
+        estimator = artifact.estimator()
+        frame = to_frame(artifact.golden_table(), artifact.schema.features)
+        if wrong := disagreements(predict(estimator, frame), artifact.golden()[1], artifact.manifest["scale"]):
+            raise ArtifactError(
+                f"the estimator of release {self.release} of {self.name} does not answer as it was trained "
+                f"({wrong[0]}): pipeline/models/{self.name}.py has changed since; predict answers by the plan"
+            )
+        return estimator
+
+    def evaluation(self) -> "pd.DataFrame":
+        """Return the held-out rows, which the model never saw, with `truth`, `prediction` and `probability_<label>`.
+
+        Columns that the spec calls sensitive are left out. A row without an answer has a missing prediction. Raises
+        ArtifactError when the snapshot is gone.
+        """
+        from pipeline.snapshot import Stored
+        from pipeline.split import Rule, held_out
+
+        manifest = self._served.artifact.manifest
+        table = Stored(_snapshot_file(self._release))
+        rows = table.filter(held_out(Rule.from_dict(manifest["holdout"]), table))
+        shown = [name for name in rows.column_names if name not in {*manifest["sensitive"], manifest["target"]}]
+        frame = rows.select(shown).to_pandas()
+        frame["truth"] = rows.column(manifest["target"]).to_pandas().to_numpy()
+        return self._with_answers(frame, rows)
+
+    def _with_answers(self, frame: "pd.DataFrame", rows: "pyarrow.Table") -> "pd.DataFrame":
+        import numpy as np
+
+        from bentos.answer import answer
+        from bentos.wire import word
+        from pipeline.schema import table_of
+
+        features = self._served.schema.features
+        typed = table_of({one.name: rows.column(one.name).to_pylist() for one in features}, features)
+        answers, unanswered = answer(self._served, typed)
+        answered = np.setdiff1d(np.arange(len(frame)), unanswered)
+        labelled = answers is not None and bool(answers.labels)
+        predictions = np.full(len(frame), None if labelled else np.nan, dtype=object if labelled else np.float64)
+        if answers is not None:
+            predictions[answered] = answers.predictions
+        frame["prediction"] = predictions
+        if answers is not None and answers.probabilities is not None:
+            for label, shares in zip(answers.labels, answers.probabilities.T, strict=True):
+                column = np.full(len(frame), np.nan)
+                column[answered] = shares
+                frame[f"probability_{word(label)}"] = column
+        return frame
+
+    def _ask(self, rows: "pd.DataFrame | Sequence[Mapping[str, Any]]") -> "tuple[Answers, Any]":
+        """Return the answers to rows, and their index: what the endpoint's own parser reads of them is predicted."""
+        import pandas as pd
+
+        from bentos import wire
+        from bentos.problems import Problem
+        from pipeline.predict import joined
+
+        if isinstance(rows, pd.DataFrame):
+            records, index = _records(rows), rows.index
+        elif isinstance(rows, Mapping) or not isinstance(rows, Sequence):
+            raise DataError(f"rows is a {type(rows).__name__}; give a DataFrame, or a list of dicts")
+        else:
+            records, index = [*rows], pd.RangeIndex(len(rows))
+        if not records:
+            raise DataError("there are no rows to predict; give one or more")
+        parts = []
+        size = min(AT_ONCE, self._served.most_rows)
+        for start in range(0, len(records), size):
+            body = json.dumps({"records": records[start : start + size]}, default=_plain).encode()
+            batch = self._served.read(wire.JSON, body)
+            answers = batch if isinstance(batch, Problem) else self._served.ask(batch)
+            if isinstance(answers, Problem):
+                raise DataError(_refusal(answers, start))
+            parts.append(answers)
+        return joined(parts), index
+
+    def __repr__(self) -> str:
+        return f"<release {self.release} of {self.name}: {self.metric} {self.metrics[self.metric]}>"
+
+    def _repr_html_(self) -> str:
+        manifest, features = self._served.artifact.manifest, self._served.schema.features
+        said = {
+            "predicts": manifest["target"],
+            "estimator": manifest["estimator"],
+            "answered by": manifest["answers"]["by"],
+            "features": ", ".join(f"{one.name} ({one.type}{'' if one.required else ', nullable'})" for one in features),
+            "created": self._release.created,
+            "bento": self._release.bento,
+        }
+        return (
+            facts(f"{self.name}, release {self.release}", said)
+            + metrics({"held-out rows": self.metrics})
+            + sentences(self.verdict.reasons)
+        )
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What validation found in a table.
+
+    Attributes:
+        model: the model whose suite judged it.
+        report: what became of each rule of the suite.
+        changes: what changed since the champion was trained; None for data that failed.
+    """
+
+    model: str
+    report: "Report"
+    changes: "Changes | None"
+
+    @property
+    def passed(self) -> bool:
+        """Whether a run would train on this data."""
+        return self.report.passed and (self.changes is None or self.changes.passed)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why the data is refused; empty when it passed."""
+        return [*self.report.reasons, *(self.changes.errors if self.changes else ())]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is worth a look and refuses nothing."""
+        return [*self.report.warnings, *(self.changes.notes if self.changes else ())]
+
+    @property
+    def rules(self) -> "pd.DataFrame":
+        """One row per rule: `severity`, `column`, `rule`, `passed`, `unexpected` (a count), `reason`."""
+        import pandas as pd
+
+        columns = ("severity", "column", "rule", "passed", "unexpected", "reason")
+        rows = [
+            (one.severity, one.column, one.rule, one.passed, one.unexpected_count, one.reason)
+            for one in self.report.rules
+        ]
+        return pd.DataFrame(rows, columns=list(columns))
+
+    def _repr_html_(self) -> str:
+        broken = sum(not rule.passed for rule in self.report.rules)
+        said = {
+            "rows": f"{self.report.rows:,}",
+            "rules": f"{len(self.report.rules)}, {broken} broken",
+            "refused": "; ".join(self.reasons) or "no",
+            "warnings": "; ".join(self.warnings) or "none",
+        }
+        return facts(f"data of {self.model}: {'passed' if self.passed else 'rejected'}", said)
+
+
+def load(model: str, release: int | None = None) -> LoadedModel:
+    """Return a model's champion, or one of its releases by number, checked and ready to predict.
+
+    Its package's digest is checked, then that it answers its golden rows as it was trained. Raises ReleaseError when
+    there is no such release, PackageError or ArtifactError when its package is gone or not what was released.
+    """
+    from bentos.kept import artifact_of, package_of
+    from bentos.served import ServedModel
+
+    found = _release_of(model, release)
+    artifact = artifact_of(found, package_of(_ledger(), found, settings().folder("bentoml")))
+    if artifact.manifest["answers"]["by"] != "plan":
+        # Its pickle names classes of the model's module.
+        project_package("pipeline")
+    served = ServedModel(artifact, found.number)
+    served.check()
+    return LoadedModel(found, served)
+
+
+def run(
+    model: str,
+    data: "pd.DataFrame | str | Path | None" = None,
+    *,
+    force: bool = False,
+    release: bool = True,
+) -> Outcome:
+    """Retrain a model as `evergreen run` does, and return how that ended.
+
+    `data` is a frame, a file or a glob to read instead of the spec's source; its path is seen from the current folder.
+    `force` retrains what is unchanged; with `release=False` everything up to the trial is done. An expected "no" is an
+    outcome with reasons; what broke is raised.
+    """
+    with _given(data) as path:
+        outcome: Outcome = _apart("run", model, path, force=force, release=release)
+        return outcome
+
+
+def validate(model: str, data: "pd.DataFrame | str | Path | None" = None) -> Validation:
+    """Judge data, or the spec's own source, by a model's suite and by what its champion was trained on.
+
+    Nothing is kept. Raises CheckError when a check is broken, which says nothing about the data.
+    """
+    with _given(data) as path:
+        found: Validation = _apart("validate", model, path)
+        return found
+
+
+def history(model: str) -> "pd.DataFrame":
+    """Return one row per release, oldest first, under its number.
+
+    Columns are `state`, `created`, `cause`, `reason`, `replaced`, `bento`, `snapshot`, and each metric of the release
+    on its held-out rows.
+    """
+    import pandas as pd
+
+    from bentos import releases
+
+    _check_model(model)
+    made, events = releases.history(_ledger(), model)
+    states = releases.states(events)
+    rows = [
+        {
+            "release": one.number,
+            "state": states.get(one.number),
+            "created": pd.Timestamp(one.created),
+            "cause": one.cause,
+            "reason": one.reason,
+            "replaced": one.replaced,
+            "bento": one.bento,
+            "snapshot": one.digests["snapshot"],
+            **one.evaluation["challenger"],
+        }
+        for one in made
+    ]
+    columns = ["release", "state", "created", "cause", "reason", "replaced", "bento", "snapshot"]
+    frame = pd.DataFrame(rows, columns=list(dict.fromkeys([*columns, *(name for row in rows for name in row)])))
+    return frame.astype({"replaced": "Int64"}).set_index("release")
+
+
+def snapshot(model: str, release: int | None = None, *, sensitive: bool = False) -> "pd.DataFrame":
+    """Return the rows that a model's champion, or one of its releases, was trained and judged on.
+
+    Columns that the spec calls sensitive are there only with `sensitive=True`. Raises ReleaseError when there is no
+    such release, ArtifactError when its snapshot is gone.
+    """
+    from flows.since import packed_manifest
+    from pipeline.snapshot import Stored
+
+    found = _release_of(model, release)
+    table = Stored(_snapshot_file(found))
+    hidden: set[str] = set()
+    if not sensitive:
+        manifest = packed_manifest(settings(), found)
+        if manifest is None:
+            raise ArtifactError(
+                f"the package of release {found.number} of {model} is gone, and with it which columns are sensitive; "
+                "give sensitive=True to read all of them"
+            )
+        hidden = set(manifest["sensitive"])
+    frame: pd.DataFrame = table.select([name for name in table.column_names if name not in hidden]).to_pandas()
+    return frame
+
+
+def _ledger() -> Any:
+    from bentos.ledger import open_ledger
+
+    return open_ledger(settings().ledger_url)
+
+
+def _check_model(model: str) -> None:
+    from pipeline.spec import check_name
+
+    check_name(model)
+
+
+def _release_of(model: str, number: int | None) -> "Release":
+    from bentos import releases
+
+    _check_model(model)
+    if number is not None:
+        return releases.numbered(_ledger(), model, number)
+    champion = releases.champion(_ledger(), model)
+    if champion is None:
+        raise ReleaseError(f"{model} has no champion; `evergreen run {model}` makes one, or name a release=")
+    return champion
+
+
+def _snapshot_file(release: "Release") -> Path:
+    path = settings().folder("snapshots") / f"{release.digests['snapshot']}.parquet"
+    if not path.exists():
+        raise ArtifactError(
+            f"snapshot {path.name} of release {release.number} of {release.model} is gone from {path.parent}; restore "
+            "it from a copy"
+        )
+    return path
+
+
+def _records(frame: "pd.DataFrame") -> list[dict[str, Any]]:
+    """Return a frame as the records of a request: what pandas calls missing is null, and nothing is rounded."""
+    names = [*frame.columns]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise DataError(f"the frame has two columns {twice[0]!r}; keep one of them")
+    if odd := [name for name in names if not isinstance(name, str)]:
+        raise DataError(f"the frame has a column {odd[0]!r}; a column's name is a text")
+    columns = []
+    for name in names:
+        column = frame[name].astype(object)
+        columns.append(column.where(frame[name].notna(), None).tolist())
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it; `json` asks for what it does not know."""
+    import numpy as np
+
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    if isinstance(value, np.generic):
+        plain = value.item()
+        return None if isinstance(plain, float) and math.isnan(plain) else plain
+    return str(value)
+
+
+def _refusal(problem: Any, start: int) -> str:
+    """Return in a sentence each what the endpoint refuses; rows count from 0 in the whole frame."""
+    listed = [
+        f"{'' if one.row is None else f'row {one.row + start}: '}"
+        f"{'' if one.field is None else f'field {one.field!r}: '}{one.problem}"
+        for one in problem.errors[:MAX_ERRORS_SHOWN]
+    ]
+    more = ["and more"] if len(problem.errors) > len(listed) else []
+    return "; ".join([*(listed or [problem.detail]), *more])
+
+
+@contextmanager
+def _given(data: "pd.DataFrame | str | Path | None") -> Iterator[str | None]:
+    """Yield where data is that was given as a frame, a file or a glob, for a process that runs in the project."""
+    import pandas as pd
+
+    from pipeline.sources.kinds import remote
+
+    if data is None:
+        yield None
+    elif isinstance(data, pd.DataFrame):
+        with tempfile.TemporaryDirectory(prefix="evergreen-notebook-") as folder:
+            path = Path(folder) / "frame.parquet"
+            data.to_parquet(path, index=False)
+            yield str(path)
+    else:
+        yield str(data) if remote(str(data)) else str(Path(data).absolute())
+
+
+def _apart(verb: str, model: str, data: str | None, **options: bool) -> Any:
+    """Do something in a process of its own, which imports the project's code as it is now; return what it returns."""
+    project = project_folder()
+    _check_model(model)
+    with tempfile.TemporaryDirectory(prefix="evergreen-notebook-") as name:
+        folder = Path(name)
+        write_json(folder / "request.json", {"verb": verb, "model": model, "data": data, **options})
+        path = os.pathsep.join(part for part in (str(CODE_FOLDER), os.environ.get("PYTHONPATH")) if part)
+        command = [sys.executable, "-m", "flows.notebook", name]
+        with leashed(command, {**os.environ, "PYTHONPATH": path}, project, folder / "log") as child:
+            code = child.wait()
+        if not (folder / "answer").exists():
+            log = (folder / "log").read_text(errors="replace")[-2000:].strip()
+            raise ServerError(f"the process that was to {verb} {model} ended with {code}; it said: {log or 'nothing'}")
+        # Written by this very code a moment ago, in a folder that nobody else may enter.
+        told = pickle.loads((folder / "answer").read_bytes())
+    if not isinstance(told, _Broken):
+        return told
+    raise getattr(pipeline.errors, told.kind, EvergreenError)(told.message)
+
+
+@dataclass(frozen=True)
+class _Broken:
+    """An error of a process: the name of its class in `pipeline.errors`, and its sentence."""
+
+    kind: str
+    message: str
+
+
+def _run(model: str, data: str | None, force: bool, release: bool) -> Outcome:
+    from flows.launch import launch
+
+    return launch(settings(), lambda _: None, model=model, data=data, force=force, release=release)
+
+
+def _validate(model: str, data: str | None) -> Validation:
+    from expectations.validate import Report
+    from flows.check import check
+
+    try:
+        return Validation(model, *check(settings(), _ledger(), model, data))
+    except DataError as error:
+        return Validation(model, Report(rows=0, columns=0, rules=()).refused(str(error)), None)
+
+
+def _answer(folder: Path) -> None:
+    request = read_json(folder / "request.json")
+    told: Any
+    try:
+        verbs: dict[str, Callable[..., Any]] = {"run": _run, "validate": _validate}
+        told = verbs[request.pop("verb")](**request)
+    except EvergreenError as error:
+        known = next(cls for cls in type(error).__mro__ if cls.__module__ == "pipeline.errors")
+        told = _Broken(known.__name__, str(error))
+    except Exception as error:
+        told = _Broken("EvergreenError", f"{type(error).__name__}: {error}")
+    with whole_file(folder / "answer") as part:
+        part.write_bytes(pickle.dumps(told))
+
+
+if __name__ == "__main__":
+    # By its own name, so that what is pickled is known to the process that asked.
+    from flows import notebook
+
+    notebook._answer(Path(sys.argv[1]))
