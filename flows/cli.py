@@ -605,7 +605,7 @@ def score(
         except DataError as error:
             if not as_json:
                 raise _said(error) from error
-            _print_json({"error": {"type": "DataError", "message": str(error)}})
+            _print_error(error)
             raise typer.Exit(3) from error
         if as_json:
             _print_json(found)
@@ -762,11 +762,11 @@ def _errors(as_json: bool) -> Iterator[None]:
     except typer.BadParameter as error:
         if not as_json:
             raise
-        _print_json({"error": {"type": "UsageError", "message": error.message}})
+        _print_error(error)
         raise typer.Exit(2) from error
     except Exception as error:
         if as_json:
-            _print_json({"error": {"type": type(error).__name__, "message": str(error)}})
+            _print_error(error)
         else:
             typer.echo(f"{'error' if isinstance(error, EvergreenError) else type(error).__name__}: {error}", err=True)
         raise typer.Exit(1) from error
@@ -784,6 +784,18 @@ def _stdout_for_results() -> Iterator[None]:
         sys.stdout.flush()
         os.dup2(kept, 1)
         os.close(kept)
+
+
+def _print_error(error: Exception) -> None:
+    """Print what broke as JSON: its code for programs, its sentence for people, the name of its class."""
+    if isinstance(error, typer.BadParameter):
+        # A usage error that was raised for an error of the project's has the code of that one.
+        cause, name, message = error.__cause__, "UsageError", error.message
+    else:
+        cause, name, message = error, type(error).__name__, str(error)
+    other = "usage" if isinstance(error, typer.BadParameter) else "internal"
+    code = cause.code if isinstance(cause, EvergreenError) else other
+    _print_json({"error": {"code": code, "message": message, "type": name}})
 
 
 def _print_json(value: Any) -> None:
