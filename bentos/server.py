@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from socket import gethostname, socket
@@ -22,7 +22,7 @@ from typing import Any
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
-from bentos import canary, logs, releases, workers
+from bentos import canary, http_views, logs, releases, workers
 from bentos.canary import Differences, Tally
 from bentos.metrics import SECONDS
 from bentos.package import Bento, load_bento
@@ -194,18 +194,7 @@ class Book:
 
     def history(self) -> list[dict[str, Any]]:
         """Return the releases as GET /history tells them, the newest first."""
-        made, events = releases.history(self.ledger, self.model)
-        states = releases.states(events)
-        return [
-            {
-                "release": one.number,
-                "created": one.created,
-                "state": states.get(one.number, "unknown"),
-                "reason": next((event.reason for event in reversed(events) if event.release == one.number), ""),
-                "metrics": one.evaluation["challenger"],
-            }
-            for one in reversed(made)
-        ]
+        return [asdict(release) for release in http_views.history_of(*releases.history(self.ledger, self.model))]
 
     def later(self, work: Callable[[], None]) -> None:
         """Read something from the ledger when what was asked before is answered."""

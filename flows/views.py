@@ -4,8 +4,9 @@ The functions at the end make those of `status`, `history` and `explain` from wh
 docs/reference/schemas are made of these classes by `python -m docs.generate`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from flows.outcome import Outcome
@@ -166,7 +167,11 @@ class ModelStatus:
 
 @dataclass(frozen=True)
 class StatusView:
-    """What `status` prints."""
+    """What `status` prints.
+
+    Attributes:
+        models: how each model is, by name.
+    """
 
     models: list[ModelStatus]
 
@@ -359,8 +364,13 @@ class ReleaseView:
         canary: how it was to prove itself on a share of the requests; None if it was not.
         events: the changes of state that it was part of.
         served: what servers said of it.
+        rows: the rows it was trained on and judged by.
+        code: its estimator and its code.
+        validation: what validation found.
+        guards: the rules that requests are held to.
+        unguarded: the rules of the suite that requests are not held to.
+        report: the report of the run that made it, as a path.
         card: its model card, as a path.
-        rows, code, validation, guards, unguarded, report: see Proofs.
     """
 
     model: str
@@ -865,7 +875,7 @@ class InitView:
     group: str | None
     features: dict[str, list[str]]
     left_out: dict[str, str]
-    decided: list[str] = field(default_factory=list)
+    decided: list[str]
 
 
 def by_command() -> dict[str, type]:
@@ -899,27 +909,34 @@ def by_command() -> dict[str, type]:
     }
 
 
-def schema_of(view: type) -> dict[str, Any]:
-    """Return the JSON Schema of a view: all fields are there, and no others."""
+def schema_of(view: type, sparse: bool = False) -> dict[str, Any]:
+    """Return the JSON Schema of a view: every field is there, no others are, and each has its description.
+
+    With `sparse`, a field that has a default may be absent.
+    """
     from pydantic import TypeAdapter
 
     schema: dict[str, Any] = TypeAdapter(view).json_schema(mode="serialization")
-    _close(schema)
+    _close(schema, sparse)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _close(schema: Any) -> None:
-    if isinstance(schema, list):
-        for part in schema:
-            _close(part)
-    if not isinstance(schema, dict):
+def _close(schema: Any, sparse: bool) -> None:
+    """Let objects have no further fields, and move what a docstring says of a field to the field."""
+    for part in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        _close(part, sparse)
+    if not isinstance(schema, dict) or not isinstance(schema.get("properties"), dict):
         return
-    for part in schema.values():
-        _close(part)
-    if "properties" in schema and schema.get("type") == "object":
-        schema |= {"required": sorted(schema["properties"]), "additionalProperties": False}
-        for field_schema in schema["properties"].values():
-            field_schema.pop("default", None)
+    about, _, attributes = schema.get("description", "").partition("\n\nAttributes:\n")
+    lines = re.sub(r"\n {6,}", " ", attributes).splitlines()
+    described = dict(line.strip().split(": ", 1) for line in lines if ": " in line)
+    for name, field_schema in schema["properties"].items():
+        field_schema.pop("default", None)
+        field_schema.pop("title", None)
+        if name in described:
+            field_schema["description"] = described[name]
+    required = schema.get("required", []) if sparse else schema["properties"]
+    schema |= {"description": about, "required": sorted(required), "additionalProperties": False}
 
 
 def status_of(
