@@ -84,7 +84,7 @@ class Baking:
     @property
     def shadow(self) -> bool:
         """Whether nobody sees what it answers."""
-        return bool((self.release.canary or {}).get("shadow"))
+        return self.release.canary_settings.shadow
 
 
 def champion_bento(ledger: Engine, model: str, home: Path) -> tuple[Release, Bento]:
@@ -508,7 +508,7 @@ class Server:
         now = time.monotonic()
         if baking.over or baking.worker is None or baking.worker.state != "ready" or self.serving is None:
             return
-        settings = baking.release.canary or {}
+        settings = baking.release.canary_settings
         champions = self._answering(self.serving[0].number, "ready")
         if baking.since is None:
             baking.since = now
@@ -529,8 +529,8 @@ class Server:
         why = canary.alarm(ours, theirs, settings, SECONDS)
         if why is not None:
             self._alarm(baking, why)
-        elif now - baking.since > 60 * settings["minutes"] and not self._held:
-            quiet = f"quiet for {settings['minutes']:g} minutes, in which it answered {theirs.requests:,} requests"
+        elif now - baking.since > 60 * settings.minutes and not self._held:
+            quiet = f"quiet for {settings.minutes:g} minutes, in which it answered {theirs.requests:,} requests"
             quiet += f"; {self._differences(baking)}" if baking.shadow else ""
             baking.over = True
             self.book.promote(baking.release.number, quiet, lambda: setattr(baking, "over", False))
@@ -568,7 +568,7 @@ class Server:
     def _share(self, worker: Worker, baking: Baking) -> None:
         # Packages of before know no shadows: to them this must say nothing.
         do = "shadow" if baking.shadow else "share"
-        worker.tell(do=do, path=baking.path, share=(baking.release.canary or {})["share"])
+        worker.tell(do=do, path=baking.path, share=baking.release.canary_settings.share)
 
     def _differences(self, baking: Baking) -> str:
         """Say how much a shadow differs from the champion, from what the champion's workers have found."""

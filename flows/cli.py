@@ -255,7 +255,7 @@ def promote(
             releases.promote(ledger, model, number, "person", _by(why))
         canary = releases.wished(ledger, model).canary
         begins = canary is not None and canary.number == number
-        now = share_in_words(release.canary or {}) if begins else "is the champion"
+        now = share_in_words(release.canary_settings) if begins else "is the champion"
         found = PromotionView(model, number, release.bento, "canary" if begins else "champion")
         _answer(found, as_json, lambda _: typer.echo(f"release {number} of {model}, {release.bento}, {now}"))
 

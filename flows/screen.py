@@ -309,7 +309,7 @@ def _canary(found: "SpecView") -> str:
         return ""
     from bentos.canary import share_in_words
 
-    return share_in_words(asdict(found.canary))
+    return share_in_words(found.canary)
 
 
 def _suite(found: "SpecView") -> str:
@@ -352,8 +352,10 @@ def _show_wishes(console: Console, one: "ModelStatus") -> None:
     if one.canary:
         canary = one.canary
         from bentos.canary import share_in_words
+        from pipeline.spec import Canary
 
-        what = f"release {canary.number}, since {_time(canary.since or '')}: it {share_in_words(asdict(canary))}"
+        how = share_in_words(Canary(share=canary.share, minutes=canary.minutes, shadow=canary.shadow))
+        what = f"release {canary.number}, since {_time(canary.since or '')}: it {how}"
         console.print(f"  [yellow]canary[/]    {what}", soft_wrap=True)
     if one.sent_back:
         back = one.sent_back

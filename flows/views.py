@@ -978,10 +978,8 @@ def _champion(release: "Release") -> Champion:
 
 
 def _canary(release: "Release", since: str | None) -> CanaryView:
-    settings = release.canary or {}
-    return CanaryView(
-        release.number, since, settings["share"], settings["minutes"], bool(settings.get("shadow", False))
-    )
+    settings = release.canary_settings
+    return CanaryView(release.number, since, settings.share, settings.minutes, settings.shadow)
 
 
 def history_of(

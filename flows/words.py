@@ -100,7 +100,7 @@ def _(trial: Trial) -> str:
 @in_words.register
 def _(release: Release) -> str:
     if release.canary:
-        return f"release {release.number} {share_in_words(release.canary)}"
+        return f"release {release.number} {share_in_words(release.canary_settings)}"
     return f"release {release.number}"
 
 
