@@ -8,13 +8,13 @@ adds to a price becomes less at the same time. Nobody tells the model: it sees t
 
 import argparse
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from flows.backtest import markdown, said
+from flows.backtest import markdown, view_of
 from flows.plots import draw_backtest
 from pipeline import ames, sources
 from pipeline.backtest import history, replay
@@ -44,10 +44,10 @@ def main() -> None:
     table = sources.read(sources.at(spec.source, given.data) if given.data else simulated)
     found = replay(spec, history(spec, table, given.time.split(",")), lambda month, *_: print(month, flush=True))
     (given.folder / "backtest.png").write_bytes(draw_backtest(found))
-    told = {**found.to_dict(), "said": said(found)}
-    write_json(given.folder / "backtest.json", told)
-    write_text(given.folder / "backtest.md", markdown(told, "backtest.png"))
-    print("\n".join([*told["said"], *found.notes, f"{time.perf_counter() - started:.0f} s"]))
+    view = view_of(found, "month", str(given.folder / "backtest.md"))
+    write_json(given.folder / "backtest.json", asdict(view))
+    write_text(given.folder / "backtest.md", markdown(view, "backtest.png"))
+    print("\n".join([*view.said, *view.notes, f"{time.perf_counter() - started:.0f} s"]))
 
 
 def falling_market() -> pd.DataFrame:

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from pipeline.spec import Canary
+
 TINY = 1e-4
 """A share that stands for none at all, where a logarithm is taken."""
 QUICK_SECONDS = 0.005
@@ -61,10 +63,10 @@ def differences(champion: Sequence[Any], shadow: Sequence[Any]) -> Differences:
     return found
 
 
-def share_in_words(settings: Mapping[str, Any]) -> str:
+def share_in_words(settings: Canary) -> str:
     """Say how a canary, or a shadow, takes part; what follows "release 3 "."""
-    share, minutes = f"{settings['share']:.0%} of the requests", f"for {settings['minutes']:g} minutes"
-    if settings.get("shadow"):
+    share, minutes = f"{settings.share:.0%} of the requests", f"for {settings.minutes:g} minutes"
+    if settings.shadow:
         return f"is asked a copy of {share} {minutes}, and nobody sees what it answers"
     return f"answers {share} {minutes}"
 
@@ -118,38 +120,39 @@ def _at(counts: Sequence[int], place: int) -> int:
     return counts[place] if place < len(counts) else 0
 
 
-def alarm(champion: Tally, canary: Tally, settings: Mapping[str, Any], edges: Sequence[float]) -> str | None:
+def alarm(champion: Tally, canary: Tally, settings: Canary, edges: Sequence[float]) -> str | None:
     """Return why a canary should answer no more, a sentence with both numbers; None while all is quiet.
 
-    `settings` are those of `pipeline.spec.Canary`. Nothing is judged before both sides have answered its `requests`,
-    but for errors, of which that many times the share allowed is enough at any time. `edges` bound `seconds`.
+    Nothing is judged before both sides have answered the `requests` of the settings, but for errors, of which that many
+    times the share allowed is enough at any time. `edges` bound `seconds`.
     """
-    least = settings["requests"]
-    allowed = settings["errors"]
+    least, allowed = settings.requests, settings.errors
     bad, usual_bad = _share(canary.errors, canary.requests), _share(champion.errors, champion.requests)
     # So many errors are too many, whatever is still to come.
     if canary.errors > max(3.0, allowed * least) and bad > usual_bad + allowed:
         return _said("errors", bad, usual_bad)
     if min(canary.requests, champion.requests) < least:
         return None
-    for name, ours, theirs in (
-        ("errors", usual_bad, bad),
-        ("nulls", _share(champion.nulls, champion.rows), _share(canary.nulls, canary.rows)),
-        ("unseen", _share(champion.unseen, champion.rows), _share(canary.unseen, canary.rows)),
+    nulls = _share(champion.nulls, champion.rows), _share(canary.nulls, canary.rows)
+    unseen = _share(champion.unseen, champion.rows), _share(canary.unseen, canary.rows)
+    for name, (ours, theirs), more in (
+        ("errors", (usual_bad, bad), allowed),
+        ("nulls", nulls, settings.nulls),
+        ("unseen", unseen, settings.unseen),
     ):
-        if theirs > ours + settings[name]:
+        if theirs > ours + more:
             return _said(name, theirs, ours)
     slow, usual = quantile(canary.seconds, edges, 0.95), quantile(champion.seconds, edges, 0.95)
-    if slow > settings["latency"] * max(usual, QUICK_SECONDS):
+    if slow > settings.latency * max(usual, QUICK_SECONDS):
         return (
             f"latency: 95% of its requests take up to {slow * 1000:g} ms, the champion's {usual * 1000:g} ms; "
-            f"{settings['latency']:g} times that is allowed"
+            f"{settings.latency:g} times that is allowed"
         )
     shift, noise = psi(champion.predictions, canary.predictions)
-    if shift > settings["predictions"] + noise:
+    if shift > settings.predictions + noise:
         return (
             f"predictions: their distribution differs from the champion's by {shift:.2f} (population stability index; "
-            f"{settings['predictions']:g} is allowed, and {noise:.2f} for chance)"
+            f"{settings.predictions:g} is allowed, and {noise:.2f} for chance)"
         )
     return None
 

@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from bentos.ledger import EVENTS, LOOKS, RELEASES, RUNS, SERVED, SERVERS, reading
 from pipeline.errors import OvertakenError, ReleaseError
 from pipeline.run_digests import same_model, same_package
+from pipeline.spec import Canary
 
 RELEASED, PROMOTED, BACK, WITHDRAWN = "released", "promoted", "rolled back to", "withdrawn"
 """The kinds of events that settle who is champion: the release of the last of them, or after a withdrawal none."""
@@ -54,6 +55,11 @@ class Release:
     replaced: int | None = None
     answers: dict[str, Any] = field(default_factory=dict)
     canary: dict[str, Any] | None = None
+
+    @property
+    def canary_settings(self) -> Canary:
+        """How it proves itself on a share of the requests; as the spec's default where it is no canary."""
+        return Canary(**(self.canary or {}))
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """Score a table of any size by a packaged model: `python -m bentos.score REQUEST.json` in the folder of a package.
 
 It tells how far it is on stdout, a JSON object a line: {"total": rows or null, "resumed": rows}, then again and again
-{"rows", "rejected"}, and at last {"done": {...}} or {"error": {"type", "message"}}. What is scored waits in whole parts
-in a folder of its own; a process that is killed loses the part that it was at. The output appears whole at the end.
+{"rows", "rejected"}, and at last {"done": {...}} or {"error": {"type", "message", "code"}}. What is scored waits in
+whole parts in a folder of its own; a process that is killed loses the part that it was at. The output appears whole at
+the end.
 """
 
 import json
@@ -25,7 +26,7 @@ from bentos.deliver import Output, deliver
 from bentos.served import ServedModel
 from pipeline import digest, sources
 from pipeline.artifact import load_artifact
-from pipeline.errors import ArtifactError, DataError, ServerError, SourceError, StorageError
+from pipeline.errors import ArtifactError, DataError, EvergreenError, ServerError, SourceError, StorageError
 from pipeline.files import put, read_json, scratch_folder, space_for, write_json
 from pipeline.processes import end_with, packaged_environment
 from pipeline.sources import Csv, JsonLines, Parquet, Source, Sql
@@ -405,9 +406,9 @@ def _listen(child: "subprocess.Popen[str]", tell: Tell) -> dict[str, Any] | None
     return None
 
 
-def _raised(type: str, message: str) -> Exception:
+def _raised(type: str, message: str, code: str | None = None) -> Exception:
     known = {kind.__name__: kind for kind in (ArtifactError, DataError, ServerError, SourceError, StorageError)}
-    return known[type](message) if type in known else ServerError(f"{type}: {message}")
+    return known[type](message, code=code) if type in known else ServerError(f"{type}: {message}")
 
 
 def _run(path: Path) -> None:
@@ -429,7 +430,8 @@ def _run(path: Path) -> None:
     except filelock.Timeout:
         tell({"error": {"type": "StorageError", "message": "another process scores into the same output; wait for it"}})
     except Exception as error:
-        tell({"error": {"type": type(error).__name__, "message": str(error)}})
+        code = error.code if isinstance(error, EvergreenError) else None
+        tell({"error": {"type": type(error).__name__, "message": str(error), "code": code}})
 
 
 if __name__ == "__main__":

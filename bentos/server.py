@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from socket import gethostname, socket
@@ -22,7 +22,7 @@ from typing import Any
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
-from bentos import canary, logs, releases, workers
+from bentos import canary, http_views, logs, releases, workers
 from bentos.canary import Differences, Tally
 from bentos.metrics import SECONDS
 from bentos.package import Bento, load_bento
@@ -84,7 +84,7 @@ class Baking:
     @property
     def shadow(self) -> bool:
         """Whether nobody sees what it answers."""
-        return bool((self.release.canary or {}).get("shadow"))
+        return self.release.canary_settings.shadow
 
 
 def champion_bento(ledger: Engine, model: str, home: Path) -> tuple[Release, Bento]:
@@ -194,18 +194,7 @@ class Book:
 
     def history(self) -> list[dict[str, Any]]:
         """Return the releases as GET /history tells them, the newest first."""
-        made, events = releases.history(self.ledger, self.model)
-        states = releases.states(events)
-        return [
-            {
-                "release": one.number,
-                "created": one.created,
-                "state": states.get(one.number, "unknown"),
-                "reason": next((event.reason for event in reversed(events) if event.release == one.number), ""),
-                "metrics": one.evaluation["challenger"],
-            }
-            for one in reversed(made)
-        ]
+        return [asdict(release) for release in http_views.history_of(*releases.history(self.ledger, self.model))]
 
     def later(self, work: Callable[[], None]) -> None:
         """Read something from the ledger when what was asked before is answered."""
@@ -519,7 +508,7 @@ class Server:
         now = time.monotonic()
         if baking.over or baking.worker is None or baking.worker.state != "ready" or self.serving is None:
             return
-        settings = baking.release.canary or {}
+        settings = baking.release.canary_settings
         champions = self._answering(self.serving[0].number, "ready")
         if baking.since is None:
             baking.since = now
@@ -540,8 +529,8 @@ class Server:
         why = canary.alarm(ours, theirs, settings, SECONDS)
         if why is not None:
             self._alarm(baking, why)
-        elif now - baking.since > 60 * settings["minutes"] and not self._held:
-            quiet = f"quiet for {settings['minutes']:g} minutes, in which it answered {theirs.requests:,} requests"
+        elif now - baking.since > 60 * settings.minutes and not self._held:
+            quiet = f"quiet for {settings.minutes:g} minutes, in which it answered {theirs.requests:,} requests"
             quiet += f"; {self._differences(baking)}" if baking.shadow else ""
             baking.over = True
             self.book.promote(baking.release.number, quiet, lambda: setattr(baking, "over", False))
@@ -579,7 +568,7 @@ class Server:
     def _share(self, worker: Worker, baking: Baking) -> None:
         # Packages of before know no shadows: to them this must say nothing.
         do = "shadow" if baking.shadow else "share"
-        worker.tell(do=do, path=baking.path, share=(baking.release.canary or {})["share"])
+        worker.tell(do=do, path=baking.path, share=baking.release.canary_settings.share)
 
     def _differences(self, baking: Baking) -> str:
         """Say how much a shadow differs from the champion, from what the champion's workers have found."""

@@ -51,12 +51,12 @@ class Validator:
                 )
             time.sleep(LOOK_SECONDS)
         # Written by this very code a moment ago, in a folder that nobody else may enter.
-        told: Report | tuple[str, str] = pickle.loads(answer.read_bytes())
+        told: Report | tuple[str, str, str | None] = pickle.loads(answer.read_bytes())
         if isinstance(told, Report):
             return told
-        name, message = told
+        name, message, error_code = told
         if kind := getattr(pipeline.errors, name, None):
-            raise kind(message)
+            raise kind(message, code=error_code)
         raise CheckError(f"validation broke, which says nothing about the data: {name}: {message}")
 
 
@@ -80,7 +80,7 @@ def started(model: str) -> Iterator[Validator]:
 
 def _answer(model: str, folder: Path) -> None:
     """Import what is needed, wait for the request and answer it."""
-    told: Report | tuple[str, str]
+    told: Report | tuple[str, str, str | None]
     request = folder / "request.json"
     while not request.exists() and not (folder / "begin").exists():
         time.sleep(LOOK_SECONDS)
@@ -95,9 +95,9 @@ def _answer(model: str, folder: Path) -> None:
         told = check_snapshot(model, Snapshot(**{**asked, "path": Path(asked["path"])}))
     except EvergreenError as error:
         known = next(cls for cls in type(error).__mro__ if cls.__module__ == "pipeline.errors")
-        told = known.__name__, str(error)
+        told = known.__name__, str(error), error.code
     except Exception as error:
-        told = type(error).__name__, str(error)
+        told = type(error).__name__, str(error), None
     with whole_file(folder / "answer") as part:
         part.write_bytes(pickle.dumps(told))
 

@@ -6,8 +6,7 @@ from html import escape
 from typing import Any
 
 from expectations.validate import Report, RuleResult
-from pipeline.drift import Changes, ColumnDrift, Histogram
-from pipeline.numbers import number
+from pipeline.drift import DRIFT_HEADINGS, Changes, ColumnDrift, Histogram, drift_cells
 
 MOST_HISTOGRAMS = 24
 """So many drifted columns are drawn, the worst ones."""
@@ -94,16 +93,14 @@ def _since(changes: Changes) -> Iterable[str]:
         yield '<p><i class="then"></i> then, <i class="now"></i> now: shares of the values</p>'
         yield '<div class="drawn">\n' + "\n".join(_drawn(*one) for one in drawn) + "\n</div>"
     if changes.columns:
-        heads = ("drifted", "column", "test", "value", "threshold", "nulls then", "nulls now", "new categories")
-        yield _scrolled("Columns", heads, map(_moved, changes.columns[:MOST_COLUMNS]))
+        yield _scrolled("Columns", ("drifted", *DRIFT_HEADINGS), map(_moved, changes.columns[:MOST_COLUMNS]))
 
 
 def _moved(one: ColumnDrift) -> str:
     drifted = '<td class="note">yes</td>' if one.drifted else '<td class="good">no</td>'
-    words = f"<td>{escape(one.column)}</td><td>{escape(one.test or 'no values to compare')}</td>"
-    found = [number(one.value), number(one.threshold)] if one.test else ["", ""]
-    numbers = [*found, f"{one.nulls_then:.1%}", f"{one.nulls_now:.1%}", f"{one.new:,}" if one.new else ""]
-    return f"<tr>{drifted}{words}" + "".join(f'<td class="number">{said}</td>' for said in numbers) + "</tr>"
+    name, test, *numbers = map(escape, drift_cells(one))
+    words = f"<td>{name}</td><td>{test}</td>"
+    return f"<tr>{drifted}{words}" + "".join(f'<td class="number">{cell}</td>' for cell in numbers) + "</tr>"
 
 
 def _drawn(column: str, histogram: Histogram) -> str:

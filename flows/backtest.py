@@ -1,8 +1,8 @@
 """The backtest flow: history replayed month by month, for three ways of life; a table, JSON and a plot."""
 
 import base64
-from collections.abc import Mapping
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Literal
 
 from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import create_markdown_artifact
@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.plots import draw_backtest
 from flows.progress import LISTENER, Rows, Step
 from flows.reports import key
+from flows.views import BacktestView, IntervalView, MonthView
 from pipeline import backtest as replaying
 from pipeline import sources
 from pipeline.backtest import ALWAYS, GATE, NEVER, Backtest
@@ -25,7 +26,7 @@ WORDS = {NEVER: "never retrained", ALWAYS: "always retrained", GATE: "retrained 
 @flow(name="backtest", flow_run_name="{model}")
 def backtest(
     model: str, by: Literal["month"] = "month", data: str | None = None, time: list[str] | None = None
-) -> dict[str, Any]:
+) -> BacktestView:
     """Replay a model's history and return what `evergreen backtest --json` prints.
 
     `data` is a file or glob read instead of the spec's source; `time` names the columns that tell the month, where the
@@ -34,16 +35,38 @@ def backtest(
     folder = settings().folder("runs", model, str(runtime.flow_run.id))
     replayed = replay_history(model, data, time or [])
     image = draw_backtest(replayed)
-    found = {**replayed.to_dict(), "by": by, "said": said(replayed), "report": str(folder / "backtest.md")}
+    found = view_of(replayed, by, str(folder / "backtest.md"))
     (folder / "backtest.png").write_bytes(image)
-    write_json(folder / "backtest.json", found)
+    write_json(folder / "backtest.json", asdict(found))
     write_text(folder / "backtest.md", markdown(found, "backtest.png"))
     try:
         shown = markdown(found, f"data:image/png;base64,{base64.b64encode(image).decode()}")
-        create_markdown_artifact(shown, key=key(model, "backtest"), description=found["said"][0])
+        create_markdown_artifact(shown, key=key(model, "backtest"), description=found.said[0])
     except Exception:
         get_run_logger().warning("the backtest could not be shown", exc_info=True)
     return found
+
+
+def view_of(replayed: Backtest, by: Literal["month"], report: str) -> BacktestView:
+    """Return what `evergreen backtest --json` prints; `report` is where it is as Markdown."""
+    return BacktestView(
+        model=replayed.model,
+        metric=replayed.metric,
+        greater_is_better=replayed.greater_is_better,
+        trained_before=replayed.trained_before,
+        months=[
+            MonthView(one.month, one.rows, one.outcome, list(one.reasons), {**one.metrics}, {**one.pooled})
+            for one in replayed.months
+        ],
+        rows=replayed.rows,
+        overall={**replayed.overall},
+        releases={**replayed.releases},
+        differences={way: IntervalView(**asdict(one)) if one else None for way, one in replayed.differences.items()},
+        notes=list(replayed.notes),
+        by=by,
+        said=said(replayed),
+        report=report,
+    )
 
 
 @task(name="replay", task_run_name="replay", cache_policy=NO_CACHE)
@@ -82,21 +105,21 @@ def said(found: Backtest) -> list[str]:
     return sentences
 
 
-def markdown(found: Mapping[str, Any], image: str) -> str:
+def markdown(found: BacktestView, image: str) -> str:
     """Return a backtest as Markdown: sentences, the plot at `image`, and a row for each month."""
     lines = [
-        f"**{found['said'][0]}**",
+        f"**{found.said[0]}**",
         "",
-        *(f"- {sentence}" for sentence in (*found["said"][1:], *found["notes"])),
+        *(f"- {sentence}" for sentence in (*found.said[1:], *found.notes)),
         "",
     ]
-    lines += [f"![{found['metric']} over time]({image})", ""]
+    lines += [f"![{found.metric} over time]({image})", ""]
     lines += [
         "| month | rows | never | always | by the gate | the month before | why |",
         "|---|---:|---:|---:|---:|---|---|",
     ]
-    for month in found["months"]:
-        figures = " | ".join(number(month["metrics"][way]) for way in WORDS)
-        why = month["reasons"][0].replace("|", "\\|")
-        lines.append(f"| {month['month']} | {month['rows']:,} | {figures} | {month['outcome']} | {why} |")
+    for month in found.months:
+        figures = " | ".join(number(month.metrics[way]) for way in WORDS)
+        why = month.reasons[0].replace("|", "\\|")
+        lines.append(f"| {month.month} | {month.rows:,} | {figures} | {month.outcome} | {why} |")
     return "\n".join([*lines, ""])

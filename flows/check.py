@@ -1,15 +1,25 @@
 """Data checked by itself, before anything is trained on it or before it is published: nothing is kept."""
 
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from expectations.check import check_snapshot
 from expectations.validate import Report
 from flows.since import changes_since
+from flows.views import (
+    ColumnDriftView,
+    DriftView,
+    HistogramView,
+    QuarantineView,
+    RowQualityView,
+    RuleView,
+    ValidationView,
+)
 from pipeline import sources
-from pipeline.drift import Changes
+from pipeline.drift import Changes, ColumnDrift
+from pipeline.errors import DataError
 from pipeline.settings import Settings
 from pipeline.snapshot import Stored, ingest
 from pipeline.spec import load_spec
@@ -36,3 +46,45 @@ def check(settings: Settings, ledger: "Engine", model: str, data: str | None) ->
             # What was set aside goes with the folder.
             report = replace(report, quarantine=replace(report.quarantine, file=None, snapshot=None))
         return report, changes_since(settings, ledger, model, Stored(left))
+
+
+def unreadable(error: DataError) -> Report:
+    """Return the report of what is not a table that could be checked: refused, for that reason alone."""
+    return Report(rows=0, columns=0, rules=()).refused(str(error))
+
+
+def view_of(model: str, report: Report, changes: Changes | None) -> ValidationView:
+    """Return what `evergreen validate --json` prints: data passes when neither its rules nor its drift refuse it."""
+    aside, refused = report.quarantine, changes.errors if changes else ()
+    return ValidationView(
+        model=model,
+        passed=report.passed and not refused,
+        rows=report.rows,
+        columns=report.columns,
+        quarantine=QuarantineView(**{**asdict(aside), "reasons": list(aside.reasons)}) if aside else None,
+        reasons=[*report.reasons, *refused],
+        warnings=report.warnings,
+        rules=[RuleView(**{**asdict(rule), "examples": list(rule.examples)}) for rule in report.rules],
+        drift=_drift(changes) if changes else None,
+    )
+
+
+def _drift(changes: Changes) -> DriftView:
+    then, now = changes.rows_then, changes.rows_now
+    return DriftView(
+        passed=changes.passed,
+        since=changes.since,
+        errors=list(changes.errors),
+        notes=list(changes.notes),
+        columns=[_column(column) for column in changes.columns],
+        rows_then=RowQualityView(**asdict(then)) if then else None,
+        rows_now=RowQualityView(**asdict(now)) if now else None,
+        relabelled=changes.relabelled,
+        sampled=changes.sampled,
+        incomparable=changes.incomparable,
+    )
+
+
+def _column(column: ColumnDrift) -> ColumnDriftView:
+    histogram = HistogramView(**asdict(column.histogram)) if column.histogram else None
+    return ColumnDriftView(**{**asdict(column), "histogram": histogram})

@@ -4,10 +4,12 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -24,6 +26,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+View = TypeVar("View")
+"""A dataclass: what a command prints; see `flows.views`."""
 
 Model = Annotated[str, typer.Argument(help="A model of this project: a module of pipeline/models.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
@@ -53,10 +58,7 @@ def init(
             )
         except SpecError as error:
             raise typer.BadParameter(str(error)) from error
-        if as_json:
-            _print_json(found)
-        else:
-            screen.show_begun(found, unasked=not terminal and not yes)
+        _answer(found, as_json, partial(screen.show_begun, unasked=not terminal and not yes))
 
 
 def _likely(_question: str, choices: Sequence[str]) -> str:
@@ -77,10 +79,7 @@ def show(model: Model, as_json: AsJson = False) -> None:
         with _stdout_for_results():
             last = releases.last_run(_ledger(), model)
             found = resolved(load_spec(model), last.digests.get("snapshot") if last else None, settings())
-        if as_json:
-            _print_json(found)
-        else:
-            screen.show_spec(found)
+        _answer(found, as_json, screen.show_spec)
 
 
 @app.command()
@@ -99,10 +98,7 @@ def run(
 
         with _stdout_for_results(), screen.steps(quiet=as_json) as listener:
             outcome = launch(settings(), listener, model=model, data=data, force=force, release=not no_release)
-        if as_json:
-            _print_json(outcome.to_dict())
-        else:
-            screen.show_outcome(outcome)
+        _answer(outcome, as_json, screen.show_outcome)
         raise typer.Exit(outcome.exit_code)
 
 
@@ -165,7 +161,7 @@ def status(
 ) -> None:
     """Show what is released, what servers serve, what waits or was sent back, and how the last run ended."""
     from bentos import releases
-    from flows import screen
+    from flows import screen, views
     from pipeline.spec import model_names
 
     with _errors(as_json):
@@ -174,7 +170,7 @@ def status(
         ledger = _ledger()
         names = [model] if model else sorted({*model_names(), *releases.models(ledger)})
         found = [
-            screen.status_of(
+            views.status_of(
                 name,
                 wish := releases.wished(ledger, name),
                 releases.last_run(ledger, name),
@@ -184,10 +180,7 @@ def status(
             )
             for name in names
         ]
-        if as_json:
-            _print_json({"models": found})
-        else:
-            screen.show_status(found)
+        _answer(views.StatusView(found), as_json, screen.show_status)
 
 
 def _serving_code_differs(model: str, champion: "Release | None") -> bool:
@@ -205,18 +198,15 @@ def _serving_code_differs(model: str, champion: "Release | None") -> bool:
 def history(model: Model, as_json: AsJson = False) -> None:
     """Show what was served when, and why: each release, what became of it, and what servers say they served."""
     from bentos import releases
-    from flows import screen
+    from flows import screen, views
 
     with _errors(as_json):
         _known(model)
         ledger = _ledger()
         made, events = releases.history(ledger, model)
         champion, served = releases.champion(ledger, model), releases.served(ledger, model)
-        found = screen.history_of(model, champion, made, events, served, releases.spans(ledger, model))
-        if as_json:
-            _print_json(found)
-        else:
-            screen.show_history(found)
+        found = views.history_of(model, champion, made, events, served, releases.spans(ledger, model))
+        _answer(found, as_json, screen.show_history)
 
 
 @app.command()
@@ -229,10 +219,7 @@ def monitor(model: Model, as_json: AsJson = False) -> None:
 
         with _stdout_for_results(), screen.steps(quiet=as_json) as listener:
             found = launch_flow("monitor", settings(), listener, model=model)
-        if as_json:
-            _print_json(found)
-        else:
-            screen.show_look(found)
+        _answer(found, as_json, screen.show_look)
 
 
 @app.command()
@@ -245,10 +232,7 @@ def why(model: Model, as_json: AsJson = False) -> None:
         from flows import screen, triggers
 
         found = triggers.standing(_ledger(), model, datetime.now(UTC))
-        if as_json:
-            _print_json(found)
-        else:
-            screen.show_standing(found)
+        _answer(found, as_json, screen.show_standing)
 
 
 @app.command()
@@ -264,6 +248,8 @@ def rollback(
     place of is not released again while snapshot, spec and code stay.
     """
     from bentos import back, releases
+    from flows import screen
+    from flows.views import RollbackView
 
     with _errors(as_json):
         _known(model)
@@ -273,18 +259,10 @@ def rollback(
             release = back.roll_back(ledger, model, to, why, settings().folder("bentoml"))
             served = back.followed(ledger, model, release)
         # What was champion stays so where a canary beside it was taken back.
-        stayed = before.champion and before.champion.number == release.number
+        stayed = before.champion is not None and before.champion.number == release.number
         instead = before.canary if stayed else before.champion
-        if as_json:
-            said = {"model": model, "release": release.number, "bento": release.bento}
-            said["instead_of"] = instead.number if instead else None
-            _print_json(said | {"served": served})
-        else:
-            now = "answers alone again" if stayed else "is the champion again"
-            typer.echo(f"release {release.number} of {model}, {release.bento}, {now}")
-            for server, seconds in served.items():
-                now = "does not serve it yet; see `evergreen status`" if seconds is None else f"serves it, {seconds} s"
-                typer.echo(f"  {server} {now}")
+        found = RollbackView(model, release.number, release.bento, instead.number if instead else None, dict(served))
+        _answer(found, as_json, partial(screen.show_rollback, stayed=stayed))
 
 
 @app.command()
@@ -299,8 +277,10 @@ def promote(
     One that awaits approval begins as a canary where its spec wishes that, and a server is up.
     """
     from bentos import releases
+    from bentos.canary import share_in_words
     from bentos.kept import artifact_of, package_of
     from bentos.package import alone_with
+    from flows.views import PromotionView
 
     with _errors(as_json):
         _known(model)
@@ -312,44 +292,36 @@ def promote(
             releases.promote(ledger, model, number, "person", _by(why))
         canary = releases.wished(ledger, model).canary
         begins = canary is not None and canary.number == number
-        if as_json:
-            said = {"model": model, "release": release.number, "bento": release.bento}
-            _print_json(said | {"state": "canary" if begins else "champion"})
-        elif begins:
-            from bentos.canary import share_in_words
-
-            typer.echo(f"release {number} of {model}, {release.bento}, {share_in_words(release.canary or {})}")
-        else:
-            typer.echo(f"release {number} of {model}, {release.bento}, is the champion")
+        now = share_in_words(release.canary_settings) if begins else "is the champion"
+        found = PromotionView(model, number, release.bento, "canary" if begins else "champion")
+        _answer(found, as_json, lambda _: typer.echo(f"release {number} of {model}, {release.bento}, {now}"))
 
 
 @app.command()
 def hold(model: Model, why: Why = "", as_json: AsJson = False) -> None:
     """Keep the champion whatever the schedule brings, until `unhold`."""
     from bentos import releases
+    from flows.views import HoldView
 
     with _errors(as_json):
         _known(model)
         release = releases.hold(_ledger(), model, _by(why))
-        if as_json:
-            _print_json({"model": model, "held": release.number})
-        else:
-            typer.echo(f"{model} is held at release {release.number}; `evergreen unhold {model}` ends it")
+        sentence = f"{model} is held at release {release.number}; `evergreen unhold {model}` ends it"
+        _answer(HoldView(model, release.number, release.number), as_json, lambda _: typer.echo(sentence))
 
 
 @app.command()
 def unhold(model: Model, why: Why = "", as_json: AsJson = False) -> None:
     """Let runs release again."""
     from bentos import releases
+    from flows.views import HoldView
 
     with _errors(as_json):
         _known(model)
         release = releases.unhold(_ledger(), model, _by(why))
-        if as_json:
-            _print_json({"model": model, "held": None, "release": release.number if release else None})
-        else:
-            now = f"release {release.number} is the champion until a better one" if release else "there is no champion"
-            typer.echo(f"{model} is held no more; {now}")
+        now = f"release {release.number} is the champion until a better one" if release else "there is no champion"
+        found = HoldView(model, None, release.number if release else None)
+        _answer(found, as_json, lambda _: typer.echo(f"{model} is held no more; {now}"))
 
 
 @app.command()
@@ -361,7 +333,7 @@ def explain(
 ) -> None:
     """Tell everything about one release: its rows, code and checks, what it was compared with, what became of it."""
     from bentos import releases
-    from flows import screen
+    from flows import screen, views
     from flows.proofs import proofs_of, run_folder
 
     with _errors(as_json):
@@ -369,8 +341,6 @@ def explain(
         ledger = _ledger()
         _, events = releases.history(ledger, model)
         release = releases.numbered(ledger, model, number)
-        proofs = proofs_of(settings(), release)
-        found = screen.explanation_of(release, events, releases.served(ledger, model), proofs)
         run = run_folder(settings(), model, number)
         if html:
             from bentos.kept import package_of
@@ -380,28 +350,26 @@ def explain(
             package_of(ledger, release, settings().folder("bentoml"))
             with _stdout_for_results():
                 write_card(settings(), release, run, html)
-        kept = run and run / "card.html"
-        found["card"] = str(html) if html else str(kept) if kept and kept.exists() else None
-        if as_json:
-            _print_json(found)
-        elif html:
-            typer.echo(f"the model card of release {number} of {model} is in {html}")
-        else:
-            screen.show_explanation(found)
+        card = html or next((path for path in [run and run / "card.html"] if path and path.exists()), None)
+        proofs = proofs_of(settings(), release)
+        served = releases.served(ledger, model)
+        found = views.explanation_of(release, events, served, proofs, str(card) if card else None)
+        written = f"the model card of release {number} of {model} is in {html}"
+        _answer(found, as_json, (lambda _: typer.echo(written)) if html else screen.show_explanation)
 
 
 @app.command()
 def withdraw(model: Model, as_json: AsJson = False) -> None:
     """Leave a model without a champion; the next one is judged as a first. Undo: rollback."""
     from bentos import releases
+    from flows.views import WithdrawalView
 
     with _errors(as_json):
         _known(model)
         release = releases.withdraw(_ledger(), model, cause="person")
-        if as_json:
-            _print_json({"model": model, "withdrawn": release.number, "bento": release.bento})
-        else:
-            typer.echo(f"release {release.number} of {model} is withdrawn: there is no champion now")
+        sentence = f"release {release.number} of {model} is withdrawn: there is no champion now"
+        found = WithdrawalView(model, release.number, release.bento)
+        _answer(found, as_json, lambda _: typer.echo(sentence))
 
 
 @app.command()
@@ -431,26 +399,24 @@ def export(
             raise typer.BadParameter(f"{' '.join(given)!r} is no `N DIR`; give a release's number and a folder")
         from bentos.kept import package_of
         from flows import export as away
+        from flows.views import ExportView
         from pipeline.project import project_folder
 
         ledger, place = _ledger(), Path(given[-1])
         release = away.released(ledger, model, int(given[0]) if len(given) == 2 else None)
-        said = {"model": model, "release": release.number, "bento": release.bento}
+        found = ExportView(model, release.number, release.bento)
         if release_file is not None:
             from flows.travel import pack
 
             pack(settings(), ledger, release, place)
-            said["file"] = str(place)
+            found = replace(found, file=str(place))
             hint = f"`evergreen import {place}` enters it in another home"
         else:
             bento = package_of(ledger, release, settings().folder("bentoml"))
             away.export(release, bento, project_folder(), place, port, force)
-            said["folder"] = str(place)
+            found = replace(found, folder=str(place))
             hint = f"{place / 'README.md'} says how to run it"
-        if as_json:
-            _print_json(said)
-        else:
-            typer.echo(f"release {release.number} of {model} is in {place}; {hint}")
+        _answer(found, as_json, lambda _: typer.echo(f"release {release.number} of {model} is in {place}; {hint}"))
 
 
 @app.command("import")
@@ -463,18 +429,15 @@ def import_(
     It becomes champion where it was judged against this home's champion, or there is none; else a person promotes it.
     """
     with _errors(as_json):
+        from flows import screen
         from flows.travel import unpack
+        from flows.views import ImportView
 
         with _stdout_for_results():
             arrived = unpack(settings(), _ledger(), file)
         release = arrived.release
-        if as_json:
-            said = {"model": release.model, "release": release.number, "bento": release.bento}
-            _print_json(said | {"state": arrived.state, "reasons": list(arrived.reasons)})
-        else:
-            typer.echo(f"release {release.number} of {release.model}, {release.bento}: {arrived.state}")
-            for reason in arrived.reasons:
-                typer.echo(f"  {reason}")
+        found = ImportView(release.model, release.number, release.bento, arrived.state, list(arrived.reasons))
+        _answer(found, as_json, screen.show_import)
 
 
 @app.command()
@@ -492,6 +455,7 @@ def reproduce(
         from bentos import releases
         from bentos.kept import package_of
         from flows import screen
+        from flows.views import ReproductionView
         from pipeline.forget import check_whole
         from pipeline.reproduce import reproduce as again
 
@@ -506,10 +470,9 @@ def reproduce(
             )
         check_whole(snapshot)
         found = again(bento.path / "src", release.digests["artifact"], snapshot)
-        if as_json:
-            _print_json({"model": model, "release": number, **found.to_dict()})
-        else:
-            screen.show_reproduction(model, number, found.to_dict())
+        reasons, changes = list(found.reasons), list(found.changes)
+        view = ReproductionView(model, number, found.equal, found.rows, found.largest, reasons, changes)
+        _answer(view, as_json, screen.show_reproduction)
         raise typer.Exit(0 if found.equal else 6)
 
 
@@ -538,10 +501,8 @@ def forget(
         except SpecError as error:
             raise typer.BadParameter(str(error)) from error
         found = take_out(settings(), _ledger(), spec, wanted, why, dry_run)
-        if as_json:
-            _print_json({"model": model, **found.to_dict()})
-        else:
-            screen.show_forgotten(dry_run, found.words, found.golden)
+        show = partial(screen.show_forgotten, dry_run=dry_run, words=found.words)
+        _answer(found.view(model), as_json, show)
 
 
 @app.command("gc")
@@ -563,11 +524,8 @@ def collect(
             model: keep or (load_spec(model).keep if model in known else ModelSpec.keep)
             for model in sorted({*known, *releases.models(ledger)})
         }
-        found = retention.collect(settings(), ledger, said, dry_run).to_dict()
-        if as_json:
-            _print_json({"dry_run": dry_run, **found})
-        else:
-            screen.show_collected(dry_run, found)
+        found = retention.collect(settings(), ledger, said, dry_run).view(dry_run)
+        _answer(found, as_json, screen.show_collected)
 
 
 @app.command()
@@ -586,35 +544,25 @@ def validate(
     with _errors(as_json):
         _known(model)
         from expectations.page import broken_page, page
-        from expectations.validate import Report
-        from flows.check import check
+        from flows.check import check, unreadable, view_of
         from pipeline.errors import CheckError, DataError
         from pipeline.files import write_text
 
         try:
             with _stdout_for_results():
-                found, since = check(settings(), _ledger(), model, data)
-            report = found.to_dict()
+                report, changes = check(settings(), _ledger(), model, data)
+            found = view_of(model, report, changes)
         except DataError as error:
-            nothing: dict[str, Any] = {"rows": None, "columns": None, "quarantine": None, "warnings": [], "rules": []}
-            found, since = Report(rows=0, columns=0, rules=()).refused(str(error)), None
-            report = {"passed": False, **nothing, "reasons": [str(error)]}
+            report, changes = unreadable(error), None
+            found = replace(view_of(model, report, None), rows=None, columns=None, rules=[])
         except CheckError as error:
             if html:
                 write_text(html, broken_page(str(error), model))
             raise
         if html:
-            write_text(html, page(found, model, since))
-        changes = since.to_dict() if since else None
-        refused = since.errors if since else ()
-        if as_json:
-            said = {"passed": report["passed"] and not refused, "reasons": [*report["reasons"], *refused]}
-            _print_json({"model": model, **report, **said, "drift": changes})
-        else:
-            screen.show_report(report)
-            if changes:
-                screen.show_changes(changes)
-        raise typer.Exit(0 if report["passed"] and not refused else 3)
+            write_text(html, page(report, model, changes))
+        _answer(found, as_json, partial(screen.show_validation, changes=changes))
+        raise typer.Exit(0 if found.passed else 3)
 
 
 @app.command()
@@ -642,12 +590,9 @@ def score(
         except DataError as error:
             if not as_json:
                 raise _said(error) from error
-            _print_json({"error": {"type": "DataError", "message": str(error)}})
+            _print_error(error)
             raise typer.Exit(3) from error
-        if as_json:
-            _print_json(found)
-        else:
-            screen.show_scores(found)
+        _answer(found, as_json, screen.show_scores)
 
 
 @app.command()
@@ -669,10 +614,7 @@ def backtest(
         columns = [] if time is None else [name.strip() for name in time.split(",")]
         with _stdout_for_results(), screen.rows(quiet=as_json, noun=f"{by}s") as listener:
             found = launch_flow("backtest", settings(), listener, model=model, by=by, data=data, time=columns)
-        if as_json:
-            _print_json(found)
-        else:
-            screen.show_backtest(found)
+        _answer(found, as_json, screen.show_backtest)
 
 
 def _said(error: Exception) -> typer.Exit:
@@ -712,6 +654,7 @@ def deploy(
     with _errors(as_json):
         from flows import deploy as deploying
         from flows.server import prefect_environment, reachable
+        from flows.views import DeployedView
         from pipeline.spec import model_names
 
         if yaml:
@@ -725,12 +668,8 @@ def deploy(
         os.environ.update({**prefect_environment(settings()), "PREFECT_API_URL": url})
         with _stdout_for_results():
             made = deploying.deploy(model_names())
-            for one in made:
-                one["package_outdated"] = _package_outdated(one["model"])
-        if as_json:
-            _print_json({"url": url, "pool": deploying.POOL, "deployments": made})
-        else:
-            screen.show_deployed(url, deploying.POOL, made)
+        made = [replace(one, package_outdated=_package_outdated(one.model)) for one in made]
+        _answer(DeployedView(url, deploying.POOL, made), as_json, screen.show_deployed)
 
 
 def _package_outdated(model: str) -> bool:
@@ -811,11 +750,11 @@ def _errors(as_json: bool) -> Iterator[None]:
     except typer.BadParameter as error:
         if not as_json:
             raise
-        _print_json({"error": {"type": "UsageError", "message": error.message}})
+        _print_error(error)
         raise typer.Exit(2) from error
     except Exception as error:
         if as_json:
-            _print_json({"error": {"type": type(error).__name__, "message": str(error)}})
+            _print_error(error)
         else:
             typer.echo(f"{'error' if isinstance(error, EvergreenError) else type(error).__name__}: {error}", err=True)
         raise typer.Exit(1) from error
@@ -835,5 +774,27 @@ def _stdout_for_results() -> Iterator[None]:
         os.close(kept)
 
 
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+def _print_error(error: Exception) -> None:
+    """Print what broke as JSON: its code for programs, its sentence for people, the name of its class."""
+    from flows.views import ErrorDetails, ErrorView
+
+    if isinstance(error, typer.BadParameter):
+        # A usage error that was raised for an error of the project's has the code of that one.
+        cause, name, message = error.__cause__, "UsageError", error.message
+    else:
+        cause, name, message = error, type(error).__name__, str(error)
+    other = "usage" if isinstance(error, typer.BadParameter) else "internal"
+    code = cause.code if isinstance(cause, EvergreenError) else other
+    _print_json(ErrorView(ErrorDetails(code, message, name)))
+
+
+def _answer(view: View, as_json: bool, show: Callable[[View], None]) -> None:
+    """Print a view as JSON, or as `show` shows it to people."""
+    if as_json:
+        _print_json(view)
+    else:
+        show(view)
+
+
+def _print_json(view: Any) -> None:
+    sys.stdout.write(json.dumps(asdict(view), ensure_ascii=False, allow_nan=False) + "\n")

@@ -6,11 +6,13 @@ What is registered is what `prefect deploy` makes of the prefect.yaml that `ever
 import importlib
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from flows import notify, triggers
+from flows.views import DeploymentView, ScheduleView
 from pipeline import sources
 from pipeline.project import CODE_FOLDER, project_folder
 from pipeline.spec import Cron, ModelSpec, Regression, load_spec
@@ -47,8 +49,8 @@ def prefect_yaml(models: Iterable[str]) -> str:
     return str(yaml.dump(whole, Dumper=Dumper, sort_keys=False, width=120, allow_unicode=True))
 
 
-def deploy(models: Iterable[str]) -> list[dict[str, Any]]:
-    """Register what is to be deployed at PREFECT_API_URL; return each deployment's name, id and schedule.
+def deploy(models: Iterable[str]) -> list[DeploymentView]:
+    """Register what is to be deployed at PREFECT_API_URL; return the deployments.
 
     Doing it again changes nothing. What a person has paused in the Prefect UI stays paused. Deployments of models
     that are no more are removed.
@@ -59,13 +61,12 @@ def deploy(models: Iterable[str]) -> list[dict[str, Any]]:
     with get_client(sync_client=True) as client:
         _make_pool(client)
         made = [_register(client, one) for one in found]
-        for one in made:
-            one["notes"] = []
-            if one["deployment"] == f"retrain/{one['model']}":
-                spec = load_spec(one["model"])
-                one["notes"] = notify.register(client, spec)
-                triggers.register(client, spec.name, spec.monitor, UUID(one["id"]))
-        _remove_others(client, {one["id"] for one in made})
+        for place, one in enumerate(made):
+            if one.deployment == f"retrain/{one.model}":
+                spec = load_spec(one.model)
+                made[place] = replace(one, notes=notify.register(client, spec))
+                triggers.register(client, spec.name, spec.monitor, UUID(one.id))
+        _remove_others(client, {one.id for one in made})
     return made
 
 
@@ -167,7 +168,7 @@ def _make_pool(client: "SyncPrefectClient") -> None:
             client.create_work_pool(pool)
 
 
-def _register(client: "SyncPrefectClient", one: dict[str, Any]) -> dict[str, Any]:
+def _register(client: "SyncPrefectClient", one: dict[str, Any]) -> DeploymentView:
     from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
     from prefect.client.schemas.schedules import CronSchedule
@@ -207,13 +208,14 @@ def _register(client: "SyncPrefectClient", one: dict[str, Any]) -> dict[str, Any
         pull_steps=_pull(),
     )
     schedule = one["schedules"][0] if one["schedules"] else None
-    return {
-        "deployment": f"{flow.name}/{one['name']}",
-        "id": str(id),
-        "model": one["parameters"]["model"],
-        "schedule": {name: schedule[name] for name in ("cron", "timezone")} if schedule else None,
-        "paused": bool(before and (before.paused or (schedule and not active.get(schedule["slug"], True)))),
-    }
+    return DeploymentView(
+        deployment=f"{flow.name}/{one['name']}",
+        id=str(id),
+        model=one["parameters"]["model"],
+        schedule=ScheduleView(schedule["cron"], schedule["timezone"]) if schedule else None,
+        paused=bool(before and (before.paused or (schedule and not active.get(schedule["slug"], True)))),
+        notes=[],
+    )
 
 
 def _remove_others(client: "SyncPrefectClient", ours: set[str]) -> None:

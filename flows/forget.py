@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import Engine
 
 from bentos import releases
+from flows.views import ForgottenRows, ForgottenView
 from pipeline import digest
 from pipeline.artifact import load_artifact
 from pipeline.errors import ArtifactError, ReleaseError, SpecError, did_you_mean
@@ -29,11 +30,11 @@ class Forgotten:
     removed: Mapping[str, tuple[int, int]]
     golden: Mapping[str, Mapping[int, int]]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON values."""
-        removed = {kind: {"rows": rows, "files": count} for kind, (rows, count) in self.removed.items()}
-        golden = {model: {str(number): rows for number, rows in found.items()} for model, found in self.golden.items()}
-        return {"removed": removed, "golden": golden}
+    def view(self, model: str) -> ForgottenView:
+        """Return what `evergreen forget --json` prints."""
+        removed = {kind: ForgottenRows(rows, count) for kind, (rows, count) in self.removed.items()}
+        golden = {name: {str(number): rows for number, rows in found.items()} for name, found in self.golden.items()}
+        return ForgottenView(model, removed, golden)
 
     @property
     def words(self) -> list[str]:

@@ -3,9 +3,9 @@
 import keyword
 import re
 from pathlib import Path
-from typing import Any
 
 from expectations.profile import suite_source
+from flows.views import InitView
 from pipeline.draft import spec_source
 from pipeline.errors import SpecError
 from pipeline.files import write_text
@@ -14,8 +14,8 @@ from pipeline.project import from_here
 from pipeline.sniff import check_header, sniffed, whole
 
 
-def begin(checkout: Path, data: str, target: str, name: str, force: bool, ask: Ask) -> dict[str, Any]:
-    """Write a model's two files below `checkout`, with their folders, and return what they say, as JSON values.
+def begin(checkout: Path, data: str, target: str, name: str, force: bool, ask: Ask) -> InitView:
+    """Write a model's two files below `checkout`, with their folders, and return what they say.
 
     Raises SpecError, before anything is read, when the name cannot be one, or the files are there and are not to be
     replaced; SourceError or DataError when no model can be made of the table.
@@ -40,7 +40,7 @@ def begin(checkout: Path, data: str, target: str, name: str, force: bool, ask: A
         write_text(path, text)
     created = [str(folder.relative_to(checkout)) for folder in made]
     files = [str(path.relative_to(checkout)) for path in (spec, suite)]
-    return {**_said(found, name, files, [*written, *missing]), "created": created}
+    return _said(found, name, created, files, [*written, *missing])
 
 
 def _from(checkout: Path, data: str) -> str:
@@ -49,18 +49,19 @@ def _from(checkout: Path, data: str) -> str:
     return path.relative_to(checkout).as_posix() if path.is_relative_to(checkout) else str(path)
 
 
-def _said(found: Profile, name: str, files: list[str], decided: list[str]) -> dict[str, Any]:
+def _said(found: Profile, name: str, created: list[str], files: list[str], decided: list[str]) -> InitView:
     roles = {column.role for column in found.features}
-    return {
-        "model": name,
-        "files": files,
-        "rows": found.rows,
-        "target": found.target.name,
-        "task": found.kind,
-        "key": [found.key] if found.key else [],
-        "time": found.time,
-        "group": found.group,
-        "features": {role: list(found.named(role)) for role in sorted(roles)},
-        "left_out": found.left_out,
-        "decided": [*decided, *found.notes],
-    }
+    return InitView(
+        model=name,
+        created=created,
+        files=files,
+        rows=found.rows,
+        target=found.target.name,
+        task=found.kind,
+        key=[found.key] if found.key else [],
+        time=found.time,
+        group=found.group,
+        features={role: list(found.named(role)) for role in sorted(roles)},
+        left_out=found.left_out,
+        decided=[*decided, *found.notes],
+    )

@@ -12,14 +12,29 @@ from bentos.canary import quantile
 from bentos.package import load_bento
 from bentos.releases import Look, Release
 from flows import triggers
+from flows.monitoring_report import (
+    DayPerformance,
+    ExpectedMetric,
+    Inputs,
+    MonitoringReport,
+    NewData,
+    PeriodTraffic,
+    ReleasePerformance,
+    ReleaseTraffic,
+    ServerState,
+    Traffic,
+    Unseen,
+    Window,
+)
 from flows.since import packed_manifest
+from flows.words import summarize
 from pipeline import performance, recorded, sources
 from pipeline.answer import ask
 from pipeline.drift import ColumnDrift, column_drift
 from pipeline.errors import DataError, EvergreenError, SourceError
 from pipeline.performance import Estimate, Labelled
 from pipeline.predict import Answers, Label, target
-from pipeline.recorded import FEATURE, Counts
+from pipeline.recorded import FEATURE, Counts, Recorded
 from pipeline.schema import Schema
 from pipeline.seen import Seen
 from pipeline.settings import Settings
@@ -40,86 +55,72 @@ HOURLY_DAYS = 3
 """In a window of more days than this, requests are counted by day."""
 
 
-@dataclass
-class View:
-    """What a look found: JSON values, what drifted with its histograms, and the looks before it."""
+@dataclass(frozen=True)
+class Observed:
+    """A report, and the reports of the looks before it, the oldest first."""
 
-    found: dict[str, Any]
-    drifted: list[ColumnDrift] = field(default_factory=list)
-    before: list[Look] = field(default_factory=list)
+    report: MonitoringReport
+    before: list[MonitoringReport] = field(default_factory=list)
 
     def __str__(self) -> str:
-        from flows.monitoring import headline
-
-        return headline(self.found)
+        return summarize(self.report)
 
 
-def look(settings: Settings, ledger: "Engine", spec: ModelSpec, now: datetime) -> View:
-    """Look at a model now; what cannot be looked at is said in what is found, and holds nothing else back."""
+def look(settings: Settings, ledger: "Engine", spec: ModelSpec, now: datetime) -> Observed:
+    """Look at a model now. What cannot be looked at is a note of the report, and holds nothing else back."""
     model, days = spec.name, spec.monitor.days
     made, _ = releases.history(ledger, model)
     champion = releases.champion(ledger, model)
-    notes: list[str] = []
-    folder = settings.folder("requests", model)
-    kept = spec.log.days if spec.log else days
+    log, notes = _read_log(settings, spec, now)
+    since = now - timedelta(days=days)
+    counts = [one for one in log.counts if one.ended >= since.timestamp()]
+    table = log.tables.get(champion.number) if champion else None
+    manifests = {one.number: packed_manifest(settings, one) for one in made}
+    inputs, expected = _inputs(settings, spec, champion, manifests, None if table is None else _since(table, since))
+    performance, unlabelled = _performance(spec, made, manifests, log.tables)
+    report = MonitoringReport(
+        model=model,
+        at=now.isoformat(timespec="seconds"),
+        release=champion.number if champion else None,
+        metric=spec.metric,
+        schedule=spec.schedule,
+        monitor=spec.monitor,
+        window=Window(since.isoformat(timespec="seconds"), days),
+        traffic=_traffic(counts),
+        by_release=_by_release(counts),
+        over_time=_over_time(counts, timedelta(hours=1) if days <= HOURLY_DAYS else timedelta(days=1)),
+        servers=tuple(ServerState(**asdict(server)) for server in releases.servers(ledger, model)),
+        inputs=inputs,
+        expected=expected,
+        performance=performance,
+        unlabelled=unlabelled,
+        data=_new_data(settings, ledger, spec),
+        notes=tuple(notes),
+    )
+    before = [MonitoringReport.from_dict(one.found) for one in releases.looks(ledger, model, triggers.MOST_LOOKS)]
+    runs = releases.runs(ledger, model, triggers.MOST_RUNS)
+    decided = triggers.decide(report, champion.created if champion else None, runs, before, now)
+    return Observed(replace(report, triggers=tuple(decided)), before)
+
+
+def record(ledger: "Engine", report: MonitoringReport) -> None:
+    """Put into the ledger what later looks, plots and `evergreen why` go by; the rest is in the folder of the run."""
+    kept = Look(report.release, report.at, report.for_ledger().to_dict())
+    releases.add_look(ledger, report.model, kept, triggers.MOST_LOOKS)
+
+
+def _read_log(settings: Settings, spec: ModelSpec, now: datetime) -> tuple[Recorded, list[str]]:
+    """Remove what is too old from the log of requests; return the rest, and what is wrong with it."""
+    folder, days = settings.folder("requests", spec.name), spec.monitor.days
+    notes = []
     if spec.log is not None:
         recorded.prune(folder, spec.log.most_bytes, spec.log.days)
     else:
         notes.append("no requests are logged: give log=RequestLog() in the spec, and release again")
-    log = recorded.read(folder, now - timedelta(days=max(kept, days)))
+    log = recorded.read(folder, now - timedelta(days=max(spec.log.days if spec.log else days, days)))
     if log.unreadable:
         notes.append(f"{len(log.unreadable)} files of the log cannot be read, the first is {log.unreadable[0]}")
-    since = now - timedelta(days=days)
-    counts = [one for one in log.counts if one.ended >= since.timestamp()]
-    table = log.tables.get(champion.number) if champion else None
-    rows = None if table is None else _since(table, since)
-    manifests = {one.number: packed_manifest(settings, one) for one in made}
-    inputs, drifted, likely = _inputs(settings, spec, champion, manifests, rows)
-    told, unlabelled = _performance(spec, made, manifests, log.tables)
-    found: dict[str, Any] = {
-        "model": model,
-        "at": now.isoformat(timespec="seconds"),
-        "release": champion.number if champion else None,
-        "metric": spec.metric,
-        "schedule": asdict(spec.schedule) if spec.schedule else None,
-        "monitor": asdict(spec.monitor),
-        "window": {"since": since.isoformat(timespec="seconds"), "days": days},
-        "traffic": _traffic(counts),
-        "by_release": [
-            {"release": release, **_traffic([one for one in counts if one.release == release])}
-            for release in sorted({one.release for one in counts}, key=lambda one: one or 0)
-        ],
-        "over_time": _over_time(counts, timedelta(hours=1) if days <= HOURLY_DAYS else timedelta(days=1)),
-        "servers": [asdict(one) for one in releases.servers(ledger, model)],
-        "inputs": inputs,
-        "expected": asdict(likely) if likely else None,
-        "performance": told,
-        "unlabelled": unlabelled,
-        "data": _new_data(settings, ledger, spec),
-        "notes": notes,
-    }
-    before = releases.looks(ledger, model, triggers.MOST_LOOKS)
-    runs = releases.runs(ledger, model, triggers.MOST_RUNS)
-    created = champion.created if champion else None
-    decided = triggers.decide(spec.monitor, found, created, runs, before, now)
-    found["triggers"] = [one.to_dict() for one in decided]
-    return View(found, drifted, before)
-
-
-def record(ledger: "Engine", view: View) -> None:
-    """Put into the ledger what later looks, plots and `evergreen why` go by; the rest is in the folder of the run."""
-    found = view.found
-    columns = found["inputs"]["columns"]
-    names = ("column", "role", "drifted", "value", "threshold")
-    told = columns and [{name: one[name] for name in names} for one in columns]
-    performance = [{**one, "by_day": []} for one in found["performance"] or ()]
-    kept = {
-        name: found[name]
-        for name in found
-        if name not in ("window", "by_release", "over_time", "servers", "expected", "notes", "inputs", "performance")
-    }
-    kept |= {"inputs": {**found["inputs"], "columns": told, "unseen": []}, "performance": performance}
-    releases.add_look(ledger, found["model"], Look(found["release"], found["at"], kept), triggers.MOST_LOOKS)
+    return log, notes
 
 
 def _since(table: "pyarrow.Table", since: datetime) -> "pyarrow.Table":
@@ -135,51 +136,50 @@ def _inputs(
     champion: Release | None,
     manifests: Mapping[int, dict[str, Any] | None],
     rows: "pyarrow.Table | None",
-) -> tuple[dict[str, Any], list[ColumnDrift], Estimate | None]:
+) -> tuple[Inputs, ExpectedMetric | None]:
     """Compare what the champion was asked with what it was trained on, and its answers with those it was judged by.
 
-    Returns JSON values, what drifted, and the metric that is to be expected of a classifier.
+    Return that, and the metric that is to be expected of a classifier.
     """
     count = rows.num_rows if rows is not None else 0
-    nothing: dict[str, Any] = {"rows": count, "columns": None, "unseen": [], "why": None}
     if champion is None:
-        return {**nothing, "why": "there is no champion to compare with"}, [], None
+        return Inputs(count, why="there is no champion to compare with"), None
     if rows is None or count < spec.monitor.rows:
         why = f"{count:,} rows are logged in {spec.monitor.days:g} days, {spec.monitor.rows:,} are needed to judge"
-        return {**nothing, "why": why}, [], None
-    manifest = manifests[champion.number]
+        return Inputs(count, why=why), None
     try:
-        if manifest is None:
-            raise EvergreenError(f"the package of release {champion.number} is gone")
-        path = settings.folder("snapshots") / f"{champion.digests['snapshot']}.parquet"
-        then = Stored(load_snapshot(path).path)
-        mask = held_out(Rule.from_dict(manifest["holdout"]), then)
-        held = then.filter(mask & (np.cumsum(mask) <= MOST_HELD_OUT))
-        bento = load_bento(champion.bento, settings.folder("bentoml"), expected=champion.digests["bento"])
-        judged = ask(bento.path / "src", champion.digests["artifact"], held)
-        features = Schema.from_dict(manifest["schema"]).features
-        columns = [
-            column_drift(spec, one.name, "feature", then.column(one.name), rows.column(FEATURE + one.name))
-            for one in features
-            if FEATURE + one.name in rows.column_names
-        ]
+        return _compared(settings, spec, champion, manifests[champion.number], rows)
     except EvergreenError as error:
-        return {**nothing, "why": f"not compared: {error}"}, [], None
+        return Inputs(count, why=f"not compared: {error}"), None
+
+
+def _compared(
+    settings: Settings, spec: ModelSpec, champion: Release, manifest: dict[str, Any] | None, rows: "pyarrow.Table"
+) -> tuple[Inputs, ExpectedMetric | None]:
+    """Raises EvergreenError when the champion's package or its snapshot is gone or damaged."""
+    if manifest is None:
+        raise EvergreenError(f"the package of release {champion.number} is gone")
+    path = settings.folder("snapshots") / f"{champion.digests['snapshot']}.parquet"
+    then = Stored(load_snapshot(path).path)
+    mask = held_out(Rule.from_dict(manifest["holdout"]), then)
+    held = then.filter(mask & (np.cumsum(mask) <= MOST_HELD_OUT))
+    bento = load_bento(champion.bento, settings.folder("bentoml"), expected=champion.digests["bento"])
+    judged = ask(bento.path / "src", champion.digests["artifact"], held)
     answers = performance.answers_of(rows, _names(manifest))
+    logged = [one for one in Schema.from_dict(manifest["schema"]).features if FEATURE + one.name in rows.column_names]
+    columns = [
+        column_drift(spec, one.name, "feature", then.column(one.name), rows.column(FEATURE + one.name))
+        for one in logged
+    ]
     columns.append(_predictions(spec, judged, answers))
     columns.sort(key=lambda one: (not one.drifted, one.role == "feature", -_beyond(one)))
-    shares = {
-        one.name: _unseen(rows.column(FEATURE + one.name), one.categories)
-        for one in features
-        if one.categories and FEATURE + one.name in rows.column_names
-    }
-    unseen = [
-        {"column": name, "share": share} for name, share in sorted(shares.items(), key=lambda one: -one[1]) if share
+    shares = [
+        Unseen(one.name, _unseen(rows.column(FEATURE + one.name), one.categories)) for one in logged if one.categories
     ]
-    told = [{**asdict(one), "drifted": one.drifted} for one in columns]
+    unseen = sorted((one for one in shares if one.share), key=lambda one: -one.share)
     likely = performance.expected(spec, answers, target(spec.task.kind, held.column(spec.target)), judged)
-    found = {"rows": count, "columns": told, "unseen": unseen, "why": None}
-    return found, [one for one in columns if one.drifted], likely
+    inputs = Inputs(rows.num_rows, tuple(columns), tuple(unseen))
+    return inputs, ExpectedMetric(**asdict(likely)) if likely else None
 
 
 def _predictions(spec: ModelSpec, judged: Answers, answers: Answers) -> ColumnDrift:
@@ -220,13 +220,13 @@ def _performance(
     made: Sequence[Release],
     manifests: Mapping[int, dict[str, Any] | None],
     tables: "Mapping[int | None, pyarrow.Table]",
-) -> tuple[list[dict[str, Any]] | None, str | None]:
+) -> tuple[tuple[ReleasePerformance, ...] | None, str | None]:
     """Return the metric of each release on the rows whose labels have arrived, and why there is none."""
     if spec.labels is None:
         return None, "the spec has no labels= to read the truth from"
     logged = {one.number: tables[one.number] for one in made if one.number in tables}
     if not logged:
-        return [], "nothing is logged yet that a label could belong to"
+        return (), "nothing is logged yet that a label could belong to"
     found = []
     try:
         labels = sources.read(spec.labels)
@@ -236,59 +236,80 @@ def _performance(
                 joined = performance.join(spec, logged[one.number], labels, _names(manifest))
                 found.append(_of_release(spec, one, joined))
     except (SourceError, DataError) as error:
-        return [], f"the labels cannot be read: {error}"
+        return (), f"the labels cannot be read: {error}"
     why = None
-    if not any(one["rows"] for one in found):
-        keyed = sum(one["logged"] for one in found)
+    if not any(one.rows for one in found):
+        keyed = sum(one.logged for one in found)
         why = f"of {keyed:,} logged keys none has a label yet" if keyed else "no logged request bore the key"
-    return found, why
+    return tuple(found), why
 
 
-def _of_release(spec: ModelSpec, release: Release, joined: Labelled) -> dict[str, Any]:
+def _of_release(spec: ModelSpec, release: Release, joined: Labelled) -> ReleasePerformance:
     known = joined.y_true.tolist()
     days = performance.by_day(spec, joined, DAY_ROWS)
-    evaluation = release.evaluation
-    return {
-        "release": release.number,
+    return ReleasePerformance(
+        release=release.number,
         **asdict(performance.estimate(spec, joined.y_true, joined.answers) if known else Estimate(0, None)),
-        "released": evaluation["challenger"].get(spec.metric),
-        "logged": joined.logged,
-        "unkeyed": joined.unkeyed,
-        "by_day": [{"day": str(np.datetime64(day, "D")), **asdict(one)} for day, one in days],
-    }
+        released=release.evaluation["challenger"].get(spec.metric),
+        logged=joined.logged,
+        unkeyed=joined.unkeyed,
+        by_day=tuple(DayPerformance(str(np.datetime64(day, "D")), **asdict(one)) for day, one in days),
+    )
 
 
-def _traffic(counts: Sequence[Counts]) -> dict[str, Any]:
+def _traffic(counts: Sequence[Counts]) -> Traffic:
     """Return what was counted of all requests, with latencies in ms as upper bounds of their buckets."""
-    names = ("requests", "refused", "errors", "rows", "nulls", "unseen", "logged", "dropped")
-    total: dict[str, Any] = {name: sum(getattr(one, name) for one in counts) for name in names}
     edges = counts[-1].edges if counts else ()
     seconds = np.sum([one.seconds for one in counts if one.edges == edges], axis=0).tolist() if counts else []
-    for name, share in (("p50_ms", 0.5), ("p95_ms", 0.95), ("p99_ms", 0.99)):
-        total[name] = round(1000 * quantile(seconds, edges, share), 3) if sum(seconds) else None
-    return total
+
+    def total(name: str) -> int:
+        return sum(getattr(one, name) for one in counts)
+
+    def latency(share: float) -> float | None:
+        return round(1000 * quantile(seconds, edges, share), 3) if sum(seconds) else None
+
+    return Traffic(
+        requests=total("requests"),
+        refused=total("refused"),
+        errors=total("errors"),
+        rows=total("rows"),
+        nulls=total("nulls"),
+        unseen=total("unseen"),
+        logged=total("logged"),
+        dropped=total("dropped"),
+        p50_ms=latency(0.5),
+        p95_ms=latency(0.95),
+        p99_ms=latency(0.99),
+    )
 
 
-def _over_time(counts: Sequence[Counts], width: timedelta) -> list[dict[str, Any]]:
+def _by_release(counts: Sequence[Counts]) -> tuple[ReleaseTraffic, ...]:
+    numbers = sorted({one.release for one in counts}, key=lambda number: number or 0)
+    return tuple(
+        ReleaseTraffic(number, _traffic([one for one in counts if one.release == number])) for number in numbers
+    )
+
+
+def _over_time(counts: Sequence[Counts], width: timedelta) -> tuple[PeriodTraffic, ...]:
     """Return what was counted in each hour or day in which there was something, by when it ended."""
     groups: dict[int, list[Counts]] = {}
     for one in counts:
         groups.setdefault(int(one.ended // width.total_seconds()), []).append(one)
-    return [
-        {"at": datetime.fromtimestamp(place * width.total_seconds(), UTC).isoformat(), **_traffic(some)}
+    return tuple(
+        PeriodTraffic(datetime.fromtimestamp(place * width.total_seconds(), UTC).isoformat(), _traffic(some))
         for place, some in sorted(groups.items())
-    ]
+    )
 
 
-def _new_data(settings: Settings, ledger: "Engine", spec: ModelSpec) -> dict[str, Any]:
+def _new_data(settings: Settings, ledger: "Engine", spec: ModelSpec) -> NewData:
     """Tell whether the source has other rows than the last run read, where its files tell that without being read."""
     if not isinstance(spec.source, Csv | Parquet | JsonLines):
         said = f"whether a {type(spec.source).__name__} source has new rows is known when a run reads it"
-        return {"new": None, "sentence": said}
+        return NewData(None, said)
     if releases.last_run(ledger, spec.name) is None:
-        return {"new": None, "sentence": "no run has read the source yet"}
+        return NewData(None, "no run has read the source yet")
     changed = Seen(spec.source, settings.folder("snapshots")).changed()
     where = sources.origin(spec.source)
     if changed is None:
-        return {"new": None, "sentence": f"whether {where} has new rows is known when a run reads it"}
-    return {"new": changed, "sentence": f"{where} {'changed' if changed else 'has not changed'} since a run read it"}
+        return NewData(None, f"whether {where} has new rows is known when a run reads it")
+    return NewData(changed, f"{where} {'changed' if changed else 'has not changed'} since a run read it")

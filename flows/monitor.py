@@ -4,6 +4,7 @@ It looks, decides which triggers are due, tells Prefect of them, and leaves a re
 """
 
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from prefect.states import Completed, State
 
 from bentos.ledger import open_ledger
 from flows import look, monitoring, triggers
-from flows.look import View
+from flows.look import Observed
+from flows.monitoring_report import MonitoringReport
 from flows.progress import timed
+from flows.words import summarize
 from pipeline.files import write_json, write_text
 from pipeline.settings import settings
 from pipeline.spec import load_spec
@@ -28,44 +31,44 @@ KEPT = 60
 def monitor(model: str) -> State[Any]:
     """Look at a model as it is served; the final state is named by the first trigger that is due, or Quiet.
 
-    Its value is what was found, as JSON values; that is in the run's folder, too, with a report, and in the ledger.
+    Its value is the report as JSON values; that is in the run's folder, too, with pictures, and in the ledger.
     """
     folder = settings().folder("runs", f"{model}.monitor", str(runtime.flow_run.id))
     seconds: dict[str, float] = {}
-    view = timed("look", seconds, look_at, model)
-    timed("tell", seconds, tell, model, view)
+    observed = timed("look", seconds, look_at, model)
+    timed("tell", seconds, tell, model, observed.report)
     try:
-        timed("report", seconds, report, view, folder)
+        timed("report", seconds, report, observed, folder)
     except Exception:
         # What was found is in the ledger, and Prefect was told.
         get_run_logger().warning("the report failed", exc_info=True)
-    write_json(folder / "monitor.json", view.found | {"seconds": seconds})
+    found = replace(observed.report, seconds=seconds)
+    write_json(folder / "monitor.json", found.to_dict())
     _keep_newest(folder.parent)
-    due = [one for one in view.found["triggers"] if one["due"]]
-    name = "".join(word.capitalize() for word in due[0]["name"].split("-")) if due else "Quiet"
-    message = "; ".join(one["sentence"] for one in due) or monitoring.headline(view.found)
-    return Completed(name=name, message=message, data=view.found | {"seconds": seconds})
+    name = "".join(word.capitalize() for word in found.due[0].name.split("-")) if found.due else "Quiet"
+    message = "; ".join(trigger.sentence for trigger in found.due) or summarize(found)
+    return Completed(name=name, message=message, data=found.to_dict())
 
 
 @task(name="look", task_run_name="look", cache_policy=NO_CACHE, persist_result=False)
-def look_at(model: str) -> View:
+def look_at(model: str) -> Observed:
     return look.look(settings(), open_ledger(settings().ledger_url), load_spec(model), datetime.now(UTC))
 
 
 @task(name="tell", task_run_name="tell", cache_policy=NO_CACHE, persist_result=False)
-def tell(model: str, view: View) -> None:
+def tell(model: str, found: MonitoringReport) -> None:
     # First what cooldowns go by: told twice is worse than told late.
-    look.record(open_ledger(settings().ledger_url), view)
-    triggers.tell(model, [triggers.Trigger(**one) for one in view.found["triggers"]])
+    look.record(open_ledger(settings().ledger_url), found)
+    triggers.tell(model, found.triggers)
 
 
 @task(name="report", task_run_name="report", cache_policy=NO_CACHE, persist_result=False)
-def report(view: View, folder: Path) -> None:
-    images = monitoring.draw(view)
+def report(observed: Observed, folder: Path) -> None:
+    images = monitoring.draw(observed.report, observed.before)
     for name, png in images.items():
         (folder / f"{name}.png").write_bytes(png)
-    write_text(folder / "report.md", monitoring.report(view.found, {name: f"{name}.png" for name in images}))
-    monitoring.publish(view.found, images)
+    write_text(folder / "report.md", monitoring.report(observed.report, {name: f"{name}.png" for name in images}))
+    monitoring.publish(observed.report, images)
 
 
 def _keep_newest(runs: Path) -> None:

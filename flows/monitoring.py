@@ -3,60 +3,44 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flows.monitoring_report import MonitoringReport
+
 # Written as all reports and plots of the project are.
 from flows.plots import _ACCENT, _GRID, _INK, _MUTED, _png, draw_drift
-from flows.reports import _bullets, _count, _data_uri, _document, _publish, _strong, _table, _text
+from flows.reports import _bullets, _data_uri, _document, _publish, _strong, _table, _text, count, drift_table
+from flows.words import summarize
 from pipeline.numbers import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from flows.look import View
-
 MOST_COLUMNS = 40
 MOST_UNSEEN = 10
 _WARN = "#bc4749"
 
 
-def headline(found: Mapping[str, Any]) -> str:
-    """Return what a look found in a sentence, without markup."""
-    inputs, traffic = found["inputs"], found["traffic"]
-    columns = inputs["columns"]
-    if columns is None:
-        said = [inputs["why"]]
-    else:
-        drifted = sum(one["drifted"] for one in columns)
-        said = [f"{drifted} of {_count(len(columns), 'column')} drifted on {_count(inputs['rows'], 'row')}"]
-    now = _of_champion(found)
-    if now is not None and now["value"] is not None:
-        said.append(f"{found['metric']} {number(now['value'])} on {_count(now['rows'], 'labelled row')}")
-    days = found["window"]["days"]
-    said.append(f"{_count(traffic['requests'], 'request')} in {days:g} days, {_count(traffic['errors'], 'error')}")
-    return "; ".join(said)
-
-
-def report(found: Mapping[str, Any], images: Mapping[str, str]) -> str:
+def report(found: MonitoringReport, images: Mapping[str, str]) -> str:
     """Return the report of a look; `images` says where each plot is: relative paths, or data URIs."""
-    who = "no champion" if found["release"] is None else f"release {found['release']}"
+    who = "no champion" if found.release is None else f"release {found.release}"
     return _document(
-        f"**{found['model']}, {who}**: {_text(headline(found))}.",
-        _bullets(map(_text, found["notes"])),
+        f"**{found.model}, {who}**: {_text(summarize(found))}.",
+        _bullets(map(_text, found.notes)),
         "## Triggers",
         _table(
             ["trigger", "now", "due at", ""],
             (
                 [
-                    _strong(one["name"], one["due"]),
-                    number(one["value"]) if one["value"] is not None else "",
-                    number(one["threshold"]) if one["threshold"] is not None else "",
-                    _text(one["sentence"] + (f" ({one['waits']})" if one["waits"] else "")),
+                    _strong(one.name, one.due),
+                    number(one.value) if one.value is not None else "",
+                    number(one.threshold) if one.threshold is not None else "",
+                    _text(one.sentence + (f" ({one.waits})" if one.waits else "")),
                 ]
-                for one in found["triggers"]
+                for one in found.triggers
             ),
         ),
         *_performance(found),
@@ -69,111 +53,95 @@ def report(found: Mapping[str, Any], images: Mapping[str, str]) -> str:
     )
 
 
-def publish(found: Mapping[str, Any], images: Mapping[str, bytes]) -> None:
+def publish(found: MonitoringReport, images: Mapping[str, bytes]) -> None:
     """Show a look on the page of its run in the Prefect UI, as the artifact `<model>-monitor`."""
-    _publish(found["model"], "monitor", report(found, {name: _data_uri(png) for name, png in images.items()}))
+    _publish(found.model, "monitor", report(found, {name: _data_uri(png) for name, png in images.items()}))
 
 
-def draw(view: "View") -> dict[str, bytes]:
-    """Return PNG images by name: traffic, drift and performance over time and releases, histograms of what drifted."""
+def draw(found: MonitoringReport, before: Sequence[MonitoringReport]) -> dict[str, bytes]:
+    """Return PNG images by name: traffic, drift and performance over time and releases, histograms of what drifted.
+
+    `before` are the reports before this one, the oldest first.
+    """
     figures = {
-        "traffic": _draw_traffic(view.found),
-        "drift": _draw_looks([*(look.found for look in view.before), view.found]),
-        "performance": _draw_performance(view.found),
+        "traffic": _draw_traffic(found),
+        "drift": _draw_looks([*before, found]),
+        "performance": _draw_performance(found),
     }
     images = {name: _png(figure) for name, figure in figures.items() if figure is not None}
-    histograms = draw_drift(view.drifted)
+    histograms = draw_drift(found.inputs.drifted)
     return images if histograms is None else images | {"histograms": histograms}
-
-
-def _of_champion(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    return next((one for one in found["performance"] or () if one["release"] == found["release"]), None)
 
 
 def _image(name: str, images: Mapping[str, str]) -> str:
     return f"![{name}]({images[name]})" if name in images else ""
 
 
-def _performance(found: Mapping[str, Any]) -> Iterable[str]:
-    metric, likely = found["metric"], found["expected"]
+def _performance(found: MonitoringReport) -> Iterable[str]:
+    metric, likely = found.metric, found.expected
     yield "## Performance"
-    if found["unlabelled"]:
-        yield _text(found["unlabelled"]).capitalize() + "."
+    if found.unlabelled:
+        yield _text(found.unlabelled).capitalize() + "."
     rows = [
         [
-            f"{one['release']}",
-            number(one["value"]),
-            "" if one["low"] is None else f"{number(one['low'])} to {number(one['high'])}",
-            number(one["released"]),
-            f"{one['rows']:,}",
-            f"{one['logged']:,}",
+            f"{one.release}",
+            number(one.value),
+            "" if one.low is None else f"{number(one.low)} to {number(one.high)}",
+            number(one.released),
+            f"{one.rows:,}",
+            f"{one.logged:,}",
         ]
-        for one in found["performance"] or ()
+        for one in found.performance or ()
     ]
     if rows:
         yield _table(["release", metric, "95% interval", "when evaluated", "labelled rows", "logged keys"], rows)
     if likely:
         yield (
-            f"Before labels arrive, {metric} is expected to be {number(likely['value'])}, between "
-            f"{number(likely['low'])} and {number(likely['high'])}, on {_count(likely['rows'], 'row')}: as long as "
+            f"Before labels arrive, {metric} is expected to be {number(likely.value)}, between "
+            f"{number(likely.low)} and {number(likely.high)}, on {count(likely.rows, 'row')}: as long as "
             "features tell of labels what they did when it was evaluated."
         )
 
 
-def _inputs(found: Mapping[str, Any]) -> Iterable[str]:
-    inputs = found["inputs"]
+def _inputs(found: MonitoringReport) -> Iterable[str]:
+    inputs = found.inputs
     yield "## What it was asked"
-    if inputs["columns"] is None:
-        yield _text(inputs["why"]).capitalize() + "."
+    if inputs.columns is None:
+        yield _text(inputs.why).capitalize() + "."
         return
-    shown = inputs["columns"][:MOST_COLUMNS]
     yield (
-        f"{_count(inputs['rows'], 'logged row')} of the last {found['window']['days']:g} days, beside what release "
-        f"{found['release']} was trained on; its answers beside those to the rows it was evaluated on."
+        f"{count(inputs.rows, 'logged row')} of the last {found.window.days:g} days, beside what release "
+        f"{found.release} was trained on; its answers beside those to the rows it was evaluated on."
     )
-    yield _table(
-        ["column", "test", "value", "threshold", "nulls then", "nulls now", "new categories"],
-        (
-            [
-                _strong(_text(one["column"]), one["drifted"]),
-                one["test"] or "no values to compare",
-                number(one["value"]) if one["test"] else "",
-                number(one["threshold"]) if one["test"] else "",
-                f"{one['nulls_then']:.1%}",
-                f"{one['nulls_now']:.1%}",
-                f"{one['new']:,}" if one["new"] else "",
-            ]
-            for one in shown
-        ),
-    )
-    if more := len(inputs["columns"]) - len(shown):
-        yield f"{more:,} more columns, which moved less, are not shown."
+    yield from drift_table(inputs.columns, MOST_COLUMNS)
     yield _bullets(
-        f"{one['share']:.1%} of the values of {_text(one['column'])} are none that training saw"
-        for one in inputs["unseen"][:MOST_UNSEEN]
+        f"{one.share:.1%} of the values of {_text(one.column)} are none that training saw"
+        for one in inputs.unseen[:MOST_UNSEEN]
     )
 
 
-def _traffic(found: Mapping[str, Any]) -> Iterable[str]:
+def _traffic(found: MonitoringReport) -> Iterable[str]:
     yield "## Traffic"
-    every = [*found["by_release"], {"release": "all", **found["traffic"]}]
+    every = [(str(one.release or "none"), one.traffic) for one in found.by_release] + [("all", found.traffic)]
     yield _table(
         ["release", "requests", "rows", "refused", "errors", "p50 ms", "p95 ms", "p99 ms", "rows logged", "not logged"],
         (
             [
-                str(one["release"] or "none"),
-                *(f"{one[name]:,}" for name in ("requests", "rows")),
-                *(_share(one[name], one["requests"]) for name in ("refused", "errors")),
-                *("" if one[name] is None else f"{one[name]:g}" for name in ("p50_ms", "p95_ms", "p99_ms")),
-                f"{one['logged']:,}",
-                f"{one['dropped']:,}",
+                who,
+                f"{traffic.requests:,}",
+                f"{traffic.rows:,}",
+                _share(traffic.refused, traffic.requests),
+                _share(traffic.errors, traffic.requests),
+                *("" if one is None else f"{one:g}" for one in (traffic.p50_ms, traffic.p95_ms, traffic.p99_ms)),
+                f"{traffic.logged:,}",
+                f"{traffic.dropped:,}",
             ]
-            for one in every
+            for who, traffic in every
         ),
     )
     yield "Latencies are upper ends of the buckets of `/metrics`; refused are all answers with a status from 400 on."
-    if found["servers"]:
-        yield _bullets(f"{_text(one['server'])}: {one['state']}, release {one['release']}" for one in found["servers"])
+    if found.servers:
+        yield _bullets(f"{_text(one.server)}: {one.state}, release {one.release}" for one in found.servers)
 
 
 def _share(part: int, whole: int) -> str:
@@ -214,96 +182,93 @@ def _dates(axes: "Axes", times: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
 
 
-def _draw_traffic(found: Mapping[str, Any]) -> "Figure | None":
-    times = _numbers(one["at"] for one in found["over_time"])
+def _draw_traffic(found: MonitoringReport) -> "Figure | None":
+    times = _numbers(one.at for one in found.over_time)
     if not times:
         return None
     titles = ["requests", "share refused (grey) and of errors (red)", "p95, milliseconds"]
     figure, (volume, bad, slow) = _figure(titles)
     # In days, as dates are drawn.
     width = min((later - one for one, later in pairwise(times)), default=1 / 24)
-    over = found["over_time"]
-    volume.bar(times, [one["requests"] for one in over], width=0.8 * width, color=_ACCENT)
-    for name, color in (("refused", _MUTED), ("errors", _WARN)):
-        bad.plot(times, [one[name] / max(one["requests"], 1) for one in over], color=color, marker="o", markersize=3)
+    over = [one.traffic for one in found.over_time]
+    volume.bar(times, [one.requests for one in over], width=0.8 * width, color=_ACCENT)
+    for counts, color in (([one.refused for one in over], _MUTED), ([one.errors for one in over], _WARN)):
+        shares = [bad_ones / max(one.requests, 1) for bad_ones, one in zip(counts, over, strict=True)]
+        bad.plot(times, shares, color=color, marker="o", markersize=3)
     bad.set_ylim(bottom=0)
     bad.yaxis.set_major_formatter(lambda share, _: f"{share:.1%}")
-    known = [(when, one["p95_ms"]) for when, one in zip(times, over, strict=True) if one["p95_ms"] is not None]
+    known = [(when, one.p95_ms) for when, one in zip(times, over, strict=True) if one.p95_ms is not None]
     slow.plot(*zip(*known, strict=True), color=_ACCENT, marker="o", markersize=3) if known else None
     slow.set_ylim(bottom=0)
     _dates(slow, times)
     return figure
 
 
-def _draw_looks(looks: Sequence[Mapping[str, Any]]) -> "Figure | None":
+def _draw_looks(looks: Sequence[MonitoringReport]) -> "Figure | None":
     """Draw how many columns drifted, and the farthest of them, at each look; a line where the champion is another."""
-    judged = [one for one in looks if one["inputs"]["columns"]]
+    judged = [one for one in looks if one.inputs.columns]
     if not judged:
         return None
-    times = _numbers(one["at"] for one in judged)
-    figure, (count, far) = _figure(["columns that drifted", "predictions: distance, in thresholds"])
-    count.plot(times, [_drifted(one) for one in judged], color=_ACCENT, marker="o", markersize=3)
+    times = _numbers(one.at for one in judged)
+    figure, (drifted, far) = _figure(["columns that drifted", "predictions: distance, in thresholds"])
+    drifted.plot(times, [len(one.inputs.drifted) for one in judged], color=_ACCENT, marker="o", markersize=3)
     far.plot(times, [_distance(one) for one in judged], color=_ACCENT, marker="o", markersize=3)
     far.axhline(1.0, color=_WARN, linewidth=1, linestyle="--")
-    for axes in (count, far):
+    for axes in (drifted, far):
         axes.set_ylim(bottom=0)
     for before, one, when in zip(judged, judged[1:], times[1:], strict=False):
-        if before["release"] != one["release"]:
-            count.axvline(when, color=_MUTED, linewidth=1)
+        if before.release != one.release:
+            drifted.axvline(when, color=_MUTED, linewidth=1)
             far.axvline(when, color=_MUTED, linewidth=1)
-            count.annotate(
-                f" release {one['release']}", (when, 1), xycoords=("data", "axes fraction"), va="top", fontsize=8
+            drifted.annotate(
+                f" release {one.release}", (when, 1), xycoords=("data", "axes fraction"), va="top", fontsize=8
             )
     _dates(far, times)
     return figure
 
 
-def _drifted(one: Mapping[str, Any]) -> int:
-    return sum(column["drifted"] for column in one["inputs"]["columns"])
-
-
-def _distance(one: Mapping[str, Any]) -> float:
+def _distance(one: MonitoringReport) -> float:
     """Return how far the predictions moved, as a part of what is allowed."""
-    said = next((column for column in one["inputs"]["columns"] if column["role"] == "target"), None)
-    return said["value"] / said["threshold"] if said and said["value"] is not None and said["threshold"] else 0.0
+    moved = next((column for column in one.inputs.columns or () if column.role == "target"), None)
+    return moved.value / moved.threshold if moved and moved.value is not None and moved.threshold else 0.0
 
 
-def _draw_performance(found: Mapping[str, Any]) -> "Figure | None":
+def _draw_performance(found: MonitoringReport) -> "Figure | None":
     from matplotlib.figure import Figure
 
-    known = [one for one in found["performance"] or () if one["value"] is not None]
+    known = [one for one in found.performance or () if one.value is not None]
     if not known:
         return None
     figure = Figure(figsize=(7.2, 5.0), layout="constrained")
     over_releases, over_time = figure.subplots(2, 1)
     for axes, title in ((over_releases, "by release"), (over_time, "by day of the request")):
-        axes.set_title(f"{found['metric']} on labelled rows, {title}", loc="left", fontsize=10.5, color=_INK)
+        axes.set_title(f"{found.metric} on labelled rows, {title}", loc="left", fontsize=10.5, color=_INK)
         axes.grid(color=_GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=9, color=_MUTED, labelcolor=_INK)
     places = np.arange(len(known))
-    ends = [[one["value"] - one["low"] for one in known], [one["high"] - one["value"] for one in known]]
-    values = [one["value"] for one in known]
-    over_releases.errorbar(places, values, yerr=np.maximum(ends, 0), fmt="o", color=_ACCENT, capsize=4, label="served")
-    then = [np.nan if one["released"] is None else one["released"] for one in known]
+    low, value, high = (
+        np.array([getattr(one, name) for one in known], dtype=float) for name in ("low", "value", "high")
+    )
+    ends = np.maximum([value - low, high - value], 0)
+    over_releases.errorbar(places, value, yerr=ends, fmt="o", color=_ACCENT, capsize=4, label="served")
+    then = [np.nan if one.released is None else one.released for one in known]
     over_releases.plot(places, then, "_", color=_WARN, markersize=18, label="when evaluated")
-    over_releases.set_xticks(places, [f"release {one['release']}" for one in known])
+    over_releases.set_xticks(places, [f"release {one.release}" for one in known])
     over_releases.set_xlim(-0.6, len(known) - 0.4)
     over_releases.legend(frameon=False, fontsize=9)
     for place, one in enumerate(known):
-        days = _numbers(day["day"] for day in one["by_day"])
-        color = _ACCENT if one["release"] == found["release"] else _MUTED
+        days = _numbers(day.day for day in one.by_day)
+        color = _ACCENT if one.release == found.release else _MUTED
         if days:
-            low, high = ([day[end] for day in one["by_day"]] for end in ("low", "high"))
-            over_time.fill_between(days, low, high, color=color, alpha=0.15, linewidth=0)
-            label = f"release {one['release']}" if len(known) - place <= 6 else None
-            over_time.plot(
-                days, [day["value"] for day in one["by_day"]], color=color, marker="o", markersize=3, label=label
-            )
-    if any(one["by_day"] for one in known):
+            ends = [day.low for day in one.by_day], [day.high for day in one.by_day]
+            over_time.fill_between(days, *ends, color=color, alpha=0.15, linewidth=0)
+            label = f"release {one.release}" if len(known) - place <= 6 else None
+            over_time.plot(days, [day.value for day in one.by_day], color=color, marker="o", markersize=3, label=label)
+    if any(one.by_day for one in known):
         over_time.legend(frameon=False, fontsize=9)
-        _dates(over_time, _numbers(day["day"] for one in known for day in one["by_day"]))
+        _dates(over_time, _numbers(day.day for one in known for day in one.by_day))
     else:
         over_time.remove()
         figure.set_size_inches(7.2, 2.8)

@@ -32,10 +32,21 @@ EXIT_CODES: dict[Name, int] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. `outcome` "tried" is `--no-release`: everything passed, nothing was released.
+    """How a run ended: what `run` prints.
 
-    "canary" is a release that answers a share of the requests first, "awaiting-approval" one that a person promotes.
-    `resumed` says what was not done again, since a run before had done it and did not finish.
+    Attributes:
+        model: its name.
+        outcome: how it ended; "tried" is `--no-release`: everything passed, nothing was released.
+        reasons: why it ended so.
+        release: the release that was made; None without one.
+        bento: the tag of its package.
+        snapshot: the digest of the rows.
+        rows: how many there are.
+        metrics: of "challenger", "champion" and "baseline", on the same held-out rows.
+        seconds: how long each step took.
+        warnings: what is worth a look.
+        report: the report of the run, as a path.
+        resumed: what was not done again, since a run that did not finish had done it.
     """
 
     model: str
@@ -45,7 +56,7 @@ class Outcome:
     bento: str | None = None
     snapshot: str | None = None
     rows: int | None = None
-    metrics: dict[str, Any] | None = None
+    metrics: dict[str, dict[str, float | None] | None] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     report: str | None = None

@@ -3,11 +3,13 @@
 What was removed meanwhile, or is in another home, is None.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bentos.releases import Release
 from flows.since import packed_manifest
+from flows.views import CodeView, GuardView, Proofs, RowsView, ValidationSummary
 from pipeline.files import read_json
 from pipeline.settings import Settings
 
@@ -20,33 +22,34 @@ def run_folder(settings: Settings, model: str, release: int) -> Path | None:
     return None
 
 
-def proofs_of(settings: Settings, release: Release) -> dict[str, Any]:
+def proofs_of(settings: Settings, release: Release) -> Proofs:
     """Return on which rows a release was trained, by which code, what was checked, and where its report is."""
-    manifest = packed_manifest(settings, release) or {}
+    manifest = packed_manifest(settings, release)
+    known = manifest or {}
     snapshot = _read(settings.folder() / "snapshots" / f"{release.digests['snapshot']}.json") or {}
     folder = run_folder(settings, release.model, release.number)
     report = folder and _read(folder / "validation.json")
     source = settings.folder() / "bentoml" / "bentos" / release.bento.replace(":", "/") / "src"
-    counts = manifest.get("rows", {})
-    return {
-        "rows": {
-            "all": snapshot.get("rows"),
-            "origin": snapshot.get("origin"),
-            "ingested": snapshot.get("created"),
-            "trained_on": counts.get("training"),
-            "held_out": counts.get("holdout"),
-        },
-        "code": {"estimator": manifest.get("estimator"), "folder": str(source) if source.exists() else None},
-        "validation": report
-        and {
-            "rules": len(report["rules"]),
-            "warnings": report["warnings"],
-            "quarantined": report["quarantine"] and report["quarantine"]["rows"],
-        },
-        "guards": manifest.get("guards", []) if manifest else None,
-        "unguarded": manifest.get("unguarded", []) if manifest else None,
-        "report": str(folder / "report.md") if folder else None,
-    }
+    counts = known.get("rows", {})
+    return Proofs(
+        rows=RowsView(
+            all=snapshot.get("rows"),
+            origin=snapshot.get("origin"),
+            ingested=snapshot.get("created"),
+            trained_on=counts.get("training"),
+            held_out=counts.get("holdout"),
+        ),
+        code=CodeView(known.get("estimator"), str(source) if source.exists() else None),
+        validation=_summary(report) if report else None,
+        guards=[GuardView(**guard) for guard in known.get("guards", [])] if manifest else None,
+        unguarded=known.get("unguarded", []) if manifest else None,
+        report=str(folder / "report.md") if folder else None,
+    )
+
+
+def _summary(report: Mapping[str, Any]) -> ValidationSummary:
+    aside = report["quarantine"]
+    return ValidationSummary(len(report["rules"]), report["warnings"], aside and aside["rows"])
 
 
 def _read(path: Path) -> Any:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bentos.trial import Trial
     from expectations.validate import Report
     from flows.outcome import Outcome
-    from pipeline.drift import Changes
+    from pipeline.drift import Changes, ColumnDrift
     from pipeline.evaluate import Evaluation, Interval, Slice
     from pipeline.gate import Verdict
     from pipeline.train import Candidate, Trained
@@ -48,35 +48,32 @@ def changes(found: "Changes", image: str | None = None) -> str:
     if found.incomparable:
         return _document(f"**Not compared**: {_text(found.incomparable)}.")
     verdict = "**Data rejected**: " if found.errors else ""
-    drifted = f"{len(found.drifted):,} of {_count(len(found.columns), 'column')} drifted"
-    shown = found.columns[:MOST_COLUMNS]
+    drifted = f"{len(found.drifted):,} of {count(len(found.columns), 'column')} drifted"
     sampled = f" Numbers are compared on {found.sampled:,} rows of either side." if found.sampled else ""
     return _document(
         f"{verdict}{drifted} since release {found.since} was trained.{sampled}",
         _bullets(f"**refused**: {_text(sentence)}" for sentence in found.errors),
         _bullets(_text(sentence) for sentence in found.notes),
         f"![histograms then and now]({image})" if image else "",
-        _table(
-            ["column", "test", "value", "threshold", "nulls then", "nulls now", "new categories"],
-            (
-                [
-                    _strong(_text(one.column), one.drifted),
-                    one.test or "no values to compare",
-                    _strong(number(one.value), one.moved) if one.test else "",
-                    number(one.threshold) if one.test else "",
-                    f"{one.nulls_then:.1%}",
-                    f"{one.nulls_now:.1%}",
-                    f"{one.new:,}" if one.new else "",
-                ]
-                for one in shown
-            ),
-        )
-        if shown
-        else "",
-        f"{len(found.columns) - len(shown):,} more columns, which did not drift, are not shown."
-        if len(found.columns) > len(shown)
-        else "",
+        *drift_table(found.columns, MOST_COLUMNS),
     )
+
+
+def drift_table(columns: Sequence["ColumnDrift"], most: int) -> Iterator[str]:
+    """Yield a table of how far each column moved, `most` of them, and how many are not shown."""
+    from pipeline.drift import DRIFT_HEADINGS, drift_cells
+
+    shown = columns[:most]
+    if shown:
+        # What drifted is bold, and so is its value if that is why.
+        rows = (
+            [_strong(_text(name), column.drifted), test, _strong(value, column.moved), *others]
+            for column in shown
+            for name, test, value, *others in [drift_cells(column)]
+        )
+        yield _table([*DRIFT_HEADINGS], rows)
+    if len(columns) > len(shown):
+        yield f"{len(columns) - len(shown):,} more columns, which moved less, are not shown."
 
 
 def candidates(trained: "Trained", metric: str) -> str:
@@ -85,9 +82,9 @@ def candidates(trained: "Trained", metric: str) -> str:
     ranked = sorted(trained.candidates, key=lambda one: (one.mean is None, sign * (one.mean or 0.0)))
     chosen = next(one for one in ranked if one.name == trained.chosen)
     return _document(
-        f"**{_text(chosen.name)} was chosen** of {_count(len(ranked), 'candidate')}: {metric} {_spread(chosen)} over "
-        f"{_count(len(chosen.scores), 'fold')}. Fitted on {fitted_on(trained.rows)}; "
-        f"{_count(trained.holdout_rows, 'row')} held out.",
+        f"**{_text(chosen.name)} was chosen** of {count(len(ranked), 'candidate')}: {metric} {_spread(chosen)} over "
+        f"{count(len(chosen.scores), 'fold')}. Fitted on {fitted_on(trained.rows)}; "
+        f"{count(trained.holdout_rows, 'row')} held out.",
         _table(
             ["candidate", f"{metric}, mean ± sd", "best to worst fold", "seconds"],
             ([_strong(_text(one.name), one is chosen), *_fared(one, metric)] for one in ranked),
@@ -122,7 +119,7 @@ def comparison(evaluation: "Evaluation") -> str:
         "baseline, which always guesses": evaluation.against_baseline,
     }
     return _document(
-        f"**{metric} {number(evaluation.challenger.get(metric))}** on {_count(evaluation.rows, 'held-out row')}: "
+        f"**{metric} {number(evaluation.challenger.get(metric))}** on {count(evaluation.rows, 'held-out row')}: "
         f"{headline}.",
         _table(["metric", "better is", *shown], rows),
         _bullets(
@@ -139,7 +136,7 @@ def verdict(verdict: "Verdict") -> str:
     """Return whether the challenger may be released, and the sentence of every condition, refusals first."""
     held = sum(check.passed for check in verdict.checks)
     return _document(
-        f"**{'Passed' if verdict.passed else 'Refused'}**: {held} of {_count(len(verdict.checks), 'condition')} hold.",
+        f"**{'Passed' if verdict.passed else 'Refused'}**: {held} of {count(len(verdict.checks), 'condition')} hold.",
         _bullets(f"{'passed' if one.passed else '**refused**'}: {_text(one.sentence)}" for one in verdict.checks),
     )
 
@@ -395,7 +392,7 @@ def _slices(evaluation: "Evaluation") -> Iterator[str]:
     judged, compared = sum(one.interval is not None for one in evaluation.slices), evaluation.champion is not None
     yield "## Slices"
     yield (
-        f"{judged:,} of {_count(len(evaluation.slices), 'slice')} have rows enough to be judged against the champion. "
+        f"{judged:,} of {count(len(evaluation.slices), 'slice')} have rows enough to be judged against the champion. "
         f"The intervals are widened so that all hold at once with {100 * CONFIDENCE:g}% confidence."
         if compared
         else "Not judged, since there is no champion to compare with."
@@ -434,14 +431,19 @@ def _beside(one: "Slice", evaluation: "Evaluation") -> list[str]:
 def _tried(trial: "Trial") -> str:
     if not trial.answers:
         return "no answer was compared"
-    said = f"{_count(trial.answers, 'answer')} {'exactly as trained' if trial.passed else 'compared'}"
+    said = f"{count(trial.answers, 'answer')} {'exactly as trained' if trial.passed else 'compared'}"
     if trial.milliseconds is None:
         return said
     p50, p95 = (number(trial.milliseconds[name]) for name in ("p50", "p95"))
     return f"{said}, a row alone in {p50} ms (median), {p95} ms (95th percentile)"
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> count(1, "row"), count(1200, "row")
+    ('1 row', '1,200 rows')
+    """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 from sqlalchemy import Engine
@@ -18,6 +17,7 @@ from bentos import releases
 from bentos.package import alone_with
 from bentos.releases import ARCHIVED, SETTLING, STOPPED, WITHDRAWN, Event, Release
 from flows.server import prefect_environment, reachable, start_server
+from flows.views import CollectedView, RemovedView
 from pipeline.errors import PackageError, StorageError
 from pipeline.files import discard, read_json, sweep, write_text
 from pipeline.processes import free_port
@@ -52,19 +52,17 @@ class Collected:
     archived: Mapping[str, Sequence[int]]
     notes: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON values, with counts and MB per kind."""
+    def view(self, dry_run: bool) -> CollectedView:
+        """Return what `evergreen gc --json` prints, with counts and MB per kind."""
         by_kind = {kind: [item for item in self.removed if item.kind == kind] for kind in KINDS}
-        removed = {kind: {"count": len(items), "mb": _mb(items)} for kind, items in by_kind.items()}
-        kept = {model: {str(number): why for number, why in found.items()} for model, found in self.kept.items()}
-        archived = {model: list(numbers) for model, numbers in self.archived.items() if numbers}
-        return {
-            "removed": removed,
-            "mb": _mb(self.removed),
-            "kept": kept,
-            "archived": archived,
-            "notes": list(self.notes),
-        }
+        return CollectedView(
+            dry_run=dry_run,
+            removed={kind: RemovedView(len(items), _mb(items)) for kind, items in by_kind.items()},
+            mb=_mb(self.removed),
+            kept={model: {str(number): why for number, why in kept.items()} for model, kept in self.kept.items()},
+            archived={model: list(numbers) for model, numbers in self.archived.items() if numbers},
+            notes=list(self.notes),
+        )
 
 
 def what_is_needed(made: Sequence[Release], events: Sequence[Event], keep: int) -> dict[int, str]:

@@ -262,7 +262,7 @@ def _how(model: str, champion: Release | None) -> tuple[Name, list[str]]:
     if spec.approval == "manual":
         way = "`evergreen promote` makes it champion"
         if spec.canary and champion:
-            way = f"`evergreen promote` goes on with it: it {share_in_words(asdict(spec.canary))} where a server is up"
+            way = f"`evergreen promote` goes on with it: it {share_in_words(spec.canary)} where a server is up"
         return "awaiting-approval", [way]
     if spec.canary is None:
         return "released", []
@@ -270,7 +270,7 @@ def _how(model: str, champion: Release | None) -> tuple[Name, list[str]]:
         return "released", ["there was no champion to be a canary beside"]
     if not releases.servers(_ledger(), model):
         return "released", ["no server is up on which it could be a canary"]
-    share = f"it {share_in_words(asdict(spec.canary))}"
+    share = f"it {share_in_words(spec.canary)}"
     return "canary", [f"{share}; then it answers all of them, unless an alarm sends it back"]
 
 

@@ -18,6 +18,7 @@ from bentos.package import load_bento
 from bentos.score import KINDS, score_packaged
 from flows.progress import LISTENER, Rows, timed
 from flows.reports import key
+from flows.views import ScoresView
 from pipeline import digest, sources
 from pipeline.errors import ReleaseError, SpecError
 from pipeline.settings import settings
@@ -30,7 +31,7 @@ SQL = re.compile(r"sql:([A-Za-z_]\w*):(.+)", re.DOTALL)
 
 
 @flow(name="score", flow_run_name="{model}")
-def score(model: str, source: str, output: str) -> dict[str, Any]:
+def score(model: str, source: str, output: str) -> ScoresView:
     """Score the rows of `source` by the champion of a model into `output`; return what `evergreen score --json` prints.
 
     Both are a path (CSV or Parquet, and JSON Lines to be read), or `sql:URL_ENV:` and a query or a table.
@@ -53,17 +54,20 @@ def score(model: str, source: str, output: str) -> dict[str, Any]:
         "folder": str(folder),
     }
     done = timed("score", seconds, score_rows, str(package), request)
-    found = {
-        "model": model,
-        "release": champion.number,
-        "bento": champion.bento,
-        "in": source,
-        "out": output,
-        **{what: done[what] for what in ("rows", "scored", "rejected", "resumed")},
-        "rejected_file": request["rejected"] if done["rejected"] else None,
-        "seconds": {**seconds, "total": round(time.perf_counter() - started, 3)},
-        "of_score": done["seconds"],
-    }
+    found = ScoresView(
+        model=model,
+        release=champion.number,
+        bento=champion.bento,
+        source=source,
+        out=output,
+        rows=done["rows"],
+        scored=done["scored"],
+        rejected=done["rejected"],
+        resumed=done["resumed"],
+        rejected_file=str(request["rejected"]) if done["rejected"] else None,
+        seconds={**seconds, "total": round(time.perf_counter() - started, 3)},
+        of_score=done["seconds"],
+    )
     try:
         create_markdown_artifact(told(found), key=key(model, "scores"), description=headline(found))
     except Exception:
@@ -133,23 +137,23 @@ def rejected_file(to: Output, folder: Path) -> Path:
     return path.with_name(f"{path.stem}.rejected.csv")
 
 
-def headline(found: Mapping[str, Any]) -> str:
+def headline(found: ScoresView) -> str:
     """Say in a sentence what came of a scoring."""
-    words = f"**{found['scored']:,} of {found['rows']:,} rows scored by release {found['release']}**"
-    return f"{words} in {found['seconds']['total']:,.1f} s{_rejected(found['rejected'])}."
+    words = f"**{found.scored:,} of {found.rows:,} rows scored by release {found.release}**"
+    return f"{words} in {found.seconds['total']:,.1f} s{_rejected(found.rejected)}."
 
 
-def told(found: Mapping[str, Any]) -> str:
+def told(found: ScoresView) -> str:
     """Return what came of a scoring as Markdown."""
     facts = {
-        "from": f"`{found['in']}`",
-        "to": f"`{found['out']}`",
-        "set aside": f"`{found['rejected_file']}`" if found["rejected_file"] else "no row",
-        "gone on with": f"{found['resumed']:,} rows of a run that did not finish" if found["resumed"] else "",
-        "package": f"`{found['bento']}`",
+        "from": f"`{found.source}`",
+        "to": f"`{found.out}`",
+        "set aside": f"`{found.rejected_file}`" if found.rejected_file else "no row",
+        "gone on with": f"{found.resumed:,} rows of a run that did not finish" if found.resumed else "",
+        "package": f"`{found.bento}`",
     }
-    steps = ", ".join(f"{name} {value:,.1f} s" for name, value in found["of_score"].items())
-    return "\n".join([*(f"- {name}: {said}" for name, said in facts.items() if said), "", f"It took: {steps}."])
+    steps = ", ".join(f"{name} {value:,.1f} s" for name, value in found.of_score.items())
+    return "\n".join([*(f"- {name}: {fact}" for name, fact in facts.items() if fact), "", f"It took: {steps}."])
 
 
 def _rejected(count: int) -> str:

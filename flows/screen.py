@@ -14,12 +14,34 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.progress import Rows, Step
+from flows.views import EventView, ServedView
 from pipeline.numbers import number, times_over
 
 if TYPE_CHECKING:
-    from bentos.releases import Event, Release, Run, Served, Server, Span, Wish
+    from flows.monitoring_report import MonitoringReport, Trigger
     from flows.outcome import Outcome
     from flows.up import Shown
+    from flows.views import (
+        BacktestView,
+        CollectedView,
+        DeployedView,
+        FeatureView,
+        ForgottenView,
+        HistoryView,
+        ImportView,
+        InitView,
+        ModelStatus,
+        ReleaseView,
+        ReproductionView,
+        RollbackView,
+        ScoresView,
+        SpecView,
+        StatusView,
+        TriggersView,
+        TriggerView,
+        ValidationView,
+    )
+    from pipeline.drift import Changes
 
 _STYLES = {
     "released": "bold green",
@@ -79,43 +101,41 @@ def rows(quiet: bool, noun: str = "rows") -> Iterator[Callable[[Any], None]]:
         yield listen
 
 
-def show_scores(found: Mapping[str, Any]) -> None:
+def show_scores(found: "ScoresView") -> None:
     """Print what came of a scoring."""
     console = Console(highlight=False)
-    rate = found["rows"] / max(found["of_score"]["scoring"], 1e-9)
+    rate = found.rows / max(found.of_score["scoring"], 1e-9)
     console.print(
-        f"{found['model']}: [bold green]{found['scored']:,}[/] of {found['rows']:,} rows scored by release "
-        f"{found['release']} into {escape(found['out'])}",
+        f"{found.model}: [bold green]{found.scored:,}[/] of {found.rows:,} rows scored by release "
+        f"{found.release} into {escape(found.out)}",
         soft_wrap=True,
     )
-    if found["resumed"]:
-        console.print(f"  {found['resumed']:,} rows were scored by a run that did not finish")
-    if found["rejected"]:
-        console.print(
-            f"  [yellow]{found['rejected']:,} rejected[/], in {escape(os.path.relpath(found['rejected_file']))}"
-        )
-    steps = ", ".join(f"{name} {value:.1f}" for name, value in found["of_score"].items())
-    console.print(f"{found['seconds']['total']:.1f} s: {steps}; {rate:,.0f} rows/s", style="dim", soft_wrap=True)
+    if found.resumed:
+        console.print(f"  {found.resumed:,} rows were scored by a run that did not finish")
+    if found.rejected_file:
+        console.print(f"  [yellow]{found.rejected:,} rejected[/], in {escape(os.path.relpath(found.rejected_file))}")
+    steps = ", ".join(f"{name} {value:.1f}" for name, value in found.of_score.items())
+    console.print(f"{found.seconds['total']:.1f} s: {steps}; {rate:,.0f} rows/s", style="dim", soft_wrap=True)
 
 
-def show_backtest(found: Mapping[str, Any]) -> None:
+def show_backtest(found: "BacktestView") -> None:
     """Print the metric of each way of life, month by month and over all."""
     console = Console(highlight=False)
     ways = {"never": "never retrained", "always": "always retrained", "gate": "by the gate"}
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for heading in ("month", "rows", *(f"{ways[way]}" for way in ways), "the month before"):
         table.add_column(heading, justify="left" if heading in ("month", "the month before") else "right")
-    for month in found["months"]:
-        figures = (number(month["metrics"][way]) for way in ways)
-        table.add_row(month["month"], f"{month['rows']:,}", *figures, month["outcome"])
-    table.add_row("all", f"{found['rows']:,}", *(number(found["overall"][way]) for way in ways), "", style="bold")
-    table.add_row("models", "", *(f"{found['releases'][way]}" for way in ways), "", style="dim")
-    better = "more" if found["greater_is_better"] else "less"
-    console.print(f"{found['model']}: {found['metric']} on the month after training; {better} is better")
+    for month in found.months:
+        figures = (number(month.metrics[way]) for way in ways)
+        table.add_row(month.month, f"{month.rows:,}", *figures, month.outcome)
+    table.add_row("all", f"{found.rows:,}", *(number(found.overall[way]) for way in ways), "", style="bold")
+    table.add_row("models", "", *(f"{found.releases[way]}" for way in ways), "", style="dim")
+    better = "more" if found.greater_is_better else "less"
+    console.print(f"{found.model}: {found.metric} on the month after training; {better} is better")
     console.print(table)
-    for sentence in (*found["said"], *found["notes"]):
+    for sentence in (*found.said, *found.notes):
         console.print(f"  {escape(sentence)}", soft_wrap=True)
-    console.print(f"report: {escape(os.path.relpath(found['report']))}", style="dim", soft_wrap=True)
+    console.print(f"report: {escape(os.path.relpath(found.report))}", style="dim", soft_wrap=True)
 
 
 def show_outcome(outcome: "Outcome") -> None:
@@ -155,14 +175,14 @@ def show_up(now: "Shown") -> None:
     console = Console(stderr=True, highlight=False)
     console.print()
     for part in now.parts:
-        state = "[green]up[/]" if part["up"] else "[red]down[/]"
-        console.print(f"  {escape(part['part']):<28} {state:<15} {part['link']}", soft_wrap=True)
+        state = "[green]up[/]" if part.up else "[red]down[/]"
+        console.print(f"  {escape(part.name):<28} {state:<15} {part.link}", soft_wrap=True)
     if now.models:
         console.print()
     for one in now.models:
-        release = f"release {one['release']}" if one["release"] else "no release"
-        last = f", last run {one['last_run']}" if one["last_run"] else ""
-        console.print(f"  {one['deployment']:<28} next {_when(one['next'])}, {release}{escape(last)}", soft_wrap=True)
+        release = f"release {one.release}" if one.release else "no release"
+        last = f", last run {one.last_run}" if one.last_run else ""
+        console.print(f"  {one.deployment:<28} next {_when(one.next)}, {release}{escape(last)}", soft_wrap=True)
     console.print()
 
 
@@ -172,16 +192,18 @@ def _when(iso: str | None) -> str:
     return f"{datetime.fromisoformat(iso).astimezone():%a %d %b %H:%M}"
 
 
-def show_deployed(url: str, pool: str, made: Sequence[Mapping[str, Any]]) -> None:
+def show_deployed(found: "DeployedView") -> None:
     """Print what was registered, and what runs it."""
     console = Console(highlight=False)
-    for one in made:
-        due = f"{one['schedule']['cron']} in {one['schedule']['timezone']}" if one["schedule"] else "when asked to"
-        paused = ", paused" if one["paused"] else ""
-        console.print(f"[green]✓[/] {one['deployment']}  {escape(due)}{paused}", soft_wrap=True)
-        for note in one["notes"]:
+    for one in found.deployments:
+        due = f"{one.schedule.cron} in {one.schedule.timezone}" if one.schedule else "when asked to"
+        paused = ", paused" if one.paused else ""
+        console.print(f"[green]✓[/] {one.deployment}  {escape(due)}{paused}", soft_wrap=True)
+        for note in one.notes:
             console.print(f"  [yellow]{escape(note)}[/]", soft_wrap=True)
-    console.print(f"at {escape(url)}; [bold]prefect worker start --pool {pool}[/] runs them", soft_wrap=True)
+    console.print(
+        f"at {escape(found.url)}; [bold]prefect worker start --pool {found.pool}[/] runs them", soft_wrap=True
+    )
 
 
 def _metrics_table(metrics: Mapping[str, Any], first: str | None = None) -> Table:
@@ -205,23 +227,23 @@ def ask(question: str, choices: Sequence[str]) -> str:
     return str(typer.prompt("  ", type=Choice(list(choices)), default=choices[0], err=True))
 
 
-def show_begun(found: Mapping[str, Any], unasked: bool) -> None:
+def show_begun(found: "InitView", unasked: bool) -> None:
     """Print what `init` found in a table, what it decided, and which files it wrote."""
     console = Console(highlight=False)
-    features = ", ".join(f"{len(names)} {_ROLES.get(role, role)}" for role, names in found["features"].items())
-    console.print(f"[bold]{found['model']}[/]: {found['task']} of {escape(found['target'])}, {found['rows']:,} rows")
+    features = ", ".join(f"{len(names)} {_ROLES.get(role, role)}" for role, names in found.features.items())
+    console.print(f"[bold]{found.model}[/]: {found.task} of {escape(found.target)}, {found.rows:,} rows")
     _line(console, f"  features  {features}", hang=12)
-    for name, why in found["left_out"].items():
+    for name, why in found.left_out.items():
         _line(console, f"  left out  {escape(name)}: {escape(why)}", hang=12)
-    for said in found["decided"]:
+    for said in found.decided:
         _line(console, f"  decided   {escape(said)}", hang=12)
     if unasked:
         console.print("  nobody was asked, since this is no terminal", style="dim")
-    for folder in found["created"]:
+    for folder in found.created:
         _line(console, f"  [green]created[/]   {folder}, a folder of this project", hang=12)
-    for file in found["files"]:
+    for file in found.files:
         _line(console, f"  [green]wrote[/]     {file}", hang=12)
-    console.print(f"next: look at both files, then [bold]evergreen run {found['model']}[/]")
+    console.print(f"next: look at both files, then [bold]evergreen run {found.model}[/]")
 
 
 _ROLES = {
@@ -237,235 +259,172 @@ _ROLES = {
 }
 
 
-def show_spec(found: Mapping[str, Any]) -> None:
+def show_spec(found: "SpecView") -> None:
     """Print what a spec comes to."""
     console = Console(highlight=False)
-    console.print(f"[bold]{escape(found['model'])}[/]: {found['task']['kind']} of {escape(found['target'])}")
+    console.print(f"[bold]{escape(found.model)}[/]: {found.task.kind} of {escape(found.target)}")
     lines = {
-        "source": found["source"],
-        "key": ", ".join(found["key"]) or "all features together",
-        "time": found["time"],
-        "group": found["group"],
-        "features": _features(found["features"]),
-        "sensitive": ", ".join(found["sensitive"]),
+        "source": found.source,
+        "key": ", ".join(found.key) or "all features together",
+        "time": found.time,
+        "group": found.group,
+        "features": _features(found.features),
+        "sensitive": ", ".join(found.sensitive),
+        **{f"candidate {name}": steps for name, steps in found.candidates.items()},
+        "gate": _gate(found),
+        "holdout": _holdout(found),
+        "limits": _limits(found),
+        "canary": _canary(found),
+        "approval": "by a person" if found.approval == "manual" else "none",
+        "schedule": f"{found.schedule.expression} in {found.schedule.timezone}" if found.schedule else "none",
+        "suite": _suite(found),
     }
-    lines |= {f"candidate {name}": steps for name, steps in found["candidates"].items()}
-    gate = found["gate"]
-    bound = f"at most {gate['at_most']:g}" if gate["at_most"] is not None else f"at least {gate['at_least']:g}"
-    slices = f", slices of {', '.join(gate['slices'])}" if gate["slices"] else ""
-    lines["gate"] = f"{found['metric']} {bound}, tolerance {gate['tolerance']:g}{slices}"
-    held = found["holdout"]
-    days = f", the newest {held['days']:g} days" if held["days"] else ", the newest" if found["time"] else ""
-    rest = f"a stratified sample of {found['sample']:,} rows of the rest" if found["sample"] else "the rest"
-    lines["holdout"] = f"{held['share']:.0%}{days}; {found['folds']} folds of {rest}"
-    if epochs := found["epochs"]:
-        lines["holdout"] += f"; the best then learns all the rest in batches, {times_over(epochs)}"
-    limits = found["limits"]
-    lines["limits"] = f"{limits['rows']:,} rows, {limits['body_bytes']:,} bytes, {limits['seconds']:g} s a request"
-    lines["limits"] += f", {limits['at_once']} at once"
-    if canary := found["canary"]:
-        from bentos.canary import share_in_words
-
-        lines["canary"] = share_in_words(canary)
-    lines["approval"] = "by a person" if found["approval"] == "manual" else "none"
-    schedule = found["schedule"]
-    lines["schedule"] = f"{schedule['expression']} in {schedule['timezone']}" if schedule else "none"
-    suite = found["suite"]
-    counted = f"{suite['error']} rules that stop a run, {suite['warn']} that warn"
-    counted += f", {suite['quarantine']} that set rows aside" if suite["quarantine"] else ""
-    lines["suite"] = suite["problem"] or counted
     width = max(map(len, lines)) + 2
-    for name, said in lines.items():
-        if said:
-            _line(console, f"  [dim]{escape(name):<{width}}[/]{escape(said)}", hang=width + 2)
+    for name, text in lines.items():
+        if text:
+            _line(console, f"  [dim]{escape(name):<{width}}[/]{escape(text)}", hang=width + 2)
 
 
-def _features(features: Sequence[Mapping[str, Any]] | None) -> str:
+def _gate(found: "SpecView") -> str:
+    gate = found.gate
+    bound = f"at most {gate.at_most:g}" if gate.at_most is not None else f"at least {gate.at_least:g}"
+    slices = f", slices of {', '.join(gate.slices)}" if gate.slices else ""
+    return f"{found.metric} {bound}, tolerance {gate.tolerance:g}{slices}"
+
+
+def _holdout(found: "SpecView") -> str:
+    holdout = found.holdout
+    days = f", the newest {holdout.days:g} days" if holdout.days else ", the newest" if found.time else ""
+    rest = f"a stratified sample of {found.sample:,} rows of the rest" if found.sample else "the rest"
+    batches = f"; the best then learns all the rest in batches, {times_over(found.epochs)}" if found.epochs else ""
+    return f"{holdout.share:.0%}{days}; {found.folds} folds of {rest}{batches}"
+
+
+def _limits(found: "SpecView") -> str:
+    limits = found.limits
+    size = f"{limits.rows:,} rows, {limits.body_bytes:,} bytes"
+    return f"{size}, {limits.seconds:g} s a request, {limits.at_once} at once"
+
+
+def _canary(found: "SpecView") -> str:
+    if found.canary is None:
+        return ""
+    from bentos.canary import share_in_words
+
+    return share_in_words(found.canary)
+
+
+def _suite(found: "SpecView") -> str:
+    suite = found.suite
+    if suite.problem:
+        return suite.problem
+    aside = f", {suite.quarantine} that set rows aside" if suite.quarantine else ""
+    return f"{suite.error} rules that stop a run, {suite.warn} that warn{aside}"
+
+
+def _features(features: "Sequence[FeatureView] | None") -> str:
     if features is None:
         return "every column of the table that is none of these; which, the first run tells"
-    typed = [f"{one['name']} ({one['type']})" if one["type"] else one["name"] for one in features]
+    typed = [f"{one.name} ({one.type})" if one.type else one.name for one in features]
     return f"{len(features)}: {', '.join(typed)}"
 
 
-def status_of(
-    model: str,
-    wish: "Wish",
-    last: "Run | None",
-    servers: Sequence["Server"],
-    awaiting: Mapping[int, str | None],
-    package_outdated: bool = False,
-) -> dict[str, Any]:
-    """Return what `status` says of a model, as JSON values; `awaiting` are releases and the reports of their runs.
-
-    With `package_outdated` the champion's package answers with other code than is here.
-    """
-    from bentos.releases import answered_by
-
-    champion, canary, held, stopped = wish.champion, wish.canary, wish.held, wish.stopped
-    released = None
-    if champion:
-        metric = champion.evaluation["metric"]
-        released = {
-            "number": champion.number,
-            "bento": champion.bento,
-            "created": champion.created,
-            "cause": champion.cause,
-            "metric": metric,
-            "value": champion.evaluation["challenger"].get(metric),
-            "snapshot": champion.digests["snapshot"],
-            "answers": answered_by(champion),
-            "package_outdated": package_outdated,
-        }
-    run = None
-    if last:
-        run = {"started": last.started, "outcome": last.outcome, "reasons": last.reasons, "cause": last.cause}
-    return {
-        "model": model,
-        "release": released,
-        "last_run": run,
-        "canary": canary and {"number": canary.number, "since": wish.since, **(canary.canary or {})},
-        "held": held and {"release": held.release, "since": held.at, "reason": held.reason},
-        "sent_back": stopped and {"release": stopped.release, "at": stopped.at, "reason": stopped.reason},
-        "awaiting_approval": list(awaiting),
-        "reports": {str(number): report for number, report in awaiting.items()},
-        "servers": [
-            {"server": one.server, "release": one.release, "state": one.state, "reason": one.reason} for one in servers
-        ],
-    }
-
-
-def show_status(found: Sequence[Mapping[str, Any]]) -> None:
+def show_status(found: "StatusView") -> None:
     """Print the models with their champions and last runs."""
     console = Console(highlight=False)
-    for one in found:
-        champion, run = one["release"], one["last_run"]
-        console.print(f"[bold]{escape(one['model'])}[/]")
+    for one in found.models:
+        champion, run = one.release, one.last_run
+        console.print(f"[bold]{escape(one.model)}[/]")
         if champion:
-            value = f"{champion['metric']} {number(champion['value'])} on held-out rows"
-            _line(
-                console, f"  champion  release {champion['number']} of {_time(champion['created'])}, {value}", hang=12
-            )
-            _line(console, f"  package   {champion['bento']}", hang=12)
-            if champion["package_outdated"]:
-                way_out = f"[bold]evergreen repackage {one['model']}[/] makes it anew, without training"
+            value = f"{champion.metric} {number(champion.value)} on held-out rows"
+            _line(console, f"  champion  release {champion.number} of {_time(champion.created)}, {value}", hang=12)
+            _line(console, f"  package   {champion.bento}", hang=12)
+            if champion.package_outdated:
+                way_out = f"[bold]evergreen repackage {one.model}[/] makes it again, without training"
                 _line(console, f"  [yellow]outdated[/]  the package answers with older code; {way_out}", hang=12)
-            _line(console, f"  answers   {escape(champion['answers'])}", hang=12)
+            _line(console, f"  answers   {escape(champion.answers)}", hang=12)
         else:
-            next_one = f"[bold]evergreen run {one['model']}[/] makes one"
-            console.print(f"  champion  none; {'one awaits approval' if one['awaiting_approval'] else next_one}")
+            next_one = f"[bold]evergreen run {one.model}[/] makes one"
+            console.print(f"  champion  none; {'one awaits approval' if one.awaiting_approval else next_one}")
         _show_wishes(console, one)
         if run:
-            console.print(f"  last run  {_time(run['started'])} [{_STYLES.get(run['outcome'], '')}]{run['outcome']}[/]")
-            if run["outcome"] != "released":
-                _print_reasons(console, run["reasons"])
+            console.print(f"  last run  {_time(run.started)} [{_STYLES.get(run.outcome, '')}]{run.outcome}[/]")
+            if run.outcome != "released":
+                _print_reasons(console, run.reasons)
 
 
-def _show_wishes(console: Console, one: Mapping[str, Any]) -> None:
-    if one["canary"]:
-        canary = one["canary"]
+def _show_wishes(console: Console, one: "ModelStatus") -> None:
+    if one.canary:
+        canary = one.canary
         from bentos.canary import share_in_words
+        from pipeline.spec import Canary
 
-        what = f"release {canary['number']}, since {_time(canary['since'])}: it {share_in_words(canary)}"
+        how = share_in_words(Canary(share=canary.share, minutes=canary.minutes, shadow=canary.shadow))
+        what = f"release {canary.number}, since {_time(canary.since or '')}: it {how}"
         console.print(f"  [yellow]canary[/]    {what}", soft_wrap=True)
-    if one["sent_back"]:
-        back = one["sent_back"]
-        what = f"release {back['release']}, a canary, {_time(back['at'])}: {escape(back['reason'])}"
+    if one.sent_back:
+        back = one.sent_back
+        what = f"release {back.release}, a canary, {_time(back.at)}: {escape(back.reason)}"
         console.print(f"  [red]sent back[/] {what}", soft_wrap=True)
-    for waiting in one["awaiting_approval"]:
-        console.print(f"  [yellow]awaits[/]    release {waiting}: [bold]evergreen promote {one['model']} {waiting}[/]")
-        if report := one["reports"][str(waiting)]:
+    for waiting in one.awaiting_approval:
+        console.print(f"  [yellow]awaits[/]    release {waiting}: [bold]evergreen promote {one.model} {waiting}[/]")
+        if report := one.reports[str(waiting)]:
             console.print(f"            its report: {escape(_path(report))}", soft_wrap=True)
-    if one["held"]:
-        held = one["held"]
+    if one.held:
+        held = one.held
         _line(
             console,
-            f"  [yellow]held[/]      at release {held['release']} since {_time(held['since'])} "
-            f"({escape(held['reason'])}); [bold]evergreen unhold {one['model']}[/] ends it",
+            f"  [yellow]held[/]      at release {held.release} since {_time(held.since)} "
+            f"({escape(held.reason)}); [bold]evergreen unhold {one.model}[/] ends it",
             hang=12,
         )
-    for server in one["servers"]:
-        mark = "[red]" if server["state"] == "degraded" else "[green]"
-        why = f": {escape(server['reason'])}" if server["reason"] else ""
-        what = f"release {server['release']}, {mark}{server['state']}[/]{why}"
-        _line(console, f"  served    {server['server']} {what}", hang=12)
+    for server in one.servers:
+        mark = "[red]" if server.state == "degraded" else "[green]"
+        why = f": {escape(server.reason)}" if server.reason else ""
+        what = f"release {server.release}, {mark}{server.state}[/]{why}"
+        _line(console, f"  served    {server.server} {what}", hang=12)
 
 
-def history_of(
-    model: str,
-    champion: "Release | None",
-    made: Sequence["Release"],
-    events: Sequence["Event"],
-    served: Sequence["Served"] = (),
-    spans: Sequence["Span"] = (),
-) -> dict[str, Any]:
-    """Return what `history` says of a model, as JSON values: its releases, and what became of them, oldest first.
-
-    `spans` are what servers served from when to when, `served` all that they said.
-    """
-    releases = [
-        {
-            "number": one.number,
-            "bento": one.bento,
-            "created": one.created,
-            "cause": one.cause,
-            "reasons": one.verdict["reasons"],
-            "replaced": one.replaced,
-            "metric": one.evaluation["metric"],
-            "metrics": {who: one.evaluation[who] for who in ("challenger", "champion", "baseline")},
-            "digests": one.digests,
-            "trial": one.trial,
-        }
-        for one in made
-    ]
-    changes = [
-        {"at": one.at, "release": one.release, "event": one.kind, "cause": one.cause, "reason": one.reason}
-        for one in events
-    ]
-    return {
-        "model": model,
-        "champion": champion and champion.number,
-        "releases": releases,
-        "events": changes,
-        "served": [_told(one) for one in served],
-        "spans": [asdict(one) for one in spans],
-    }
-
-
-def _told(one: "Served") -> dict[str, Any]:
-    return {"at": one.at, "server": one.server, "release": one.release, "event": one.kind, "reason": one.reason}
-
-
-def show_history(found: Mapping[str, Any]) -> None:
+def show_history(found: "HistoryView") -> None:
     """Print what was champion since when, by whom and why, newest first."""
+    console = Console(highlight=False)
+    if not found.events:
+        console.print(f"{escape(found.model)} has no release yet; [bold]evergreen run {found.model}[/] makes one")
+        return
+    lines: list[EventView | ServedView] = [*reversed(found.events), *reversed(found.served)]
+    for line in sorted(lines, key=lambda line: line.at, reverse=True):
+        if isinstance(line, ServedView):
+            _show_served(console, line)
+        else:
+            _show_event(console, line, found)
+    if found.spans:
+        console.print("\nserved, as the servers say")
+    for span in reversed(found.spans):
+        until = f"{_time(span.until)} ({span.end})" if span.until else "[green]now[/]"
+        what = f"  {_time(span.since)} to {until}: release {span.release} at {escape(span.server)}"
+        console.print(what, soft_wrap=True)
+
+
+def _show_served(console: Console, line: ServedView) -> None:
+    what = f"{line.server}: {line.event} release {line.release}"
+    _line(console, f"{_time(line.at)}  {what}", style="dim", hang=18)
+    if line.event in ("refused", "alarm"):
+        _print_reasons(console, [line.reason])
+
+
+def _show_event(console: Console, line: EventView, history: "HistoryView") -> None:
+    """Print an event with the metric of its release; of a release, why it was made."""
     from bentos.releases import SETTLING
 
-    console = Console(highlight=False)
-    if not found["events"]:
-        console.print(f"{escape(found['model'])} has no release yet; [bold]evergreen run {found['model']}[/] makes one")
-        return
-    by_number = {one["number"]: one for one in found["releases"]}
-    lines = [*reversed(found["events"]), *reversed(found["served"])]
-    settling = [one for one in found["events"] if one["event"] in SETTLING]
-    for event in sorted(lines, key=lambda one: str(one["at"]), reverse=True):
-        if "server" in event:
-            what = f"{event['server']}: {event['event']} release {event['release']}"
-            _line(console, f"{_time(event['at'])}  {what}", style="dim", hang=18)
-            if event["event"] in ("refused", "alarm"):
-                _print_reasons(console, [event["reason"]])
-            continue
-        release = by_number[event["release"]]
-        value = release["metrics"]["challenger"].get(release["metric"])
-        what = f"release {event['release']}" if event["event"] == "released" else f"{event['event']} {event['release']}"
-        now = " [green](champion)[/]" if found["champion"] and event is settling[-1] else ""
-        numbers = f"{release['metric']} {number(value)}, {release['bento']}"
-        _line(console, f"{_time(event['at'])}  [bold]{what}[/]{now} by {event['cause']}: {numbers}", hang=18)
-        _print_reasons(console, release["reasons"] if event["event"] == "released" else [event["reason"]])
-    if found["spans"]:
-        console.print("\nserved, as the servers say")
-    for span in reversed(found["spans"]):
-        until = f"{_time(span['until'])} ({span['end']})" if span["until"] else "[green]now[/]"
-        what = f"  {_time(span['since'])} to {until}: release {span['release']} at {escape(span['server'])}"
-        console.print(what, soft_wrap=True)
+    release = next(one for one in history.releases if one.number == line.release)
+    made = line.event == "released"
+    what = f"release {line.release}" if made else f"{line.event} {line.release}"
+    settling = [event for event in history.events if event.event in SETTLING]
+    now = " [green](champion)[/]" if history.champion and line is settling[-1] else ""
+    value = (release.metrics["challenger"] or {}).get(release.metric)
+    numbers = f"{release.metric} {number(value)}, {release.bento}"
+    _line(console, f"{_time(line.at)}  [bold]{what}[/]{now} by {line.cause}: {numbers}", hang=18)
+    _print_reasons(console, release.reasons if made else [line.reason])
 
 
 def _print_reasons(console: Console, reasons: Sequence[str]) -> None:
@@ -473,136 +432,115 @@ def _print_reasons(console: Console, reasons: Sequence[str]) -> None:
         _line(console, f"    {escape(reason)}", style="dim", hang=4)
 
 
-def explanation_of(
-    release: "Release",
-    events: Sequence["Event"],
-    served: Sequence["Served"],
-    proofs: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Return everything about one release, as JSON values; `proofs` are those of `flows.proofs`."""
-    from bentos.releases import answered_by, states
-
-    evaluation = release.evaluation
-    return {
-        "model": release.model,
-        "release": release.number,
-        "state": states(events).get(release.number, "unknown"),
-        "bento": release.bento,
-        "created": release.created,
-        "cause": release.cause,
-        "reason": release.reason,
-        "replaced": release.replaced,
-        "digests": release.digests,
-        "compared_with": {
-            "release": evaluation.get("champion_release"),
-            "rows": evaluation.get("rows"),
-            "metric": evaluation.get("metric"),
-            **{who: evaluation.get(who) for who in ("challenger", "champion", "baseline")},
-        },
-        "checks": release.verdict.get("checks", []),
-        "reasons": release.verdict.get("reasons", []),
-        "trial": release.trial,
-        "answers": answered_by(release),
-        **proofs,
-        "canary": release.canary,
-        "events": [
-            {"at": one.at, "event": one.kind, "release": one.release, "cause": one.cause, "reason": one.reason}
-            for one in events
-            if release.number in (one.release, one.instead)
-        ],
-        "served": [_told(one) for one in served if one.release == release.number],
-    }
+def show_explanation(found: "ReleaseView") -> None:
+    """Print everything about one release: what it is, what it was compared with, what became of it."""
+    console = Console(highlight=False)
+    console.print(f"[bold]{escape(found.model)} release {found.release}[/]: {found.state}")
+    _show_facts(console, found)
+    _show_comparison(console, found)
+    _show_rules(console, found)
+    _fact(console, "card", _path(found.card) if found.card else "")
+    _show_life(console, found)
 
 
-def show_explanation(found: Mapping[str, Any]) -> None:
-    """Print everything about one release."""
+def _fact(console: Console, name: str, text: str, style: str | None = None) -> None:
+    """Print a name and what is to be said of it, unless that is nothing."""
+    if text:
+        _line(console, f"  {name:<9} {escape(text)}", hang=12, style=style)
+
+
+def _show_facts(console: Console, found: "ReleaseView") -> None:
+    """Print the package, rows, code, validation and digests of a release."""
+    rows, code, validation = found.rows, found.code, found.validation
+    _fact(console, "package", f"{found.bento}, answers {found.answers}")
+    _fact(console, "made", f"{_time(found.created)} by {found.cause}")
+    if rows.all is not None:
+        _fact(console, "rows", f"{rows.all:,} from {rows.origin}, {_time(rows.ingested or '')}")
+    if rows.trained_on is not None:
+        _fact(console, "", f"{rows.trained_on:,} trained on, {rows.held_out or 0:,} held out")
+    if code.folder:
+        _fact(console, "code", f"{code.estimator}; all of it in {_path(code.folder)}")
+    if validation:
+        aside = f", {validation.quarantined:,} rows set aside" if validation.quarantined else ""
+        warned = f", {len(validation.warnings)} warned" if validation.warnings else ""
+        _fact(console, "data", f"{validation.rules} rules, 0 broken{warned}{aside}")
+        for warning in validation.warnings:
+            _line(console, f"            [yellow]warning[/] {escape(warning)}", hang=12)
+    _fact(console, "report", _path(found.report) if found.report else "")
+    for name, value in found.digests.items():
+        _fact(console, name, value, style="dim")
+
+
+def _show_comparison(console: Console, found: "ReleaseView") -> None:
+    """Print the metrics of all sides, the conditions of the gate, and the trial."""
+    compared = found.compared_with
+    against = f"release {compared.release}" if compared.champion else "guessing"
+    _fact(console, "compared", f"with {against} on {compared.rows or 0:,} held-out rows")
+    sides = {"challenger": compared.challenger, "champion": compared.champion, "baseline": compared.baseline}
+    console.print(_metrics_table(sides, compared.metric))
+    for check in found.checks:
+        mark = "[green]✓[/]" if check.passed else "[red]✗[/]"
+        _line(console, f"  {mark} {escape(check.sentence)}", hang=4)
+    if answers := found.trial.get("answers"):
+        _fact(console, "trial", f"{answers} answers exactly as trained")
+
+
+def _show_rules(console: Console, found: "ReleaseView") -> None:
+    """Print which rules of the suite requests are held to, and which not."""
     from pipeline.guard import Guard
 
-    console = Console(highlight=False)
-    console.print(f"[bold]{escape(found['model'])} release {found['release']}[/]: {found['state']}")
-    _line(console, f"  package   {found['bento']}, answers {escape(found['answers'])}", hang=12)
-    _line(console, f"  made      {_time(found['created'])} by {found['cause']}", hang=12)
-    rows, code, validation = found["rows"], found["code"], found["validation"]
-    if rows["all"] is not None:
-        origin = f"{escape(rows['origin'])}, {_time(rows['ingested'])}"
-        _line(console, f"  rows      {rows['all']:,} from {origin}", hang=12)
-    if rows["trained_on"] is not None:
-        _line(console, f"            {rows['trained_on']:,} trained on, {rows['held_out']:,} held out", hang=12)
-    if code["folder"]:
-        where = f"all of it in {escape(_path(code['folder']))}"
-        _line(console, f"  code      {escape(code['estimator'])}; {where}", hang=12)
-    if validation:
-        aside = f", {validation['quarantined']:,} rows set aside" if validation["quarantined"] else ""
-        warned = f", {len(validation['warnings'])} warned" if validation["warnings"] else ""
-        _line(console, f"  data      {validation['rules']} rules, 0 broken{warned}{aside}", hang=12)
-        for warning in validation["warnings"]:
-            _line(console, f"            [yellow]warning[/] {escape(warning)}", hang=12)
-    if found["report"]:
-        _line(console, f"  report    {escape(_path(found['report']))}", hang=12)
-    for name, value in found["digests"].items():
-        _line(console, f"  {name:<9} {value}", style="dim", hang=12)
-    compared = found["compared_with"]
-    against = f"release {compared['release']}" if compared["champion"] else "guessing"
-    _line(console, f"  compared  with {against} on {compared['rows']:,} held-out rows", hang=12)
-    console.print(
-        _metrics_table({who: compared[who] for who in ("challenger", "champion", "baseline")}, compared["metric"])
-    )
-    for check in found["checks"]:
-        mark = "[green]✓[/]" if check["passed"] else "[red]✗[/]"
-        _line(console, f"  {mark} {escape(check['sentence'])}", hang=4)
-    trial = found["trial"]
-    if trial.get("answers"):
-        _line(console, f"  trial     {trial['answers']} answers exactly as trained", hang=12)
-    for guard in found["guards"] or ():
-        if guard["refuse"]:
-            _line(console, f"  refuses   requests unless {escape(str(Guard.from_dict(guard)))}", hang=12)
-    if found["guards"]:
-        _line(console, f"  counts    what breaks one of {len(found['guards'])} rules of the suite", hang=12)
-    if found["unguarded"]:
-        _line(console, f"  [dim]no request is held to: {escape('; '.join(found['unguarded']))}[/]", hang=4)
-    if found["card"]:
-        _line(console, f"  card      {escape(_path(found['card']))}", hang=12)
-    for event in [*found["events"], *found["served"]]:
-        who = event.get("server") or f"by {event['cause']}"
-        what = f"{event['event']} {event['release']}" if event["release"] != found["release"] else event["event"]
-        # What it was released for is said above.
-        why = f": {escape(event['reason'])}" if event["reason"] not in ("", found["reason"]) else ""
-        _line(console, f"  {_time(event['at'])}  {what} {who}{why}", style="dim", hang=20)
+    for guard in found.guards or ():
+        if guard.refuse:
+            _fact(console, "refuses", f"requests unless {Guard.from_dict(asdict(guard))}")
+    if found.guards:
+        _fact(console, "counts", f"what breaks one of {len(found.guards)} rules of the suite")
+    if found.unguarded:
+        _line(console, f"  [dim]no request is held to: {escape('; '.join(found.unguarded))}[/]", hang=4)
 
 
-def show_reproduction(model: str, release: int, found: Mapping[str, Any]) -> None:
+def _show_life(console: Console, found: "ReleaseView") -> None:
+    """Print what became of a release, and what servers said of it; the reason for its release is said above."""
+    lines: list[EventView | ServedView] = [*found.events, *found.served]
+    for line in lines:
+        who = line.server if isinstance(line, ServedView) else f"by {line.cause}"
+        what = line.event if line.release == found.release else f"{line.event} {line.release}"
+        why = f": {escape(line.reason)}" if line.reason not in ("", found.reason) else ""
+        _line(console, f"  {_time(line.at)}  {what} {who}{why}", style="dim", hang=20)
+
+
+def show_reproduction(found: "ReproductionView") -> None:
     """Print whether a release that was trained again answers as it did, by how much it differs, and what changed."""
     console = Console(highlight=False)
-    verdict = "[bold green]equal[/] on all" if found["equal"] else f"[bold red]differs[/] on {len(found['reasons'])} of"
-    by = "" if found["largest"] is None else f", by at most {found['largest']:.3g}"
-    what = f"release {release} of {escape(model)}, trained again"
-    _line(console, f"{what}: {verdict} {found['rows']} golden rows{by}", hang=12)
-    _print_reasons(console, found["reasons"][:5])
-    for change in found["changes"]:
+    verdict = "[bold green]equal[/] on all" if found.equal else f"[bold red]differs[/] on {len(found.reasons)} of"
+    by = "" if found.largest is None else f", by at most {found.largest:.3g}"
+    what = f"release {found.release} of {escape(found.model)}, trained again"
+    _line(console, f"{what}: {verdict} {found.rows} golden rows{by}", hang=12)
+    _print_reasons(console, found.reasons[:5])
+    for change in found.changes:
         _line(console, f"  [yellow]changed[/] {escape(change)}", hang=12)
 
 
-def show_collected(dry_run: bool, found: Mapping[str, Any]) -> None:
+def show_collected(found: "CollectedView") -> None:
     """Print how much of what was removed, or would be, and which releases are kept and why."""
     console = Console(highlight=False)
-    for kind, removed in found["removed"].items():
-        if removed["count"]:
-            console.print(f"{kind:<10}{removed['count']:>6}  {removed['mb']:>10,.1f} MB")
-    console.print(f"[bold]{'would free' if dry_run else 'freed'} {found['mb']:,.1f} MB[/]")
-    for model, kept in found["kept"].items():
+    for kind, removed in found.removed.items():
+        if removed.count:
+            console.print(f"{kind:<10}{removed.count:>6}  {removed.mb:>10,.1f} MB")
+    console.print(f"[bold]{'would free' if found.dry_run else 'freed'} {found.mb:,.1f} MB[/]")
+    for model, kept in found.kept.items():
         if kept:
             said = ", ".join(f"{number} ({why})" for number, why in kept.items())
             _line(console, f"kept of {escape(model)}: release {said}", hang=12)
-    for note in found["notes"]:
+    for note in found.notes:
         _line(console, f"  [yellow]note[/] {escape(note)}", hang=12)
 
 
-def show_forgotten(dry_run: bool, words: Sequence[str], golden: Mapping[str, Mapping[int, int]]) -> None:
+def show_forgotten(found: "ForgottenView", dry_run: bool, words: Sequence[str]) -> None:
     """Print how many rows were taken out of what, or would be, and what still holds some."""
     console = Console(highlight=False)
     said = "; ".join(words) if words else "nothing: no row has this key"
     console.print(f"[bold]{'would forget' if dry_run else 'forgot'}[/] {escape(said)}")
-    for model, releases in golden.items():
+    for model, releases in found.golden.items():
         for release, count in releases.items():
             said = (
                 f"release {release} of {model} carries {count} of them as golden rows until `evergreen gc` removes it"
@@ -613,32 +551,53 @@ def show_forgotten(dry_run: bool, words: Sequence[str], golden: Mapping[str, Map
         _line(console, f"  [yellow]note[/] {said}", hang=12)
 
 
-def show_report(report: Mapping[str, Any]) -> None:
-    """Print what validation found: refusals, then warnings, then the count of what held."""
+def show_validation(found: "ValidationView", changes: "Changes | None") -> None:
+    """Print what validation found: refusals, then warnings, the count of what held, and what changed."""
     console = Console(highlight=False)
-    held = sum(rule["passed"] for rule in report["rules"])
-    verdict = "[bold green]passed[/]" if report["passed"] else "[bold red]rejected[/]"
-    size = f", {report['rows']:,} rows x {report['columns']} columns" if report["rows"] is not None else ""
-    console.print(f"{verdict}: {held} of {len(report['rules'])} rules hold{size}")
-    for reason in report["reasons"]:
+    refused = changes.errors if changes else ()
+    passed = sum(rule.passed for rule in found.rules)
+    # What drift refuses is said with what drifted.
+    reasons = [reason for reason in found.reasons if reason not in refused]
+    verdict = "[bold red]rejected[/]" if reasons else "[bold green]passed[/]"
+    size = f", {found.rows:,} rows x {found.columns} columns" if found.rows is not None else ""
+    console.print(f"{verdict}: {passed} of {len(found.rules)} rules hold{size}")
+    for reason in reasons:
         _line(console, f"  [red]error[/] {escape(reason)}", hang=12)
-    for warning in report["warnings"]:
+    for warning in found.warnings:
         _line(console, f"  [yellow]warning[/] {escape(warning)}", hang=12)
+    if changes:
+        _show_changes(console, changes)
 
 
-def show_changes(changes: Mapping[str, Any]) -> None:
+def _show_changes(console: Console, changes: "Changes") -> None:
     """Print what changed since the champion was trained."""
-    console = Console(highlight=False)
-    if changes["incomparable"]:
-        _line(console, f"drift: {escape(changes['incomparable'])}", style="dim", hang=12)
+    if changes.incomparable:
+        _line(console, f"drift: {escape(changes.incomparable)}", style="dim", hang=12)
         return
-    drifted = sum(one["drifted"] for one in changes["columns"])
-    what = f"{drifted} of {len(changes['columns'])} columns drifted since release {changes['since']}"
-    console.print(f"{'' if changes['passed'] else '[bold red]rejected[/]: '}{what}")
-    for error in changes["errors"]:
+    what = f"{len(changes.drifted)} of {len(changes.columns)} columns drifted since release {changes.since}"
+    console.print(f"{'' if changes.passed else '[bold red]rejected[/]: '}{what}")
+    for error in changes.errors:
         _line(console, f"  [red]error[/] {escape(error)}", hang=12)
-    for note in changes["notes"]:
+    for note in changes.notes:
         _line(console, f"  [yellow]warning[/] {escape(note)}", hang=12)
+
+
+def show_rollback(found: "RollbackView", stayed: bool) -> None:
+    """Print what is champion now, and which servers serve it; `stayed` where a canary beside it was stopped."""
+    now = "answers alone again" if stayed else "is the champion again"
+    console = Console(highlight=False)
+    console.print(escape(f"release {found.release} of {found.model}, {found.bento}, {now}"), soft_wrap=True)
+    for server, seconds in found.served.items():
+        now = "does not serve it yet; see `evergreen status`" if seconds is None else f"serves it, {seconds} s"
+        console.print(escape(f"  {server} {now}"), soft_wrap=True)
+
+
+def show_import(found: "ImportView") -> None:
+    """Print what became of a release of another home."""
+    console = Console(highlight=False)
+    console.print(escape(f"release {found.release} of {found.model}, {found.bento}: {found.state}"), soft_wrap=True)
+    for reason in found.reasons:
+        console.print(escape(f"  {reason}"), soft_wrap=True)
 
 
 def _line(console: Console, markup: str, hang: int, style: str | None = None) -> None:
@@ -658,42 +617,42 @@ def _path(path: str) -> str:
     return path if here.startswith(os.pardir) else here
 
 
-def show_look(found: Mapping[str, Any]) -> None:
+def show_look(found: "MonitoringReport") -> None:
     """Print what a look at a served model found."""
-    from flows.monitoring import headline
+    from flows.words import summarize
 
     console = Console(highlight=False)
-    who = "no champion" if found["release"] is None else f"release {found['release']}"
-    console.print(f"[bold]{found['model']}[/], {who}: {escape(headline(found))}", soft_wrap=True)
-    for note in found["notes"]:
+    who = "no champion" if found.release is None else f"release {found.release}"
+    console.print(f"[bold]{found.model}[/], {who}: {escape(summarize(found))}", soft_wrap=True)
+    for note in found.notes:
         console.print(f"  [yellow]note[/] {escape(note)}", soft_wrap=True)
-    _show_triggers(console, found["triggers"])
+    _show_triggers(console, found.triggers)
 
 
-def show_standing(found: Mapping[str, Any]) -> None:
+def show_standing(found: "TriggersView") -> None:
     """Print what would have a model retrained next."""
     console = Console(highlight=False)
-    who = "no champion" if found["release"] is None else f"release {found['release']}"
-    console.print(f"[bold]{found['model']}[/], {who}")
-    if last := found["last_run"]:
-        why = f": {last['why']}" if last["why"] else ""
-        said = f"  last run {_time(last['started'])}, {last['outcome']}, cause {last['cause']}{why}"
+    who = "no champion" if found.release is None else f"release {found.release}"
+    console.print(f"[bold]{found.model}[/], {who}")
+    if last := found.last_run:
+        why = f": {last.why}" if last.why else ""
+        said = f"  last run {_time(last.started)}, {last.outcome}, cause {last.cause}{why}"
         console.print(escape(said), soft_wrap=True)
-    if found["looked"] is None:
-        said = f"  nobody has looked at what is served; `evergreen monitor {found['model']}` does"
+    if found.looked is None:
+        said = f"  nobody has looked at what is served; `evergreen monitor {found.model}` does"
         console.print(said, style="dim", soft_wrap=True)
         return
-    console.print(f"  looked at {_time(found['looked'])}")
-    if schedule := found["schedule"]:
-        console.print(f"  schedule: {schedule['expression']} in {schedule['timezone']}")
-    _show_triggers(console, found["triggers"])
+    console.print(f"  looked at {_time(found.looked)}")
+    if schedule := found.schedule:
+        console.print(f"  schedule: {schedule.expression} in {schedule.timezone}")
+    _show_triggers(console, found.triggers)
 
 
-def _show_triggers(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
+def _show_triggers(console: Console, found: "Sequence[Trigger | TriggerView]") -> None:
     for one in found:
-        mark = "[bold yellow]due[/]" if one["due"] else "[dim]not due[/]"
-        waits = f" ({one['waits']})" if one["waits"] else ", and retrains" if one["retrains"] else ""
-        console.print(f"  {one['name']}: {mark}, {escape(one['sentence'] + waits)}", soft_wrap=True)
+        mark = "[bold yellow]due[/]" if one.due else "[dim]not due[/]"
+        waits = f" ({one.waits})" if one.waits else ", and retrains" if one.retrains else ""
+        console.print(f"  {one.name}: {mark}, {escape(one.sentence + waits)}", soft_wrap=True)
 
 
 def _time(iso: str) -> str:

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
+from flows.views import FeatureView, SpecView, SuiteView, TaskView
 from pipeline import sources
 from pipeline.errors import ArtifactError, CheckError
 from pipeline.schema import feature_names
@@ -12,43 +13,43 @@ from pipeline.snapshot import load_snapshot
 from pipeline.spec import ModelSpec
 
 
-def resolved(spec: ModelSpec, snapshot: str | None, settings: Settings) -> dict[str, Any]:
-    """Return everything a spec comes to as JSON values; `snapshot` is the digest of the last one it was run on."""
+def resolved(spec: ModelSpec, snapshot: str | None, settings: Settings) -> SpecView:
+    """Return everything a spec comes to; `snapshot` is the digest of the last one it was run on."""
     columns = _columns(snapshot, settings)
     names = spec.features or (feature_names(spec, [*columns]) if columns else None)
-    return {
-        "model": spec.name,
-        "source": f"{type(spec.source).__name__} {sources.origin(spec.source)}",
-        "key": list(spec.key),
-        "target": spec.target,
-        "task": asdict(spec.task),
-        "features": None if names is None else [{"name": name, "type": columns.get(name)} for name in names],
-        "time": spec.time,
-        "group": spec.group,
-        "sensitive": list(spec.sensitive),
-        "drift": asdict(spec.drift),
-        "snapshot": snapshot if columns else None,
-        "candidates": {name: steps(estimator) for name, estimator in spec.candidates.items()},
-        "metric": spec.metric,
-        "gate": asdict(spec.gate),
-        "holdout": asdict(spec.holdout),
-        "sample": spec.sample,
-        "epochs": spec.epochs,
-        "folds": spec.folds,
-        "value": spec.value.unit if spec.value else None,
-        "limits": asdict(spec.limits),
-        "canary": asdict(spec.canary) if spec.canary else None,
-        "approval": spec.approval,
-        "log": asdict(spec.log) if spec.log else None,
-        "labels": f"{type(spec.labels).__name__} {sources.origin(spec.labels)}" if spec.labels else None,
-        "monitor": asdict(spec.monitor),
-        "schedule": asdict(spec.schedule) if spec.schedule else None,
-        "seed": spec.seed,
-        "keep": spec.keep,
-        "notify": [type(channel).__name__ for channel in spec.notify],
-        "time_limit": str(spec.time_limit),
-        "suite": _suite(spec.name),
-    }
+    return SpecView(
+        model=spec.name,
+        source=f"{type(spec.source).__name__} {sources.origin(spec.source)}",
+        key=list(spec.key),
+        target=spec.target,
+        task=TaskView(**asdict(spec.task)),
+        features=None if names is None else [FeatureView(name, columns.get(name)) for name in names],
+        time=spec.time,
+        group=spec.group,
+        sensitive=list(spec.sensitive),
+        drift=spec.drift,
+        snapshot=snapshot if columns else None,
+        candidates={name: steps(estimator) for name, estimator in spec.candidates.items()},
+        metric=spec.metric,
+        gate=spec.gate,
+        holdout=spec.holdout,
+        sample=spec.sample,
+        epochs=spec.epochs,
+        folds=spec.folds,
+        value=spec.value.unit if spec.value else None,
+        limits=spec.limits,
+        canary=spec.canary,
+        approval=spec.approval,
+        log=spec.log,
+        labels=f"{type(spec.labels).__name__} {sources.origin(spec.labels)}" if spec.labels else None,
+        monitor=spec.monitor,
+        schedule=spec.schedule,
+        seed=spec.seed,
+        keep=spec.keep,
+        notify=[type(channel).__name__ for channel in spec.notify],
+        time_limit=str(spec.time_limit),
+        suite=_suite(spec.name),
+    )
 
 
 def steps(estimator: Any) -> str:
@@ -84,13 +85,12 @@ def _columns(snapshot: str | None, settings: Settings) -> dict[str, str]:
         return {}
 
 
-def _suite(model: str) -> dict[str, Any]:
+def _suite(model: str) -> SuiteView:
     """Return how many rules a model's suite has, or what is wrong with it."""
     from expectations.validate import load_suite
 
     try:
         suite = load_suite(model)
     except CheckError as error:
-        return {"error": None, "warn": None, "quarantine": None, "problem": str(error)}
-    counts = {name: len(getattr(suite, name)) for name in ("error", "warn", "quarantine")}
-    return {**counts, "problem": None}
+        return SuiteView(None, None, None, str(error))
+    return SuiteView(len(suite.error), len(suite.warn), len(suite.quarantine), None)

@@ -6,14 +6,16 @@ condition that stays does not flap: one trigger at a time, and none within the c
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 from uuid import UUID
 
 from bentos import releases
-from bentos.releases import VERDICTS, Look, Run
+from bentos.releases import VERDICTS, Run
+from flows.monitoring_report import Inputs, MonitoringReport, NewData, Trigger
+from flows.views import LastRun, TriggersView, TriggerView
 from pipeline.metrics import METRICS
 from pipeline.numbers import number
 from pipeline.spec import Monitor, TriggerName
@@ -32,47 +34,25 @@ RETRAINS = "evergreen.retrains"
 """The label of an event's resource that says "yes" where the event has the model retrained."""
 
 
-@dataclass(frozen=True)
-class Trigger:
-    """One trigger as it stands: `value` of `threshold` where it is a number, and a sentence that says it.
-
-    It is `due` when its condition holds. `tells` when an event is to say so now, `retrains` when that event is to have
-    the model retrained; `waits` is what holds a due one back.
-    """
-
-    name: TriggerName
-    value: float | None
-    threshold: float | None
-    sentence: str
-    due: bool = False
-    tells: bool = False
-    retrains: bool = False
-    waits: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON values."""
-        return asdict(self)
-
-
 def decide(
-    monitor: Monitor,
-    found: Mapping[str, Any],
+    report: MonitoringReport,
     created: str | None,
     runs: Sequence[Run],
-    looks: Sequence[Look],
+    before: Sequence[MonitoringReport],
     now: datetime,
 ) -> list[Trigger]:
-    """Return all triggers of a model, those that matter most first.
+    """Return all triggers of a model by what a look found, those that matter most first.
 
-    `found` is what a look found (see `flows.monitor`), `created` when the champion was released, None without one;
-    `runs` are the newest runs, `looks` the looks before this one, each oldest first.
+    `created` is when the champion was released, None without one; `runs` are the newest runs, `before` the reports
+    before this one, each oldest first.
     """
+    monitor = report.monitor
     decided: list[Trigger] = []
-    held = _held(monitor, runs, looks, now)
+    held = _held(monitor, runs, before, now)
     every = (
-        _performance(monitor, found),
-        _drift(monitor, found),
-        _new_data(found),
+        _performance(monitor, report),
+        _drift(monitor, report),
+        Trigger("new-data", None, None, report.data.sentence, due=bool(report.data.new)),
         _stale(monitor, created, runs, now),
     )
     for one in every:
@@ -84,50 +64,41 @@ def decide(
             waits = "the spec's monitor does not have it retrain"
         elif waits is None and (first := next((other.name for other in decided if other.retrains), None)):
             waits = f"the model is retrained for {first} already"
-        again = _hours_since(_told(looks, one.name), now) >= monitor.cooldown_hours
+        again = _hours_since(_told(before, one.name), now) >= monitor.cooldown_hours
         retrains = waits is None
-        decided.append(
-            Trigger(one.name, one.value, one.threshold, one.sentence, True, retrains or again, retrains, waits)
-        )
+        decided.append(replace(one, tells=retrains or again, retrains=retrains, waits=waits))
     return decided
 
 
-def standing(ledger: "Engine", model: str, now: datetime) -> dict[str, Any]:
-    """Return how things stand, as JSON values: the triggers by what was found last and by what time has passed since.
+def standing(ledger: "Engine", model: str, now: datetime) -> TriggersView:
+    """Return how things stand: the triggers by what was found last and by what time has passed since.
 
-    `looked` is when that was, None where nobody has looked yet; then only people and schedules are known of.
+    Before the first look only people and schedules are known of.
     """
     looks = releases.looks(ledger, model, MOST_LOOKS)
     runs = releases.runs(ledger, model, MOST_RUNS)
     champion = releases.champion(ledger, model)
-    last = [{name: getattr(run, name) for name in ("started", "outcome", "cause", "why")} for run in runs[-1:]]
-    said: dict[str, Any] = {
-        "model": model,
-        "release": champion.number if champion else None,
-        "last_run": last[0] if last else None,
-        "looked": None,
-        "schedule": None,
-        "triggers": [],
-    }
-    if not looks:
-        return said
-    found = looks[-1].found
-    monitor = Monitor(
-        **{**found["monitor"], "retrain": tuple(found["monitor"]["retrain"]), "schedule": None},
+    view = TriggersView(
+        model=model,
+        release=champion.number if champion else None,
+        last_run=LastRun.of(runs[-1]) if runs else None,
     )
-    if champion and found["release"] != champion.number:
+    if not looks:
+        return view
+    *before, report = [MonitoringReport.from_dict(look.found) for look in looks]
+    if champion and report.release != champion.number:
         # What was found is about another release.
         since = f"release {champion.number} became champion since the last look"
-        found = {**found, "inputs": {"columns": None, "why": since}, "performance": None, "unlabelled": since}
-    if runs and _time(runs[-1].started) > _time(looks[-1].at):
-        found = {**found, "data": {"new": False, "sentence": "a run has read the source since the last look"}}
-    decided = decide(monitor, found, champion.created if champion else None, runs, looks, now)
-    return {
-        **said,
-        "looked": looks[-1].at,
-        "schedule": found["schedule"],
-        "triggers": [{**one.to_dict(), "event": f"evergreen.{one.name}"} for one in decided],
-    }
+        report = replace(report, inputs=Inputs(0, why=since), performance=None, unlabelled=since)
+    if runs and _time(runs[-1].started) > _time(report.at):
+        report = replace(report, data=NewData(False, "a run has read the source since the last look"))
+    decided = decide(report, champion.created if champion else None, runs, [*before, report], now)
+    return replace(
+        view,
+        looked=report.at,
+        schedule=report.schedule,
+        triggers=tuple(TriggerView(**asdict(one), event=f"evergreen.{one.name}") for one in decided),
+    )
 
 
 def why(decided: Sequence[Trigger]) -> str:
@@ -209,43 +180,36 @@ def _automation(model: str, trigger: str) -> str:
     return f"{model}: retrain on {trigger}"
 
 
-def _drift(monitor: Monitor, found: Mapping[str, Any]) -> Trigger:
-    inputs = found["inputs"]
-    if inputs["columns"] is None:
-        return Trigger("drift", None, monitor.drifted, inputs["why"])
-    drifted = [one["column"] for one in inputs["columns"] if one["drifted"]]
+def _drift(monitor: Monitor, report: MonitoringReport) -> Trigger:
+    inputs = report.inputs
+    if inputs.columns is None:
+        return Trigger("drift", None, monitor.drifted, inputs.why or "nothing was compared")
+    drifted = [column.column for column in inputs.drifted]
     told = f": {', '.join(drifted[:5])}{' and more' if len(drifted) > 5 else ''}" if drifted else ""
     sentence = (
-        f"{len(drifted)} of {len(inputs['columns'])} columns drifted since release {found['release']} was trained, "
+        f"{len(drifted)} of {len(inputs.columns)} columns drifted since release {report.release} was trained, "
         f"{monitor.drifted} would do{told}"
     )
     return Trigger("drift", len(drifted), monitor.drifted, sentence, due=len(drifted) >= monitor.drifted)
 
 
-def _performance(monitor: Monitor, found: Mapping[str, Any]) -> Trigger:
-    metric = found["metric"]
-    one = next((one for one in found["performance"] or () if one["release"] == found["release"]), None)
-    if one is None:
-        return Trigger("performance", None, None, found["unlabelled"] or "no label of a logged answer has arrived")
-    then, value = one["released"], one["value"]
-    if one["rows"] < monitor.labelled or value is None or then is None:
+def _performance(monitor: Monitor, report: MonitoringReport) -> Trigger:
+    metric, now = report.metric, report.of_champion
+    if now is None:
+        return Trigger("performance", None, None, report.unlabelled or "no label of a logged answer has arrived")
+    then, greater = now.released, METRICS[metric].greater_is_better
+    best = now.high if greater else now.low
+    if now.rows < monitor.labelled or best is None or then is None:
         return Trigger(
-            "performance", None, then, f"{one['rows']:,} labelled rows, {monitor.labelled:,} are needed to judge"
+            "performance", None, then, f"{now.rows:,} labelled rows, {monitor.labelled:,} are needed to judge"
         )
-    greater = METRICS[metric].greater_is_better
     threshold = then - monitor.worse if greater else then + monitor.worse
-    best = one["high"] if greater else one["low"]
     due = best < threshold if greater else best > threshold
     sentence = (
-        f"{metric} {number(value)} on {one['rows']:,} labelled rows, between {number(one['low'])} and "
-        f"{number(one['high'])}; {number(then)} when release {found['release']} was evaluated"
+        f"{metric} {number(now.value)} on {now.rows:,} labelled rows, between {number(now.low)} and "
+        f"{number(now.high)}; {number(then)} when release {report.release} was evaluated"
     )
     return Trigger("performance", best, threshold, sentence, due=due)
-
-
-def _new_data(found: Mapping[str, Any]) -> Trigger:
-    data = found["data"]
-    return Trigger("new-data", None, None, data["sentence"], due=bool(data["new"]))
 
 
 def _stale(monitor: Monitor, created: str | None, runs: Sequence[Run], now: datetime) -> Trigger:
@@ -260,18 +224,18 @@ def _stale(monitor: Monitor, created: str | None, runs: Sequence[Run], now: date
     return Trigger("stale", round(days, 2), monitor.stale_days, sentence, due=days >= monitor.stale_days)
 
 
-def _held(monitor: Monitor, runs: Sequence[Run], looks: Sequence[Look], now: datetime) -> str | None:
+def _held(monitor: Monitor, runs: Sequence[Run], before: Sequence[MonitoringReport], now: datetime) -> str | None:
     """Return what holds every retraining back: the last one, if it was within the cooldown."""
     trained = [run.started for run in runs if run.outcome != "unchanged"]
-    asked = [look.at for look in looks if any(one["retrains"] for one in look.found["triggers"])]
+    asked = [report.at for report in before if any(trigger.retrains for trigger in report.triggers)]
     hours = _hours_since([*trained, *asked], now)
     if hours >= monitor.cooldown_hours:
         return None
     return f"retrained {hours:.1f} hours ago, cooldown is {monitor.cooldown_hours:g} hours"
 
 
-def _told(looks: Sequence[Look], name: str) -> list[str]:
-    return [look.at for look in looks if any(one["name"] == name and one["tells"] for one in look.found["triggers"])]
+def _told(before: Sequence[MonitoringReport], name: str) -> list[str]:
+    return [report.at for report in before if any(one.name == name and one.tells for one in report.triggers)]
 
 
 def _hours_since(times: Sequence[str], now: datetime) -> float:

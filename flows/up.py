@@ -16,7 +16,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 from sqlalchemy import Engine
@@ -25,6 +24,7 @@ from bentos import releases
 from bentos.ledger import open_ledger
 from flows import pages, server
 from flows.under_way import UP
+from flows.views import DeploymentView, ScheduleView
 from pipeline.errors import ServerError
 from pipeline.files import read_json, write_json
 from pipeline.processes import asked_to_end, leashed, wait_until
@@ -64,11 +64,32 @@ class Part:
 
 
 @dataclass(frozen=True)
+class PartShown:
+    """A part of what is up: its name, whether it is up, and where it answers."""
+
+    name: str
+    up: bool
+    link: str
+
+
+@dataclass(frozen=True)
+class DeploymentShown:
+    """A deployment: its model, when it runs next (None: when asked to), the champion, and how the last run ended."""
+
+    deployment: str
+    model: str
+    next: str | None
+    release: int | None
+    endpoint: str
+    last_run: str | None
+
+
+@dataclass(frozen=True)
 class Shown:
     """What a person is shown: each part with its state and link, and each deployment with its next run."""
 
-    parts: list[dict[str, Any]]
-    models: list[dict[str, Any]]
+    parts: list[PartShown]
+    models: list[DeploymentShown]
 
 
 def up(settings: Settings, port: int, say: Callable[[str], None], show: Callable[[Shown], None]) -> None:
@@ -107,7 +128,7 @@ class _Up:
         self.repackages: list[str] = []
         """Models whose packages are out of date; the first is being packaged."""
         self.repackaging: Part | None = None
-        self.deployed: list[dict[str, Any]] = []
+        self.deployed: list[DeploymentView] = []
         self.verbose = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL" not in os.environ
         self.env = server.prefect_environment(settings)
         self.own = "PREFECT_API_URL" not in self.env
@@ -127,9 +148,9 @@ class _Up:
         if self.ending():
             return
         self.deployed = self._deploy()
-        for note in (note for one in self.deployed for note in one["notes"]):
+        for note in (note for one in self.deployed for note in one.notes):
             self.say(note)
-        self.repackages = sorted({one["model"] for one in self.deployed if one["package_outdated"]})
+        self.repackages = sorted({one.model for one in self.deployed if one.package_outdated})
         self._look()
         from flows import deploy
 
@@ -156,7 +177,7 @@ class _Up:
         there = {"pages": self.pages} if self.pages else {}
         write_json(self.settings.folder("prefect") / "server.json", {"url": self.url, **there})
 
-    def _deploy(self) -> list[dict[str, Any]]:
+    def _deploy(self) -> list[DeploymentView]:
         """Register the deployments, in a process that may import all models and ends again."""
         env = {**self.env, "PREFECT_API_URL": self.url}
         done = subprocess.run(
@@ -168,7 +189,10 @@ class _Up:
             raise ServerError(
                 f"the models could not be deployed: {(done.stdout or done.stderr).decode()[-2000:].strip()}"
             )
-        deployed: list[dict[str, Any]] = json.loads(done.stdout)["deployments"]
+        deployed = [
+            DeploymentView(**{**one, "schedule": one["schedule"] and ScheduleView(**one["schedule"])})
+            for one in json.loads(done.stdout)["deployments"]
+        ]
         return deployed
 
     def _add(self, name: str, command: list[str], link: str = "") -> Part:
@@ -303,21 +327,21 @@ class _Up:
             self.show(now)
 
     def _how_it_is(self) -> Shown:
-        parts = [{"part": part.name, "up": part.child is not None, "link": part.link} for part in self.parts]
+        parts = [PartShown(part.name, part.child is not None, part.link) for part in self.parts]
         links = {part.name: part.link for part in self.parts}
         models = []
         for one in self.deployed:
-            last = releases.last_run(self.ledger, one["model"])
-            champion = releases.champion(self.ledger, one["model"])
+            last = releases.last_run(self.ledger, one.model)
+            champion = releases.champion(self.ledger, one.model)
             models.append(
-                {
-                    "deployment": one["deployment"],
-                    "model": one["model"],
-                    "next": "paused" if one["paused"] else self.due.get(one["deployment"]),
-                    "release": champion.number if champion else None,
-                    "endpoint": links.get(f"endpoint {one['model']}", ""),
-                    "last_run": f"{last.outcome}, {last.started}" if last else None,
-                }
+                DeploymentShown(
+                    deployment=one.deployment,
+                    model=one.model,
+                    next="paused" if one.paused else self.due.get(one.deployment),
+                    release=champion.number if champion else None,
+                    endpoint=links.get(f"endpoint {one.model}", ""),
+                    last_run=f"{last.outcome}, {last.started}" if last else None,
+                )
             )
         return Shown(parts, models)
 

@@ -8,6 +8,8 @@ from bentos.package import Bento
 from bentos.releases import Release
 from bentos.trial import Trial
 from expectations.validate import Report
+from flows.monitoring_report import MonitoringReport
+from flows.reports import count
 from pipeline.artifact import Artifact
 from pipeline.drift import Changes
 from pipeline.evaluate import Evaluation
@@ -98,5 +100,20 @@ def _(trial: Trial) -> str:
 @in_words.register
 def _(release: Release) -> str:
     if release.canary:
-        return f"release {release.number} {share_in_words(release.canary)}"
+        return f"release {release.number} {share_in_words(release.canary_settings)}"
     return f"release {release.number}"
+
+
+def summarize(report: MonitoringReport) -> str:
+    """Return what a look at a served model found in one sentence, without markup."""
+    if report.inputs.columns is None:
+        parts = [report.inputs.why or "nothing was compared"]
+    else:
+        columns = count(len(report.inputs.columns), "column")
+        parts = [f"{len(report.inputs.drifted)} of {columns} drifted on {count(report.inputs.rows, 'row')}"]
+    now = report.of_champion
+    if now is not None and now.value is not None:
+        parts.append(f"{report.metric} {number(now.value)} on {count(now.rows, 'labelled row')}")
+    requests, errors = count(report.traffic.requests, "request"), count(report.traffic.errors, "error")
+    parts.append(f"{requests} in {report.window.days:g} days, {errors}")
+    return "; ".join(parts)

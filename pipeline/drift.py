@@ -51,6 +51,7 @@ class ColumnDrift:
 
     `test` and `value` are None where one side has no values. Of a category column, `new` and `lost` are how many there
     are only now and only then. Examples and the histogram are there for what drifted, and never for a sensitive column.
+    `drifted` follows from the other fields, whatever is given for it.
     """
 
     column: str
@@ -66,16 +67,17 @@ class ColumnDrift:
     new_examples: tuple[str, ...] = ()
     lost_examples: tuple[str, ...] = ()
     histogram: Histogram | None = None
+    drifted: bool = False
+
+    def __post_init__(self) -> None:
+        # A field, so that JSON has it: its values or its share of nulls moved beyond their thresholds.
+        beyond = abs(self.nulls_now - self.nulls_then) > self.nulls_threshold
+        object.__setattr__(self, "drifted", bool(self.moved or beyond))
 
     @property
     def moved(self) -> bool:
         """Whether its values are distributed otherwise."""
         return self.value is not None and self.threshold is not None and self.value > self.threshold
-
-    @property
-    def drifted(self) -> bool:
-        """Whether its values or its share of nulls moved beyond their thresholds."""
-        return self.moved or abs(self.nulls_now - self.nulls_then) > self.nulls_threshold
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,7 @@ class Changes:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        columns = [{**asdict(one), "drifted": one.drifted} for one in self.columns]
-        return {"passed": self.passed, **asdict(self), "columns": columns}
+        return {"passed": self.passed, **asdict(self)}
 
 
 def compare(spec: "ModelSpec", then: "pyarrow.Table", now: "pyarrow.Table", since: int, rule: Rule | None) -> Changes:
@@ -240,6 +241,24 @@ def in_words(one: ColumnDrift) -> str:
     if abs(one.nulls_now - one.nulls_then) > one.nulls_threshold:
         said.append(f"{one.nulls_now:.1%} null, were {one.nulls_then:.1%}")
     return " and ".join(said)
+
+
+DRIFT_HEADINGS = ("column", "test", "value", "threshold", "nulls then", "nulls now", "new categories")
+"""Of a table of columns, with `drift_cells` below."""
+
+
+def drift_cells(column: ColumnDrift) -> tuple[str, ...]:
+    """Return how far a column moved as the cells of a table, plain text in the order of `DRIFT_HEADINGS`."""
+    compared = column.test is not None
+    return (
+        column.column,
+        column.test or "no values to compare",
+        number(column.value) if compared else "",
+        number(column.threshold) if compared else "",
+        f"{column.nulls_then:.1%}",
+        f"{column.nulls_now:.1%}",
+        f"{column.new:,}" if column.new else "",
+    )
 
 
 def _news(found: Sequence[ColumnDrift], since: int) -> Iterator[str]:

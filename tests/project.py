@@ -7,12 +7,28 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pandas as pd
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+@cache
+def schema(name):
+    """The checked-in JSON Schema of a command, or `error`, or an answer of the endpoint, such as `http/model`."""
+    path = CHECKOUT / "docs/reference/schemas" / f"{name}.json"
+    assert path.exists(), f"{name} has no schema: add its type to flows.views.by_command"
+    return jsonschema.Draft202012Validator(json.loads(path.read_text()))
+
+
+def validate(found, name):
+    """Fail unless JSON is as the schema of a command says, or, when it broke, that of an error."""
+    schema("error" if "error" in found else name).validate(found)
+
 
 MODEL = '''
 """Points near a plane, with a transformer of the model's own."""
@@ -119,12 +135,14 @@ class Project:
         return self.finish(self.start(*arguments))
 
     def json(self, *arguments):
-        """Run the command with --json; return its exit code and the one JSON object it prints."""
+        """Run the command with --json; return its exit code and the one JSON object it prints, as its schema says."""
         code, out, err = self.evergreen(*arguments, "--json")
         try:
-            return code, json.loads(out)
+            found = json.loads(out)
         except ValueError as error:
             raise AssertionError(f"stdout: {out!r}\nstderr: {err}") from error
+        validate(found, arguments[0])
+        return code, found
 
     def killed_at(self, step, when="end"):
         """Run the flow and kill the process with -9 when a step begins or ends."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from project import schema
 
 from pipeline.processes import free_port, wait_until
 
@@ -61,10 +62,22 @@ def served(project, model, log, *options, end=signal.SIGTERM, certificate=None):
 
 def client_of(port, certificate=None):
     """A client of this machine; with a certificate it speaks HTTPS and trusts nothing else."""
+    hooks = {"response": [validate_answer]}
     if certificate is None:
-        return httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False)
+        return httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False, event_hooks=hooks)
     trusted = ssl.create_default_context(cafile=certificate)
-    return httpx.Client(base_url=f"https://127.0.0.1:{port}", timeout=60, trust_env=False, verify=trusted)
+    url = f"https://127.0.0.1:{port}"
+    return httpx.Client(base_url=url, timeout=60, trust_env=False, verify=trusted, event_hooks=hooks)
+
+
+def validate_answer(response):
+    """Fail unless an answer in JSON is as the reference's schema of its path says, or, a refusal, that of a problem."""
+    named = {"/history": "history", "/model": "model", "/predict": "predict", "/readyz": "degraded"}
+    media = response.headers.get("content-type", "").partition(";")[0]
+    name = "problem" if media == "application/problem+json" else named.get(response.url.path)
+    if name and media.endswith("json"):
+        response.read()
+        schema(f"http/{name}").validate(response.json())
 
 
 def ready(client):

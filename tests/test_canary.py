@@ -24,7 +24,7 @@ from pipeline import digest
 from pipeline.errors import OvertakenError, ReleaseError
 from pipeline.spec import Canary
 
-SETTINGS = asdict(Canary(requests=100))
+SETTINGS = Canary(requests=100)
 
 
 def side(requests=1000, errors=0, nulls=0.0, unseen=0.0, bucket=1, predictions=None):

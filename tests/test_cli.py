@@ -69,12 +69,12 @@ def new(project):
 
 
 def broken(project, *arguments, exit_code=1):
-    """Run a command with --json that breaks; return its error's type and message."""
+    """Run a command with --json that breaks; return its error's code and message."""
     code, said = project.json(*arguments)
     assert code == exit_code
     assert set(said) == {"error"}
-    assert set(said["error"]) == {"type", "message"}
-    return said["error"]["type"], said["error"]["message"]
+    assert set(said["error"]) == {"code", "message", "type"}
+    return said["error"]["code"], said["error"]["message"]
 
 
 def told(text):
@@ -288,9 +288,9 @@ def test_a_file_that_is_no_table_is_rejected_with_the_same_json_and_no_rules(pro
 
 
 def test_an_unreachable_source_is_one_json_object_and_exit_1(cold):
-    kind, message = broken(cold, "validate", "points", "--data", "nowhere.csv")
+    error, message = broken(cold, "validate", "points", "--data", "nowhere.csv")
 
-    assert kind == "SourceError"
+    assert error == "source.unreachable"
     assert "nowhere.csv" in message
     code, out, err = cold.evergreen("validate", "points", "--data", "nowhere.csv")
     assert (code, out, err) == (1, "", f"error: {message}\n")
@@ -301,9 +301,9 @@ def test_a_broken_suite_is_one_json_object_and_exit_1_and_never_bad_data(new, ve
     new.write("expectations/suites/points.py", SUITE.replace("column=", "colunm="))
     project = Project(new.folder, new.env | {"PREFECT_API_URL": prefect_server})
 
-    kind, message = broken(project, verb, "points")
+    error, message = broken(project, verb, "points")
 
-    assert kind == "CheckError"
+    assert error == "check.broken"
     assert "expectations/suites/points.py is broken, which says nothing about the data" in message
 
 
@@ -325,9 +325,9 @@ def test_a_ledger_that_cannot_be_opened_is_one_json_object_and_exit_1(cold, argu
 def test_a_broken_model_is_one_json_object_and_exit_1(project):
     project.write("pipeline/models/points.py", MODEL.replace('metric="rmse"', 'metric="rsme"'))
 
-    kind, message = broken(project, "validate", "points")
+    error, message = broken(project, "validate", "points")
 
-    assert kind == "SpecError"
+    assert error == "spec.invalid"
     assert "'rsme'" in message
     assert "did you mean 'rmse'?" in message
 
@@ -335,7 +335,7 @@ def test_a_broken_model_is_one_json_object_and_exit_1(project):
 @pytest.mark.parametrize("verb", ["run", "status", "history", "rollback", "validate"])
 def test_an_unknown_model_is_a_usage_error_with_what_was_meant(cold, verb):
     sentence = "there is no model 'pionts' in pipeline/models; did you mean 'points'?"
-    assert broken(cold, verb, "pionts", exit_code=2) == ("UsageError", sentence)
+    assert broken(cold, verb, "pionts", exit_code=2) == ("spec.invalid", sentence)
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ def test_what_is_said_wrongly_is_exit_2_and_nothing_on_stdout(cold, arguments, s
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_rollback_to_nothing_is_one_json_object_and_exit_1(cold, arguments, sentence):
-    assert broken(cold, "rollback", *arguments) == ("ReleaseError", sentence)
+    assert broken(cold, "rollback", *arguments) == ("release.refused", sentence)
 
 
 def test_a_rollback_to_nothing_is_a_sentence_and_the_champion_stays(cold):

@@ -218,7 +218,7 @@ def test_a_release_that_carries_such_a_row_as_a_golden_one_is_named(tmp_path, le
 
     found = forget(Settings(home=tmp_path / "home", database_url=""), ledger, one, {"id": str(number)}, "")
 
-    assert found.to_dict()["golden"] == {"points": {"1": 1}}
+    assert found.view("points").golden == {"points": {"1": 1}}
 
 
 def test_a_model_that_was_trained_on_the_same_snapshot_waits_as_well_and_is_told(snapshot, ledger, tmp_path):

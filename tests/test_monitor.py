@@ -169,7 +169,7 @@ def test_labels_that_cannot_be_read_hold_nothing_else_back():
     spec = a_spec(log=RequestLog(), labels=Csv("nowhere.csv"))
     made, logged = [SimpleNamespace(number=1)], pa.table({"time": [], "key.id": [], "prediction": []})
     found, why = look._performance(spec, made, {1: {"labels": []}}, {1: logged})
-    assert found == []
+    assert found == ()
     assert why.startswith("the labels cannot be read: ")
     assert "nowhere.csv" in why
 
@@ -185,13 +185,13 @@ def test_traffic_is_added_up_by_hour_with_the_latencies_of_all():
         counts(20_000.0),
     ]
     first, second = look._over_time(some, timedelta(hours=1))
-    assert (first["at"], first["requests"], first["refused"], first["errors"]) == (
+    assert (first.at, first.traffic.requests, first.traffic.refused, first.traffic.errors) == (
         "1970-01-01T02:00:00+00:00",
         200,
         4,
         1,
     )
     # 95 of 200 are within 10 ms, the others beyond the last edge.
-    assert (first["p50_ms"], first["p95_ms"]) == (20.0, 20.0)
-    assert (second["requests"], second["p50_ms"]) == (0, None)
-    assert look._traffic(some[:1])["p95_ms"] == 10.0
+    assert (first.traffic.p50_ms, first.traffic.p95_ms) == (20.0, 20.0)
+    assert (second.traffic.requests, second.traffic.p50_ms) == (0, None)
+    assert look._traffic(some[:1]).p95_ms == 10.0

@@ -23,6 +23,7 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
+from serving import client_of
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -163,7 +164,7 @@ def serving(model: Model, home: Path, **environment: str) -> Iterator[Server]:
         bento = Bento("", model.folder.parent, "")
         worker = workers.start(bento, None, listener, home, environment, log=out)
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            with client_of(port) as client:
                 assert worker.becomes_ready(60), log.read_text()
                 yield Server(model, client, log)
         finally:
@@ -186,7 +187,7 @@ def bentoml_serving(model: Model, home: Path, **environment: str) -> Iterator[Se
             start_new_session=True,
         )
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        with client_of(port) as client:
             for _ in range(300):
                 try:
                     if client.get("/readyz").status_code == 200:

@@ -1,7 +1,8 @@
 """What has a model retrained: decided from plain values; and the events that do it, on a real Prefect server."""
 
+import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from types import MappingProxyType
 
 import pytest
 from serving import until
@@ -11,28 +12,48 @@ from bentos import releases
 from bentos.ledger import open_ledger
 from bentos.releases import Look, Run
 from flows import triggers
+from flows.monitoring_report import (
+    Inputs,
+    MonitoringReport,
+    NewData,
+    ReleasePerformance,
+    ReleaseTraffic,
+    Traffic,
+    Trigger,
+    Unseen,
+    Window,
+)
 from flows.triggers import decide
+from pipeline.drift import ColumnDrift, Histogram
 from pipeline.errors import SpecError
 from pipeline.sources import Csv
-from pipeline.spec import Monitor, RequestLog
+from pipeline.spec import Cron, Monitor, RequestLog
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 LONG_AGO = "2026-03-01T00:00:00+00:00"
-QUIET = MappingProxyType(
-    {
-        "release": 3,
-        "metric": "rmse",
-        "inputs": {"rows": 900, "columns": [{"column": "x", "drifted": False}], "why": None},
-        "performance": [{"release": 3, "rows": 400, "value": 1.05, "low": 0.95, "high": 1.15, "released": 1.0}],
-        "unlabelled": None,
-        "data": {"new": False, "sentence": "nothing is new"},
-    }
+PERFORMANCE = ReleasePerformance(release=3, rows=400, value=1.05, low=0.95, high=1.15, released=1.0)
+
+
+def column(drifted):
+    return ColumnDrift("x", "feature", "Kolmogorov-Smirnov", 0.4 if drifted else 0.1, 0.2, 0.0, 0.0, 0.05)
+
+
+QUIET = MonitoringReport(
+    model="houses",
+    at="2026-03-10T02:00:00+00:00",
+    release=3,
+    metric="rmse",
+    schedule=None,
+    monitor=Monitor(),
+    window=Window("2026-03-03T02:00:00+00:00", 7.0),
+    traffic=Traffic(),
+    inputs=Inputs(900, (column(drifted=False),)),
+    performance=(PERFORMANCE,),
+    data=NewData(False, "nothing is new"),
 )
-DRIFTED = {**QUIET, "inputs": {"rows": 900, "columns": [{"column": "x", "drifted": True}], "why": None}}
-WORSE = {
-    **QUIET,
-    "performance": [{"release": 3, "rows": 400, "value": 1.3, "low": 1.2, "high": 1.4, "released": 1.0}],
-}
+DRIFTED = replace(QUIET, inputs=Inputs(900, (column(drifted=True),)))
+LOST = (replace(PERFORMANCE, value=1.3, low=1.2, high=1.4),)
+WORSE = replace(QUIET, performance=LOST)
 
 
 def hours_ago(hours):
@@ -44,12 +65,13 @@ def a_run(hours, outcome="kept"):
 
 
 def a_look(hours, **told):
-    """A look so many hours ago, with what each trigger did then."""
-    return Look(3, hours_ago(hours), {"triggers": [{"name": name, **did} for name, did in told.items()]})
+    """The report of a look so many hours ago, with what each trigger did then."""
+    did = (Trigger(name.replace("_", "-"), None, None, "", **flags) for name, flags in told.items())
+    return replace(QUIET, at=hours_ago(hours), triggers=tuple(did))
 
 
-def decided(found, monitor=None, runs=(), looks=()):
-    found = decide(monitor or Monitor(), found, LONG_AGO, runs, looks, NOW)
+def decided(report, monitor=None, runs=(), looks=()):
+    found = decide(replace(report, monitor=monitor or Monitor()), LONG_AGO, runs, looks, NOW)
     return {one.name: one for one in found}
 
 
@@ -62,7 +84,7 @@ def test_where_nothing_is_due_nothing_is_told():
 
 
 def test_one_trigger_retrains_and_the_others_that_are_due_only_tell():
-    found = decided({**DRIFTED, "performance": WORSE["performance"], "data": {"new": True, "sentence": "new"}})
+    found = decided(replace(DRIFTED, performance=LOST, data=NewData(True, "new")))
     assert states(found) == {
         "performance": (True, True, True),
         "drift": (True, True, False),
@@ -113,15 +135,15 @@ def test_performance_is_lost_only_when_the_better_end_of_the_interval_is_beyond_
     assert not decided(QUIET)["performance"].due
     assert decided(WORSE)["performance"].due
     assert not decided(WORSE, Monitor(worse=0.25))["performance"].due
-    few = {**WORSE, "performance": [{**WORSE["performance"][0], "rows": 99}]}
+    few = replace(WORSE, performance=(replace(LOST[0], rows=99),))
     assert decided(few)["performance"].sentence == "99 labelled rows, 100 are needed to judge"
-    greater = {**WORSE, "metric": "r2", "performance": [{**WORSE["performance"][0], "released": 1.5}]}
+    greater = replace(WORSE, metric="r2", performance=(replace(LOST[0], released=1.5),))
     assert decided(greater)["performance"].due
-    assert not decided({**greater, "performance": QUIET["performance"]}, Monitor(worse=0.5))["performance"].due
+    assert not decided(replace(greater, performance=QUIET.performance), Monitor(worse=0.5))["performance"].due
 
 
 def test_too_few_rows_are_no_drift():
-    few = {**DRIFTED, "inputs": {"rows": 3, "columns": None, "why": "3 rows are logged"}}
+    few = replace(DRIFTED, inputs=Inputs(3, why="3 rows are logged"))
     assert (decided(few)["drift"].due, decided(few)["drift"].sentence) == (False, "3 rows are logged")
 
 
@@ -160,18 +182,37 @@ def test_a_spec_that_cannot_be_watched_says_why(changes, said):
 
 def test_the_standing_counts_what_happened_since_the_last_look(home):
     ledger = open_ledger(f"sqlite:///{home.parent}/ledger.sqlite")
-    assert triggers.standing(ledger, "houses", NOW)["looked"] is None
-    monitor = {"schedule": None, "days": 7.0, "rows": 500, "labelled": 100, "drifted": 1, "worse": 0.0}
-    monitor |= {"stale_days": None, "retrain": ["drift", "new-data"], "cooldown_hours": 24.0}
-    found = {**DRIFTED, "data": {"new": True, "sentence": "new"}, "monitor": monitor, "schedule": None, "triggers": []}
-    releases.add_look(ledger, "houses", Look(3, hours_ago(10), found), 400)
+    assert triggers.standing(ledger, "houses", NOW).looked is None
+    monitor = Monitor(retrain=("drift", "new-data"))
+    report = replace(DRIFTED, at=hours_ago(10), data=NewData(True, "new"), monitor=monitor)
+    releases.add_look(ledger, "houses", Look(3, report.at, report.to_dict()), 400)
 
-    said = {one["name"]: one for one in triggers.standing(ledger, "houses", NOW)["triggers"]}
-    assert (said["drift"]["due"], said["drift"]["retrains"], said["new-data"]["due"]) == (True, True, True)
+    said = {one.name: one for one in triggers.standing(ledger, "houses", NOW).triggers}
+    assert (said["drift"].due, said["drift"].retrains, said["new-data"].due) == (True, True, True)
     releases.add_run(ledger, a_run(2))
-    said = {one["name"]: one for one in triggers.standing(ledger, "houses", NOW)["triggers"]}
-    assert said["drift"]["waits"] == "retrained 2.0 hours ago, cooldown is 24 hours"
-    assert not said["new-data"]["due"]
+    said = {one.name: one for one in triggers.standing(ledger, "houses", NOW).triggers}
+    assert said["drift"].waits == "retrained 2.0 hours ago, cooldown is 24 hours"
+    assert not said["new-data"].due
+
+
+def test_a_report_that_was_stored_as_json_is_read_back_as_it_was():
+    report = replace(
+        DRIFTED,
+        monitor=Monitor(schedule=Cron("0 3 * * 1"), retrain=("stale",)),
+        by_release=(ReleaseTraffic(None, Traffic(requests=2)),),
+        triggers=(Trigger("stale", 9.0, 5.0, "nobody came", due=True),),
+        seconds={"look": 1.5},
+    )
+    assert MonitoringReport.from_dict(json.loads(json.dumps(report.to_dict()))) == report
+
+
+def test_the_ledger_keeps_what_the_next_look_needs_and_no_value_of_the_data():
+    histogram = Histogram(("a", "b"), (1.0, 0.0), (0.0, 1.0))
+    seen = replace(column(drifted=True), new_examples=("b",), histogram=histogram)
+    report = replace(DRIFTED, inputs=Inputs(900, (seen,), (Unseen("x", 0.5),)), notes=("a note",))
+    kept = report.for_ledger()
+    assert (kept.inputs.columns, kept.inputs.unseen, kept.notes) == ((column(drifted=True),), (), ())
+    assert (kept.release, kept.performance, kept.data) == (3, QUIET.performance, QUIET.data)
 
 
 TELL = """
@@ -197,7 +238,7 @@ print(deployment)
 EMIT = """
 from prefect.events.worker import EventsWorker
 from flows import triggers
-from flows.triggers import Trigger
+from flows.monitoring_report import Trigger
 triggers.tell("houses", [Trigger("stale", 9, 5, "nobody came", due=True, tells=True, retrains=False),
                          Trigger("drift", 2, 1, "x {{ drifted }} 'far'", due=True, tells=True, retrains=True)])
 EventsWorker.drain_all(timeout=10)
