@@ -77,7 +77,7 @@ def look(settings: Settings, ledger: "Engine", spec: ModelSpec, now: datetime) -
     table = log.tables.get(champion.number) if champion else None
     manifests = {one.number: packed_manifest(settings, one) for one in made}
     inputs, expected = _inputs(settings, spec, champion, manifests, None if table is None else _since(table, since))
-    performance, unlabelled = _performance(spec, made, manifests, log.tables)
+    measured, unlabelled = _performance(spec, made, manifests, log.tables)
     report = MonitoringReport(
         model=model,
         at=now.isoformat(timespec="seconds"),
@@ -92,7 +92,7 @@ def look(settings: Settings, ledger: "Engine", spec: ModelSpec, now: datetime) -
         servers=tuple(ServerState(**asdict(server)) for server in releases.servers(ledger, model)),
         inputs=inputs,
         expected=expected,
-        performance=performance,
+        performance=measured,
         unlabelled=unlabelled,
         data=_new_data(settings, ledger, spec),
         notes=tuple(notes),
