@@ -31,7 +31,7 @@ KEPT = 60
 def monitor(model: str) -> State[Any]:
     """Look at a model as it is served; the final state is named by the first trigger that is due, or Quiet.
 
-    Its value is the report as JSON values; that is in the run's folder, too, with pictures, and in the ledger.
+    Its value is the report; that is in the run's folder, too, with pictures, and in the ledger.
     """
     folder = settings().folder("runs", f"{model}.monitor", str(runtime.flow_run.id))
     seconds: dict[str, float] = {}
@@ -47,7 +47,7 @@ def monitor(model: str) -> State[Any]:
     _keep_newest(folder.parent)
     name = "".join(word.capitalize() for word in found.due[0].name.split("-")) if found.due else "Quiet"
     message = "; ".join(trigger.sentence for trigger in found.due) or summarize(found)
-    return Completed(name=name, message=message, data=found.to_dict())
+    return Completed(name=name, message=message, data=found)
 
 
 @task(name="look", task_run_name="look", cache_policy=NO_CACHE, persist_result=False)

@@ -109,10 +109,10 @@ def orders(rows=400, seed=0):
 def test_each_kind_of_column_is_told_and_what_nothing_is_learned_from_is_left_out_with_the_reason(made):
     _, _, _, said = made(orders(), "price")
 
-    assert said["task"] == "regression"
-    assert said["key"] == ["Order No."]
-    assert said["time"] == "sold at"
-    assert said["features"] == {
+    assert said.task == "regression"
+    assert said.key == ["Order No."]
+    assert said.time == "sold at"
+    assert said.features == {
         "boolean": ["active"],
         "category": ["class", "member", "store_id"],
         "date": ["sold at", "birth_date"],
@@ -123,7 +123,7 @@ def test_each_kind_of_column_is_told_and_what_nothing_is_learned_from_is_left_ou
         "text": ["review"],
         "written date": ["paid on"],
     }
-    assert said["left_out"] == {
+    assert said.left_out == {
         "customer_id": f"names what rows are about: {orders()['customer_id'].nunique()} values",
         "country": "is 'DE' in every row",
         "empty": "is null in every row",
@@ -298,7 +298,7 @@ def test_semicolons_decimal_commas_and_another_encoding_are_read_and_said(made):
 
     assert spec.source == Csv("data.csv", separator=";", decimal=",", encoding="cp1252")
     assert table.column("price").to_pylist() == frame["price"].tolist()
-    assert said["decided"][:3] == [
+    assert said.decided[:3] == [
         "values are separated by ';'",
         "numbers have a decimal comma",
         "the file is not UTF-8; it is read as cp1252",
@@ -311,8 +311,8 @@ def test_numbers_that_are_written_as_words_are_left_out_and_are_no_key(made, for
     _, _, _, said = made(orders()[["Größe (m2)", "price"]].assign(cost=amounts), "price")
 
     why = f"holds numbers that are written as words, such as {amounts[0]!r}: write them as plain numbers to use it"
-    assert said["left_out"] == {"cost": why}
-    assert said["key"] == []
+    assert said.left_out == {"cost": why}
+    assert said.key == []
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".ndjson.gz"])
@@ -322,7 +322,7 @@ def test_json_lines_are_read_as_they_are(made, ending):
     spec, _, table, said = made(gzip.compress(lines) if ending.endswith("gz") else lines, "price", file=file)
 
     assert spec.source == JsonLines(file)
-    assert (len(table), said["key"]) == (400, ["Order No."])
+    assert (len(table), said.key) == (400, ["Order No."])
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_dates_are_told_however_they_are_written(checkout, form):
     frame.to_parquet(checkout / "data.parquet")
     said = begin(checkout, "data.parquet", "price", "mine", False, likely)
 
-    assert said["features"]["written date"] == ["when"]
+    assert said.features["written date"] == ["when"]
     spec = imported(checkout / "pipeline/models/mine.py").spec
     candidates, features = fitted(spec, table := sources.read(spec.source))
     assert np.isfinite(candidates["boosting"].predict(schema.to_frame(table, features))).all()
@@ -375,7 +375,7 @@ def test_words_for_a_missing_value_are_found_where_they_stand_and_a_category_tha
     assert table.column("b").null_count == 22
     assert table.column("c").null_count == 120
     assert set(table.column("size").to_pylist()) == {None, "None", "big"}
-    assert "'?' means a missing value, as in 'a'" in said["decided"]
+    assert "'?' means a missing value, as in 'a'" in said.decided
 
 
 def test_a_word_for_a_missing_value_in_the_last_row_is_found(made):
@@ -392,7 +392,7 @@ def test_a_second_count_of_the_rows_is_left_out(made):
     spec, _, _, said = made(frame, "y")
     assert spec.key == ("PID",)
     assert spec.features == ("x",)
-    assert said["left_out"] == {"Order": "names the row, as the key does"}
+    assert said.left_out == {"Order": "names the row, as the key does"}
 
 
 def test_codes_of_digits_stay_texts(made):
@@ -408,7 +408,7 @@ def test_a_target_with_stray_blanks_in_its_name_and_labels_is_found_and_said(mad
 
     assert spec.target == " label "
     assert spec.task == BinaryClassification(positive=" yes")
-    assert "the target is the column ' label '" in said["decided"]
+    assert "the target is the column ' label '" in said.decided
 
 
 def test_quotes_and_backslashes_in_names_and_values_are_python_too(made):
@@ -432,7 +432,7 @@ def test_two_columns_are_enough_and_rows_without_a_key_are_told_apart_by_what_th
     spec, _, table, said = made("x,y\n" + "\n".join(f"{row * 1.1:.2f},{row * 2.5}" for row in range(100)), "y")
 
     assert (spec.key, spec.features) == ((), ("x",))
-    assert any("no column tells one row from another" in one for one in said["decided"])
+    assert any("no column tells one row from another" in one for one in said.decided)
     fitted(spec, table)
 
 
@@ -536,7 +536,7 @@ def test_what_no_model_can_be_made_of_is_refused_naming_the_way_out_and_nothing_
 ):
     (checkout / "data.csv").write_text(content)
     if error is None:
-        assert begin(checkout, "data.csv", wanted, "mine", False, likely)["target"] == "z"
+        assert begin(checkout, "data.csv", wanted, "mine", False, likely).target == "z"
         return
     with pytest.raises(error, match=sentence):
         begin(checkout, "data.csv", wanted, "mine", False, likely)
@@ -638,7 +638,7 @@ def test_a_parquet_file_is_read_as_it_is(checkout):
     frame.to_parquet(checkout / "data.parquet")
     said = begin(checkout, "data.parquet", "y", "mine", False, likely)
 
-    assert said["time"] == "day"
+    assert said.time == "day"
     spec = imported(checkout / "pipeline/models/mine.py").spec
     assert type(spec.source).__name__ == "Parquet"
     assert spec.time == "day"
