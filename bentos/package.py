@@ -23,6 +23,7 @@ from pipeline.artifact import Artifact, load_artifact
 from pipeline.code import code_digest, imported_packages, local_modules, pins
 from pipeline.errors import ArtifactError, PackageError
 from pipeline.files import NO_SPACE, no_space, space_for, whole_folder, write_text
+from pipeline.packaged import MANIFEST, PROTOCOL, protocol_of, write_protocol
 from pipeline.processes import packaged_environment
 
 LEFT_OUT = ("releases.py", "ledger.py", "migrations", "web", "__pycache__")
@@ -87,6 +88,7 @@ def package(artifact: Artifact, checkout: Path, home: Path) -> Bento:
                 f"the code of {model} changed since it was trained; run again to train with what is there"
             )
         shutil.copytree(artifact.folder, context / "artifact")
+        write_protocol(context)
         built = _build(model, version, artifact, context, Path(scratch) / "store")
         _check(built / "src", context, artifact)
         with whole_folder(Path(scratch) / "whole") as part:
@@ -187,6 +189,8 @@ def _check(source: Path, context: Path, artifact: Artifact) -> None:
         load_artifact(source / "artifact", artifact.digest)
     except ArtifactError as error:
         raise PackageError(f"the Bento of {artifact.manifest['model']} holds another artifact: {error}") from error
+    if protocol_of(source) != PROTOCOL:
+        raise PackageError(f"the Bento of {artifact.manifest['model']} holds another {MANIFEST}")
     for room in ("pipeline", "bentos"):
         if digest.of_folder(source / room) != digest.of_folder(context / room):
             raise PackageError(f"the Bento of {artifact.manifest['model']} does not hold {room}/ as it was")
@@ -202,7 +206,7 @@ def _build_here(request: dict[str, Any]) -> None:
         name=request["name"],
         version=request["version"],
         labels=request["labels"],
-        include=["pipeline/", "bentos/", "artifact/"],
+        include=["pipeline/", "bentos/", "artifact/", MANIFEST],
         python={"packages": request["packages"], "lock_packages": False},
         docker={"python_version": request["python"]},
         build_ctx=".",

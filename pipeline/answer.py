@@ -33,7 +33,7 @@ def ask(source: Path, expected: str, rows: "pyarrow.Table") -> Answers:
     with tempfile.TemporaryDirectory(prefix="evergreen-ask-") as folder:
         question, answer = Path(folder) / "rows.parquet", Path(folder) / "answers.json"
         pyarrow.parquet.write_table(rows, question)
-        run_packaged(source, "pipeline.answer", str(question), str(answer), expected)
+        run_packaged(source, "answer", str(question), str(answer), expected)
         return Answers.from_dict(json.loads(answer.read_text()))
 
 

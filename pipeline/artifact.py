@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import formats
 from pipeline.compiled import (
     Plan,
     Program,
@@ -27,6 +28,7 @@ from pipeline.compiled import (
 from pipeline.errors import ArtifactError, TrainingError
 from pipeline.evaluate import Evaluation
 from pipeline.files import read_json, whole_folder, write_json
+from pipeline.formats import check_format
 from pipeline.gate import Verdict
 from pipeline.guard import Guard, passing, required_by
 from pipeline.importance import importance
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
 
     from pipeline.spec import ModelSpec
 
-FORMAT = 2
 PLAN, ESTIMATOR = "plan", "estimator"
 """What answers requests: the compiled plan, or the estimator itself."""
 SHUFFLES = {PLAN: 5, ESTIMATOR: 2}
@@ -70,15 +71,17 @@ class Artifact:
 
     @property
     def guards(self) -> tuple[Guard, ...]:
-        """What a request to the model is held to; none in an artifact of before there were guards."""
-        return tuple(Guard.from_dict(guard) for guard in self.manifest.get("guards", ()))
+        """What a request to the model is held to."""
+        return tuple(Guard.from_dict(guard) for guard in self.manifest["guards"])
 
     def estimator(self) -> Any:
         """Load the fitted estimator.
 
         Raises ArtifactError when its file is not the one that was packaged, or was pickled by other versions than are
-        here; what a plan answers is data, and needs no estimator.
+        here; what a plan answers is data, and needs no estimator. A golden fixture has a plan alone, and no pickle.
         """
+        if "model.joblib" not in self.manifest["files"]:
+            raise ArtifactError(f"{self.folder} has no model.joblib: its plan alone answers; train it again to get one")
         if lacking := lacks(self.manifest["pickle"]):
             raise ArtifactError(
                 f"{self.manifest['model']} was trained {'; '.join(lacking)}; its pickle is not loaded: install what it "
@@ -134,7 +137,7 @@ def write_artifact(
     plan, answered = _compiled(estimator, held, schema.features, scale)
     ask = _asking(estimator, plan, schema.features)
     manifest = {
-        "format": FORMAT,
+        "format": formats.ARTIFACT.current,
         "model": spec.name,
         "task": asdict(spec.task),
         "target": spec.target,
@@ -216,11 +219,10 @@ def load_artifact(folder: Path, expected: str | None = None) -> Artifact:
     """Return the artifact in a folder, after every file in it was found to be as it was written.
 
     Nothing of it is unpickled or loaded before. Raises ArtifactError, naming the file, as `open_sealed` does, and
-    for an artifact of another format.
+    FormatError for an artifact of a format that this evergreen does not read.
     """
     found, manifest = open_sealed(folder, expected)
-    if manifest.get("format") != FORMAT:
-        raise ArtifactError(f"{folder} has format {manifest.get('format')}, and this version reads format {FORMAT}")
+    check_format(formats.ARTIFACT, manifest.get("format"), f"artifact {folder}")
     return Artifact(folder, found, manifest)
 
 

@@ -56,11 +56,9 @@ def reproduce(source: Path, expected: str, snapshot: Path) -> Reproduction:
     what was released, or training fails.
     """
     artifact = load_artifact(source / "artifact", expected)
-    if not (source / "pipeline" / "reproduce.py").exists():
-        raise ArtifactError(f"{source.parent.name} was packaged by an evergreen that could not reproduce yet")
     with tempfile.TemporaryDirectory(prefix="evergreen-reproduce-") as folder:
         out = Path(folder) / "again.json"
-        run_packaged(source, "pipeline.reproduce", expected, str(snapshot), str(out))
+        run_packaged(source, "reproduce", expected, str(snapshot), str(out))
         again = json.loads(out.read_text())
     _, then = artifact.golden()
     now = Answers.from_dict(again["answers"])
