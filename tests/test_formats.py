@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import re
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -63,7 +64,7 @@ def test_a_package_says_what_may_be_started_inside_it(tmp_path):
     write_protocol(tmp_path)
     assert protocol_of(tmp_path) == PROTOCOL
     for module in PROTOCOL.modules.values():
-        tree = ast.parse(open(importlib.util.find_spec(module).origin).read())
+        tree = ast.parse(Path(importlib.util.find_spec(module).origin).read_text())
         assert ast.unparse(tree.body[-1]).startswith("if __name__ == '__main__':"), module
     assert {*PROTOCOL.modules} == {*get_args(packaged.EntryPoint)}
 
@@ -80,10 +81,8 @@ def test_a_package_of_another_format_is_refused(tmp_path):
 
 def test_a_worker_obeys_every_order_of_the_protocol_and_no_other():
     code = (CHECKOUT / "bentos" / "work.py").read_text()
-    orders = {
-        *re.findall(r'told\["do"\] == "(\w+)"', code),
-        *re.findall(r'^ROUTES = \{"(\w+)": \w+, "(\w+)"', code, re.M)[0],
-    }
+    routes = re.findall(r'^ROUTES = \{"(\w+)": \w+, "(\w+)"', code, re.MULTILINE)[0]
+    orders = {*re.findall(r'told\["do"\] == "(\w+)"', code), *routes}
     assert orders == {*PROTOCOL.orders} == {*get_args(packaged.Order)}
 
 
