@@ -22,7 +22,7 @@ from pipeline import digest
 from pipeline.artifact import Artifact, load_artifact
 from pipeline.code import code_digest, imported_packages, local_modules, pins
 from pipeline.errors import ArtifactError, PackageError
-from pipeline.files import NO_SPACE, no_space, space_for, whole_folder, write_text
+from pipeline.files import NO_SPACE, no_space, put, space_for, whole_folder, write_text
 from pipeline.packaged import MANIFEST, PROTOCOL, protocol_of, write_protocol
 from pipeline.processes import packaged_environment
 
@@ -95,7 +95,7 @@ def package(artifact: Artifact, checkout: Path, home: Path) -> Bento:
             shutil.copytree(built, part, dirs_exist_ok=True)
         with alone_with(model, home):
             if not place.exists():
-                (Path(scratch) / "whole").rename(place)
+                put(Path(scratch) / "whole", place)
             write_text(place.parent / "latest", version)
     return load_bento(f"{model}:{version}", home)
 

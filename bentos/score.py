@@ -26,7 +26,7 @@ from bentos.served import ServedModel
 from pipeline import digest, sources
 from pipeline.artifact import load_artifact
 from pipeline.errors import ArtifactError, DataError, ServerError, SourceError, StorageError
-from pipeline.files import put, read_json, scratch_folder, space_for, write_json
+from pipeline.files import arrow_writer, read_json, scratch_folder, space_for, whole_file, write_json
 from pipeline.packaged import protocol_of
 from pipeline.processes import end_with, packaged_environment
 from pipeline.sources import Csv, JsonLines, Parquet, Source, Sql
@@ -347,10 +347,8 @@ def _write(tables: Sequence["pyarrow.Table"], path: Path) -> None:
     import pyarrow as pa
 
     whole = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
-    part = path.with_name(f".part-{os.getpid()}-{path.name}")
-    with pa.OSFile(str(part), "wb") as file, pa.ipc.new_file(file, whole.schema) as writer:
+    with whole_file(path) as part, arrow_writer(part, whole.schema) as writer:
         writer.write_table(whole)
-    put(part, path)
 
 
 def score_packaged(package: Path, request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:

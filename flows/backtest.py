@@ -14,7 +14,7 @@ from flows.reports import key
 from pipeline import backtest as replaying
 from pipeline import sources
 from pipeline.backtest import ALWAYS, GATE, NEVER, Backtest
-from pipeline.files import write_json, write_text
+from pipeline.files import write_bytes, write_json, write_text
 from pipeline.numbers import number, signed
 from pipeline.settings import settings
 from pipeline.spec import load_spec
@@ -35,7 +35,7 @@ def backtest(
     replayed = replay_history(model, data, time or [])
     image = draw_backtest(replayed)
     found = {**replayed.to_dict(), "by": by, "said": said(replayed), "report": str(folder / "backtest.md")}
-    (folder / "backtest.png").write_bytes(image)
+    write_bytes(folder / "backtest.png", image)
     write_json(folder / "backtest.json", found)
     write_text(folder / "backtest.md", markdown(found, "backtest.png"))
     try:

@@ -16,7 +16,7 @@ from bentos.ledger import open_ledger
 from flows import look, monitoring, triggers
 from flows.look import View
 from flows.progress import timed
-from pipeline.files import write_json, write_text
+from pipeline.files import write_bytes, write_json, write_text
 from pipeline.settings import settings
 from pipeline.spec import load_spec
 
@@ -63,7 +63,7 @@ def tell(model: str, view: View) -> None:
 def report(view: View, folder: Path) -> None:
     images = monitoring.draw(view)
     for name, png in images.items():
-        (folder / f"{name}.png").write_bytes(png)
+        write_bytes(folder / f"{name}.png", png)
     write_text(folder / "report.md", monitoring.report(view.found, {name: f"{name}.png" for name in images}))
     monitoring.publish(view.found, images)
 

@@ -1,8 +1,6 @@
 """The artifact: a sealed folder with the fitted estimator, its plan, golden rows and facts; whole or not at all."""
 
-import os
 import platform
-import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -27,7 +25,7 @@ from pipeline.compiled import (
 )
 from pipeline.errors import ArtifactError, TrainingError
 from pipeline.evaluate import Evaluation
-from pipeline.files import read_json, whole_folder, write_json
+from pipeline.files import link_or_copy, read_json, whole_folder, write_json
 from pipeline.formats import check_format
 from pipeline.gate import Verdict
 from pipeline.guard import Guard, passing, required_by
@@ -168,7 +166,7 @@ def write_artifact(
     with whole_folder(folder) as part:
         if plan is not None:
             save_plan(plan, part)
-        _link(trained.folder / "model.joblib", part / "model.joblib")
+        link_or_copy(trained.folder / "model.joblib", part / "model.joblib")
         write_json(part / "golden.json", {"rows": rows, "answers": answers.to_dict()})
         seal(part, manifest)
     return load_artifact(folder)
@@ -291,10 +289,3 @@ def _parsed(row: dict[str, Any], features: Sequence[Feature]) -> dict[str, Any]:
         name: datetime.fromisoformat(value) if name in times and value is not None else value
         for name, value in row.items()
     }
-
-
-def _link(source: Path, place: Path) -> None:
-    try:
-        os.link(source, place)
-    except OSError:
-        shutil.copyfile(source, place)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import digest
 from pipeline.errors import ArtifactError
-from pipeline.files import read_json, whole_file, write_json
-from pipeline.snapshot import RECORD, load_snapshot, write_manifest, writer
+from pipeline.files import parquet_writer, read_json, whole_file, write_json
+from pipeline.snapshot import RECORD, load_snapshot, write_manifest
 
 if TYPE_CHECKING:
     import pyarrow
@@ -44,7 +44,11 @@ def forget_in_file(path: Path, key: Mapping[str, str], prefix: str = "") -> None
     import pyarrow.compute as pc
     import pyarrow.parquet
 
-    with pyarrow.parquet.ParquetFile(path) as file, whole_file(path) as part, writer(part, file.schema_arrow) as left:
+    with (
+        pyarrow.parquet.ParquetFile(path) as file,
+        whole_file(path) as part,
+        parquet_writer(part, file.schema_arrow) as left,
+    ):
         for number in range(file.num_row_groups):
             group = file.read_row_group(number)
             left.write_table(group.filter(pc.invert(_mask(group, key, prefix))))

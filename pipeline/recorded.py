@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import FormatError
-from pipeline.files import whole_file
+from pipeline.files import write_parquet
 from pipeline.formats import REQUEST_LOG, check_format
 
 if TYPE_CHECKING:
@@ -78,14 +78,11 @@ class Recorded:
 
 def write(folder: Path, table: "pyarrow.Table", counts: Counts) -> Path:
     """Write a file of the log, whole or not at all; OSError or StorageError when that cannot be."""
-    import pyarrow.parquet
-
     folder.mkdir(parents=True, exist_ok=True)
     stamp = datetime.fromtimestamp(counts.ended, UTC).strftime(_STAMP)
     path = folder / f"{stamp}-{os.getpid()}-{secrets.token_hex(3)}.parquet"
     facts = json.dumps({"format": REQUEST_LOG.current, **asdict(counts)}, allow_nan=False).encode()
-    with whole_file(path) as part:
-        pyarrow.parquet.write_table(table.replace_schema_metadata({_FACTS: facts}), part, compression="zstd")
+    write_parquet(path, table.replace_schema_metadata({_FACTS: facts}))
     return path
 
 

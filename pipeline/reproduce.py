@@ -19,7 +19,7 @@ import numpy as np
 from pipeline import digest
 from pipeline.artifact import load_artifact
 from pipeline.errors import ArtifactError
-from pipeline.files import scratch_folder
+from pipeline.files import scratch_folder, write_text
 from pipeline.packaged import run_packaged
 from pipeline.predict import Answers, disagreements, predict
 from pipeline.schema import to_frame
@@ -104,7 +104,7 @@ def _train_again(expected: str, path: Path, out: Path) -> None:
     with scratch_folder(path.parent) as folder:
         trained = train(spec, snapshot, folder / "again")
         answers = predict(trained.estimator(), to_frame(artifact.golden_table(), artifact.schema.features))
-    out.write_text(json.dumps({"answers": answers.to_dict(), "chosen": trained.chosen, "spec": digest.of_value(spec)}))
+    write_text(out, json.dumps({"answers": answers.to_dict(), "chosen": trained.chosen, "spec": digest.of_value(spec)}))
 
 
 if __name__ == "__main__":

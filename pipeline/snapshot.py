@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import digest, sources
 from pipeline.errors import ArtifactError, DataError, FormatError
-from pipeline.files import put, read_json, scratch_folder, space_for, write_json
+from pipeline.files import (
+    parquet_writer,
+    put,
+    read_json,
+    scratch_folder,
+    space_for,
+    write_json,
+    write_parquet,
+)
 from pipeline.formats import SNAPSHOT, check_format
 from pipeline.seen import Seen
 from pipeline.sources import Source, logical_type
@@ -97,7 +105,7 @@ def set_aside(snapshot: Snapshot, failing: "Mapping[str, numpy.ndarray]") -> tup
         parts, row = [], 0
         with _whole_parquet(snapshot.path):
             file = pyarrow.parquet.ParquetFile(snapshot.path)
-        with file, writer(scratch / "good.parquet", file.schema_arrow) as good:
+        with file, parquet_writer(scratch / "good.parquet", file.schema_arrow) as good:
             for number in range(file.num_row_groups):
                 with _whole_parquet(snapshot.path):
                     group = file.read_row_group(number)
@@ -113,10 +121,9 @@ def set_aside(snapshot: Snapshot, failing: "Mapping[str, numpy.ndarray]") -> tup
             while name in aside.column_names:
                 name += "_"
             aside = aside.append_column(name, values)
-        pyarrow.parquet.write_table(aside, scratch / "aside.parquet", compression="zstd")
         beside = left.path.with_suffix(".quarantine") / f"{snapshot.digest}.parquet"
         beside.parent.mkdir(exist_ok=True)
-        put(scratch / "aside.parquet", beside)
+        write_parquet(beside, aside)
     return left, beside
 
 
@@ -150,7 +157,7 @@ def _frozen(source: Source, scratch: Path) -> Path:
     close()
     if len(segments) == 1 and segments[0].schema.equals(schema):
         return segments[0].path
-    with writer(scratch / "whole.parquet", schema) as whole:
+    with parquet_writer(scratch / "whole.parquet", schema) as whole:
         for segment in segments:
             with pyarrow.parquet.ParquetFile(segment.path) as file:
                 for number in range(file.num_row_groups):
@@ -164,7 +171,7 @@ class _Segment:
 
     def __init__(self, path: Path, schema: "pyarrow.Schema") -> None:
         self.path, self.schema = path, schema
-        self._writer = writer(path, schema)
+        self._writer = parquet_writer(path, schema)
         self._waiting: list[pyarrow.Table] = []
 
     def write(self, table: "pyarrow.Table") -> None:
@@ -190,16 +197,6 @@ class _Segment:
         if self._waiting:
             self._writer.write_table(pa.concat_tables(self._waiting))
             self._waiting.clear()
-
-
-def writer(path: Path, schema: "pyarrow.Schema") -> "pyarrow.parquet.ParquetWriter":
-    """Return what writes a Parquet file as snapshots are written."""
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    # Numbers seldom repeat: a dictionary of them costs more time than it saves space.
-    texts = [field.name for field in schema if pa.types.is_string(field.type)]
-    return pyarrow.parquet.ParquetWriter(path, schema, compression="zstd", use_dictionary=texts)
 
 
 def _describe(path: Path, name: str, origin: str) -> None:
