@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.errors import SourceError
-from pipeline.files import whole_file
+from pipeline.files import parquet_writer, whole_file
 from pipeline.sources import conform
 
 if TYPE_CHECKING:
@@ -70,13 +70,8 @@ def _to_csv(parts: Sequence[Path], path: Path) -> None:
 
 
 def _to_parquet(parts: Sequence[Path], path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet
-
     schema = joint_schema(parts)
-    # Numbers seldom repeat: a dictionary of them costs more time than it saves space.
-    texts = [field.name for field in schema if pa.types.is_string(field.type)]
-    with pyarrow.parquet.ParquetWriter(path, schema, use_dictionary=texts) as writer:
+    with parquet_writer(path, schema, "snappy") as writer:
         for table in tables(parts, schema):
             writer.write_table(table)
 

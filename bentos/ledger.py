@@ -32,7 +32,8 @@ from sqlalchemy import (
     text,
 )
 
-from pipeline.errors import LedgerError, ReleaseError
+from pipeline import formats
+from pipeline.errors import LedgerError
 from pipeline.files import no_space
 
 METADATA = MetaData()
@@ -117,7 +118,7 @@ LOOKS = Table(
     Column("found", JSON, nullable=False),
 )
 
-VERSION = "0003"
+VERSION = f"{formats.LEDGER.current:04}"
 """The newest migration in bentos/migrations/versions."""
 _VERSIONS = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
 
@@ -131,7 +132,7 @@ _SQLITE_WRITER = 120
 def open_ledger(url: URL | str) -> Engine:
     """Connect to the ledger at a SQLAlchemy URL, making its tables, or bringing older ones to this version.
 
-    Raises ReleaseError when it is of a later version than this code, and, as every transaction that writes, LedgerError
+    Raises FormatError when it is of a later format than this code, and, as every transaction that writes, LedgerError
     when another process holds it for so long that something is wrong with that one, and StorageError when there is no
     space left.
     """
@@ -257,10 +258,8 @@ def _migrate(connection: Connection) -> None:
     found = _version(connection)
     if found == VERSION:
         return
-    if found is not None and found > VERSION:
-        raise ReleaseError(
-            f"the ledger is of version {found}, and this evergreen knows versions up to {VERSION}; use a later one"
-        )
+    if found is not None:
+        formats.check_format(formats.LEDGER, int(found), "the ledger")
     # Imported here: it takes longer than asking the ledger.
     from alembic import command
     from alembic.config import Config

@@ -22,7 +22,8 @@ from pipeline import digest
 from pipeline.artifact import Artifact, load_artifact
 from pipeline.code import code_digest, local_modules, serving_digest, serving_pins
 from pipeline.errors import ArtifactError, PackageError
-from pipeline.files import NO_SPACE, no_space, space_for, whole_folder, write_text
+from pipeline.files import NO_SPACE, no_space, put, space_for, whole_folder, write_text
+from pipeline.packaged import MANIFEST, PROTOCOL, protocol_of, write_protocol
 from pipeline.processes import packaged_environment
 from pipeline.project import copy_room
 
@@ -92,13 +93,14 @@ def package(artifact: Artifact, checkout: Path, home: Path) -> Bento:
                 f"the code that answers for {model} changed during this run; run again to package what is there"
             )
         shutil.copytree(artifact.folder, context / "artifact")
+        write_protocol(context)
         built = _build(model, version, artifact, context, Path(scratch) / "store")
         _check(built / "src", context, artifact)
         with whole_folder(Path(scratch) / "whole") as part:
             shutil.copytree(built, part, dirs_exist_ok=True)
         with alone_with(model, home):
             if not place.exists():
-                (Path(scratch) / "whole").rename(place)
+                put(Path(scratch) / "whole", place)
             write_text(place.parent / "latest", version)
     return load_bento(f"{model}:{version}", home)
 
@@ -192,6 +194,8 @@ def _check(source: Path, context: Path, artifact: Artifact) -> None:
         load_artifact(source / "artifact", artifact.digest)
     except ArtifactError as error:
         raise PackageError(f"the Bento of {artifact.manifest['model']} holds another artifact: {error}") from error
+    if protocol_of(source) != PROTOCOL:
+        raise PackageError(f"the Bento of {artifact.manifest['model']} holds another {MANIFEST}")
     for room in ("pipeline", "bentos"):
         if digest.of_folder(source / room) != digest.of_folder(context / room):
             raise PackageError(f"the Bento of {artifact.manifest['model']} does not hold {room}/ as it was")
@@ -207,7 +211,7 @@ def _build_here(request: dict[str, Any]) -> None:
         name=request["name"],
         version=request["version"],
         labels=request["labels"],
-        include=["pipeline/", "bentos/", "artifact/"],
+        include=["pipeline/", "bentos/", "artifact/", MANIFEST],
         python={"packages": request["packages"], "lock_packages": False},
         docker={"python_version": request["python"]},
         build_ctx=".",

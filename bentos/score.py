@@ -27,7 +27,8 @@ from bentos.served import ServedModel
 from pipeline import digest, sources
 from pipeline.artifact import load_artifact
 from pipeline.errors import ArtifactError, DataError, EvergreenError, ServerError, SourceError, StorageError
-from pipeline.files import put, read_json, scratch_folder, space_for, write_json
+from pipeline.files import arrow_writer, read_json, scratch_folder, space_for, whole_file, write_json
+from pipeline.packaged import protocol_of
 from pipeline.processes import end_with, packaged_environment
 from pipeline.sources import Csv, JsonLines, Parquet, Source, Sql
 from pipeline.sources.places import marks
@@ -347,10 +348,8 @@ def _write(tables: Sequence["pyarrow.Table"], path: Path) -> None:
     import pyarrow as pa
 
     whole = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
-    part = path.with_name(f".part-{os.getpid()}-{path.name}")
-    with pa.OSFile(str(part), "wb") as file, pa.ipc.new_file(file, whole.schema) as writer:
+    with whole_file(path) as part, arrow_writer(part, whole.schema) as writer:
         writer.write_table(whole)
-    put(part, path)
 
 
 def score_packaged(package: Path, request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
@@ -360,16 +359,12 @@ def score_packaged(package: Path, request: Mapping[str, Any], tell: Tell) -> dic
     file for `rejected` rows, and the `folder` where parts wait, which is removed at the end. Raises DataError and
     SourceError as `score` does, ArtifactError where the package cannot score, ServerError when something ended it.
     """
-    if not (package / "bentos" / "score.py").exists():
-        raise ArtifactError(
-            f"release {request['release']} was packaged before packages could score; release it anew with "
-            "`evergreen run --force`"
-        )
+    module = protocol_of(package).modules["score"]
     folder = Path(request["folder"])
     write_json(folder / "asked.json", request)
     with (folder / "log").open("wb") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "bentos.score", str(folder / "asked.json")],
+            [sys.executable, "-m", module, str(folder / "asked.json")],
             cwd=package,
             # As in a server's worker.
             env=packaged_environment() | {"OMP_NUM_THREADS": "1"},

@@ -406,7 +406,7 @@ class Server:
     def _drain(self, worker: Worker) -> None:
         if worker.state != "draining":
             worker.state, worker.started = "draining", time.monotonic()
-            worker.tell(do="drain")
+            worker.tell("drain")
 
     # Releases.
 
@@ -453,7 +453,7 @@ class Server:
         for worker in self.workers:
             if worker.degraded != why:
                 worker.degraded = why
-                worker.tell(do="degraded", why=why)
+                worker.tell("degraded", why=why)
                 self._told = 0.0
 
     def _move(self) -> None:
@@ -558,7 +558,7 @@ class Server:
         self._told = 0.0
         for worker in self.workers:
             if worker is not baking.worker:
-                worker.tell(do="share", path=None, share=0.0)
+                worker.tell("share", path=None, share=0.0)
                 worker.failed, worker.found = 0, Differences()
         baking.listener.close()
         shutil.rmtree(Path(baking.path).parent, ignore_errors=True)
@@ -566,9 +566,8 @@ class Server:
             self._drain(baking.worker)
 
     def _share(self, worker: Worker, baking: Baking) -> None:
-        # Packages of before know no shadows: to them this must say nothing.
         do = "shadow" if baking.shadow else "share"
-        worker.tell(do=do, path=baking.path, share=baking.release.canary_settings.share)
+        worker.tell(do, path=baking.path, share=baking.release.canary_settings.share)
 
     def _differences(self, baking: Baking) -> str:
         """Say how much a shadow differs from the champion, from what the champion's workers have found."""

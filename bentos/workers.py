@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from bentos.canary import Differences, Tally
 from bentos.package import Bento, bentoml_environment
 from pipeline.errors import ServerError
+from pipeline.packaged import Order, protocol_of
 
 BACKLOG = 2048
 UNREAD_SECONDS = 60
@@ -31,11 +32,15 @@ MEMORY = {
 
 @dataclass
 class Worker:
-    """One process of a package: "starting", "ready" or "draining", when it was last heard of, and what it counted."""
+    """One process of a package: "starting", "ready" or "draining", when it was last heard of, and what it counted.
+
+    `orders` are those that its package understands: see `pipeline.packaged`.
+    """
 
     process: "subprocess.Popen[bytes]"
     line: socket.socket
     release: int | None
+    orders: tuple[str, ...]
     state: str = "starting"
     started: float = field(default_factory=time.monotonic)
     heard: float = field(default_factory=time.monotonic)
@@ -80,10 +85,11 @@ class Worker:
                 return True
         return False
 
-    def tell(self, **order: object) -> None:
-        """Tell it something."""
-        with suppress(OSError):
-            self.line.sendall(json.dumps(order).encode() + b"\n")
+    def tell(self, do: Order, **what: object) -> None:
+        """Tell it to do something, if its package knows how."""
+        if do in self.orders:
+            with suppress(OSError):
+                self.line.sendall(json.dumps({"do": do, **what}).encode() + b"\n")
 
     def kill(self) -> None:
         """End it and whatever it started, at once."""
@@ -142,6 +148,7 @@ def start(
     `folder` is the home of BentoML and of counts that workers share; `env` says what is served, as `bentos.service`
     has it; what is logged goes to `log`, or to where this process logs.
     """
+    protocol = protocol_of(bento.path / "src")
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     counts = folder / "metrics"
@@ -152,7 +159,7 @@ def start(
         numbers = [listener.fileno(), theirs.fileno()]
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "bentos.worker"),
+                *(sys.executable, "-m", protocol.modules["worker"]),
                 *(str(bento.path), "--listener", str(numbers[0]), "--line", str(numbers[1])),
                 *options,
             ],
@@ -166,4 +173,4 @@ def start(
             # first, whatever the priority of what is in them, and a new worker would take as much as the old one.
             process_group=0,
         )
-    return Worker(process, ours, release)
+    return Worker(process, ours, release, protocol.orders)

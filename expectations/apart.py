@@ -18,7 +18,7 @@ from pathlib import Path
 import pipeline.errors
 from expectations.validate import Report
 from pipeline.errors import CheckError, EvergreenError
-from pipeline.files import read_json, whole_file, write_json
+from pipeline.files import read_json, write_bytes, write_json
 from pipeline.processes import leashed
 from pipeline.project import CODE_FOLDER
 from pipeline.snapshot import Snapshot
@@ -98,8 +98,7 @@ def _answer(model: str, folder: Path) -> None:
         told = known.__name__, str(error), error.code
     except Exception as error:
         told = type(error).__name__, str(error), None
-    with whole_file(folder / "answer") as part:
-        part.write_bytes(pickle.dumps(told))
+    write_bytes(folder / "answer", pickle.dumps(told))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from flows.views import BacktestView, IntervalView, MonthView
 from pipeline import backtest as replaying
 from pipeline import sources
 from pipeline.backtest import ALWAYS, GATE, NEVER, Backtest
-from pipeline.files import write_json, write_text
+from pipeline.files import write_bytes, write_json, write_text
 from pipeline.numbers import number, signed
 from pipeline.settings import settings
 from pipeline.spec import load_spec
@@ -36,7 +36,7 @@ def backtest(
     replayed = replay_history(model, data, time or [])
     image = draw_backtest(replayed)
     found = view_of(replayed, by, str(folder / "backtest.md"))
-    (folder / "backtest.png").write_bytes(image)
+    write_bytes(folder / "backtest.png", image)
     write_json(folder / "backtest.json", asdict(found))
     write_text(folder / "backtest.md", markdown(found, "backtest.png"))
     try:

@@ -18,7 +18,7 @@ from bentos.package import Bento
 from bentos.releases import Release
 from pipeline import digest
 from pipeline.errors import ReleaseError
-from pipeline.files import read_json, whole_folder, write_json
+from pipeline.files import read_json, whole_folder, write_json, write_text
 from pipeline.project import ROOMS, copy_room, project_file
 
 TEMPLATES = Path(__file__).parent / "exported"
@@ -86,8 +86,9 @@ def export(release: Release, bento: Bento, checkout: Path, folder: Path, port: i
         facts["project"] = digest.of_folder(part / "project")[:16]
         _write("", part, facts)
         theirs = (bento.path / "env" / "docker" / "Dockerfile").read_text(encoding="utf-8")
-        ours = (part / OUR_PART).rename(part / "Dockerfile")
-        ours.write_text(f"{theirs.rstrip()}\n\n{ours.read_text(encoding='utf-8')}", encoding="utf-8")
+        ours = (part / OUR_PART).read_text(encoding="utf-8")
+        (part / OUR_PART).unlink()
+        write_text(part / "Dockerfile", f"{theirs.rstrip()}\n\n{ours}")
         files = [FACTS, *(path.relative_to(part).as_posix() for path in part.rglob("*") if path.is_file())]
         write_json(part / FACTS, {**facts, "digests": release.digests, "files": sorted(files)})
         if (folder / FACTS).exists():
@@ -127,7 +128,7 @@ def _write(room: str, part: Path, facts: Mapping[str, Any]) -> None:
     for template in templates(room):
         place = part / template.relative_to(TEMPLATES)
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(render(template.read_text(encoding="utf-8"), facts), encoding="utf-8")
+        write_text(place, render(template.read_text(encoding="utf-8"), facts))
         place.chmod(template.stat().st_mode & 0o777)
 
 

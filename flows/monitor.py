@@ -19,7 +19,7 @@ from flows.look import Observed
 from flows.monitoring_report import MonitoringReport
 from flows.progress import timed
 from flows.words import summarize
-from pipeline.files import write_json, write_text
+from pipeline.files import write_bytes, write_json, write_text
 from pipeline.settings import settings
 from pipeline.spec import load_spec
 
@@ -66,7 +66,7 @@ def tell(model: str, found: MonitoringReport) -> None:
 def report(observed: Observed, folder: Path) -> None:
     images = monitoring.draw(observed.report, observed.before)
     for name, png in images.items():
-        (folder / f"{name}.png").write_bytes(png)
+        write_bytes(folder / f"{name}.png", png)
     write_text(folder / "report.md", monitoring.report(observed.report, {name: f"{name}.png" for name in images}))
     monitoring.publish(observed.report, images)
 

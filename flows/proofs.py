@@ -10,8 +10,10 @@ from typing import Any
 from bentos.releases import Release
 from flows.since import packed_manifest
 from flows.views import CodeView, GuardView, Proofs, RowsView, ValidationSummary
+from pipeline.errors import ArtifactError
 from pipeline.files import read_json
 from pipeline.settings import Settings
+from pipeline.snapshot import Snapshot, load_snapshot
 
 
 def run_folder(settings: Settings, model: str, release: int) -> Path | None:
@@ -26,16 +28,16 @@ def proofs_of(settings: Settings, release: Release) -> Proofs:
     """Return on which rows a release was trained, by which code, what was checked, and where its report is."""
     manifest = packed_manifest(settings, release)
     known = manifest or {}
-    snapshot = _read(settings.folder() / "snapshots" / f"{release.digests['snapshot']}.json") or {}
+    snapshot = _snapshot(settings.folder() / "snapshots" / f"{release.digests['snapshot']}.parquet")
     folder = run_folder(settings, release.model, release.number)
     report = folder and _read(folder / "validation.json")
     source = settings.folder() / "bentoml" / "bentos" / release.bento.replace(":", "/") / "src"
     counts = known.get("rows", {})
     return Proofs(
         rows=RowsView(
-            all=snapshot.get("rows"),
-            origin=snapshot.get("origin"),
-            ingested=snapshot.get("created"),
+            all=snapshot and snapshot.rows,
+            origin=snapshot and snapshot.origin,
+            ingested=snapshot and snapshot.created,
             trained_on=counts.get("training"),
             held_out=counts.get("holdout"),
         ),
@@ -50,6 +52,13 @@ def proofs_of(settings: Settings, release: Release) -> Proofs:
 def _summary(report: Mapping[str, Any]) -> ValidationSummary:
     aside = report["quarantine"]
     return ValidationSummary(len(report["rules"]), report["warnings"], aside and aside["rows"])
+
+
+def _snapshot(path: Path) -> Snapshot | None:
+    try:
+        return load_snapshot(path)
+    except ArtifactError:
+        return None
 
 
 def _read(path: Path) -> Any:

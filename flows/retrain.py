@@ -42,7 +42,7 @@ from pipeline.artifact import Artifact, repackaged, write_artifact
 from pipeline.drift import Changes
 from pipeline.errors import ArtifactError, DataError, ReleaseError, SourceError
 from pipeline.evaluate import Champion, Evaluation, evaluate
-from pipeline.files import sweep, write_json, write_text
+from pipeline.files import sweep, write_bytes, write_json, write_text
 from pipeline.gate import Verdict, decide
 from pipeline.processes import end_with, ends_without, gently
 from pipeline.project import project_folder
@@ -474,7 +474,7 @@ def _tell_changes(run: "_Run", changes: Changes) -> None:
     write_json(run.folder / "drift.json", changes.to_dict())
     image = plots.draw_drift(changes.drifted)
     if image is not None:
-        (run.folder / "drift.png").write_bytes(image)
+        write_bytes(run.folder / "drift.png", image)
     reports.publish_changes(run.model, changes, image)
 
 
@@ -493,7 +493,7 @@ def _draw(run: "_Run", snapshot: Snapshot, trained: Trained, importance: list[di
     estimator, table = trained.estimator(), Stored(snapshot.path)
     drawn = plots.draw(load_spec(run.model), table, trained.rule, estimator, importance)
     for name, png in drawn.items():
-        (run.folder / f"{name}.png").write_bytes(png)
+        write_bytes(run.folder / f"{name}.png", png)
     run.results["plots"] = drawn
     reports.publish_plots(run.model, drawn)
 

@@ -25,13 +25,13 @@ from pipeline.artifact import Artifact
 from pipeline.errors import ArtifactError, ReleaseError
 from pipeline.files import read_json, scratch_folder, space_for, whole_file, whole_folder, write_json
 from pipeline.forget import check_whole
+from pipeline.formats import ARCHIVE, check_format
 from pipeline.processes import gently
 from pipeline.seal import open_sealed, seal
 from pipeline.settings import Settings
 from pipeline.snapshot import Stored, load_snapshot
 from pipeline.spec import load_spec
 
-FORMAT = 1
 CAUSE = "import"
 _DIGEST = re.compile("[0-9a-f]{64}")
 _RUN = re.compile("[0-9a-f-]{36}")
@@ -67,7 +67,11 @@ def pack(settings: Settings, ledger: Engine, release: Release, file: Path) -> No
             copyfile(part, folder / "snapshot" / part.name)
         if run is not None:
             copytree(run, folder / "run" / run.name)
-        facts = {"format": FORMAT, "release": asdict(release), "judged_against": judged and judged.digests["artifact"]}
+        facts = {
+            "format": ARCHIVE.current,
+            "release": asdict(release),
+            "judged_against": judged and judged.digests["artifact"],
+        }
         seal(folder, facts)
         with whole_file(file) as part, tarfile.open(part, "w") as archive:
             for path in sorted(folder.iterdir()):
@@ -146,8 +150,7 @@ def _extract(archive: tarfile.TarFile, folder: Path) -> None:
 def _release_in(file: Path, manifest: Mapping[str, Any]) -> Release:
     """Return the row in a manifest, which anybody may have written: it names files here."""
     try:
-        if manifest["format"] != FORMAT:
-            raise ReleaseError(f"{file} is of format {manifest['format']}, and this evergreen knows {FORMAT}")
+        check_format(ARCHIVE, manifest.get("format"), f"archive {file}")
         release = Release(**manifest["release"])
         load_spec(release.model)
         digests = [release.digests[name] for name in ("snapshot", "spec", "code", "artifact", "bento")]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.artifact import Artifact, load_artifact
 from pipeline.compiled import UnanswerableError, columns_of
+from pipeline.files import write_parquet, write_text
 from pipeline.packaged import run_packaged
 from pipeline.predict import Answers, in_parts, predict_rows
 
@@ -27,13 +28,11 @@ def ask(source: Path, expected: str, rows: "pyarrow.Table") -> Answers:
     `expected` is the digest of its artifact. Raises ArtifactError when the package is not what was released, or when it
     cannot answer, ServerError when something ended the process that should.
     """
-    import pyarrow.parquet
-
     load_artifact(source / "artifact", expected)
     with tempfile.TemporaryDirectory(prefix="evergreen-ask-") as folder:
         question, answer = Path(folder) / "rows.parquet", Path(folder) / "answers.json"
-        pyarrow.parquet.write_table(rows, question)
-        run_packaged(source, "pipeline.answer", str(question), str(answer), expected)
+        write_parquet(question, rows)
+        run_packaged(source, "answer", str(question), str(answer), expected)
         return Answers.from_dict(json.loads(answer.read_text()))
 
 
@@ -41,7 +40,7 @@ def _answer(question: Path, answer: Path, expected: str) -> None:
     import pyarrow.parquet
 
     artifact = load_artifact(Path("artifact"), expected)
-    answer.write_text(json.dumps(_answers(artifact, pyarrow.parquet.read_table(question)).to_dict()))
+    write_text(answer, json.dumps(_answers(artifact, pyarrow.parquet.read_table(question)).to_dict()))
 
 
 def _answers(artifact: Artifact, rows: "pyarrow.Table") -> Answers:

@@ -1,8 +1,6 @@
 """The artifact: a sealed folder with the fitted estimator, its plan, golden rows and facts; whole or not at all."""
 
-import os
 import platform
-import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import formats
 from pipeline.compiled import (
     Plan,
     Program,
@@ -26,7 +25,8 @@ from pipeline.compiled import (
 )
 from pipeline.errors import ArtifactError, TrainingError
 from pipeline.evaluate import Evaluation
-from pipeline.files import read_json, whole_folder, write_json
+from pipeline.files import link_or_copy, read_json, whole_folder, write_json
+from pipeline.formats import check_format
 from pipeline.gate import Verdict
 from pipeline.guard import Guard, passing, required_by
 from pipeline.importance import importance
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
     from pipeline.spec import ModelSpec
 
-FORMAT = 2
 PLAN, ESTIMATOR = "plan", "estimator"
 """What answers requests: the compiled plan, or the estimator itself."""
 SHUFFLES = {PLAN: 5, ESTIMATOR: 2}
@@ -70,15 +69,17 @@ class Artifact:
 
     @property
     def guards(self) -> tuple[Guard, ...]:
-        """What a request to the model is held to; none in an artifact of before there were guards."""
-        return tuple(Guard.from_dict(guard) for guard in self.manifest.get("guards", ()))
+        """What a request to the model is held to."""
+        return tuple(Guard.from_dict(guard) for guard in self.manifest["guards"])
 
     def estimator(self) -> Any:
         """Load the fitted estimator.
 
         Raises ArtifactError when its file is not the one that was packaged, or was pickled by other versions than are
-        here; what a plan answers is data, and needs no estimator.
+        here; what a plan answers is data, and needs no estimator. A golden fixture has a plan alone, and no pickle.
         """
+        if "model.joblib" not in self.manifest["files"]:
+            raise ArtifactError(f"{self.folder} has no model.joblib: its plan alone answers; train it again to get one")
         if lacking := lacks(self.manifest["pickle"]):
             raise ArtifactError(
                 f"{self.manifest['model']} was trained {'; '.join(lacking)}; its pickle is not loaded: install what it "
@@ -134,7 +135,7 @@ def write_artifact(
     plan, answered = _compiled(estimator, held, schema.features, scale)
     ask = _asking(estimator, plan, schema.features)
     manifest = {
-        "format": FORMAT,
+        "format": formats.ARTIFACT.current,
         "model": spec.name,
         "target": spec.target,
         "created": trained.created,
@@ -162,7 +163,7 @@ def write_artifact(
     with whole_folder(folder) as part:
         if plan is not None:
             save_plan(plan, part)
-        _link(trained.folder / "model.joblib", part / "model.joblib")
+        link_or_copy(trained.folder / "model.joblib", part / "model.joblib")
         write_json(part / "golden.json", {"rows": rows, "answers": answers.to_dict()})
         seal(part, manifest)
     return load_artifact(folder)
@@ -243,11 +244,10 @@ def load_artifact(folder: Path, expected: str | None = None) -> Artifact:
     """Return the artifact in a folder, after every file in it was found to be as it was written.
 
     Nothing of it is unpickled or loaded before. Raises ArtifactError, naming the file, as `open_sealed` does, and
-    for an artifact of another format.
+    FormatError for an artifact of a format that this evergreen does not read.
     """
     found, manifest = open_sealed(folder, expected)
-    if manifest.get("format") != FORMAT:
-        raise ArtifactError(f"{folder} has format {manifest.get('format')}, and this version reads format {FORMAT}")
+    check_format(formats.ARTIFACT, manifest.get("format"), f"artifact {folder}")
     return Artifact(folder, found, manifest)
 
 
@@ -316,10 +316,3 @@ def _parsed(row: dict[str, Any], features: Sequence[Feature]) -> dict[str, Any]:
         name: datetime.fromisoformat(value) if name in times and value is not None else value
         for name, value in row.items()
     }
-
-
-def _link(source: Path, place: Path) -> None:
-    try:
-        os.link(source, place)
-    except OSError:
-        shutil.copyfile(source, place)

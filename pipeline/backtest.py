@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pipeline import digest
 from pipeline.errors import DataError, TrainingError, did_you_mean
 from pipeline.evaluate import Champion, Interval, evaluate, interval, score
+from pipeline.files import write_parquet
 from pipeline.gate import decide
 from pipeline.predict import Answers, joined, predict_rows, target
 from pipeline.schema import check_columns, describe, feature_names
@@ -198,11 +199,9 @@ def _champion(model: _Model) -> Champion:
 
 
 def _frozen(table: "pyarrow.Table", folder: Path) -> Snapshot:
-    import pyarrow.parquet
-
     name = digest.of_table(table)
     path = folder / f"{name}.parquet"
-    pyarrow.parquet.write_table(table, path)
+    write_parquet(path, table)
     columns: dict[str, str] = {one.name: logical_type(one.type) for one in table.schema}
     return Snapshot(path, name, table.num_rows, columns, "a backtest", "")
 

@@ -62,6 +62,18 @@ class ArtifactError(EvergreenError):
     code = "artifact.damaged"
 
 
+class FormatError(ArtifactError):
+    """Something that was written by an older or a newer evergreen, whose format this one does not read.
+
+    Attributes:
+        code: `format.too_old`, `format.too_new`, or `format.invalid` when it has no number at all.
+    """
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class StorageError(EvergreenError):
     """There is no space left to write something; nothing of it is left behind."""
 

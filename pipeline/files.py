@@ -1,17 +1,27 @@
-"""Files that appear whole or not at all: written beside their place, flushed to disk, then renamed."""
+"""State on disk: the only module of evergreen that writes, renames and serializes files.
+
+A file or folder appears whole or not at all: it is written beside its place, flushed to disk, then renamed. What was
+written under a digest is checked against it before it is used. tests/test_state.py keeps other modules from doing this.
+"""
 
 import errno
+import hashlib
+import io
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from pipeline.errors import StorageError
+from pipeline.errors import ArtifactError, StorageError
 from pipeline.processes import alive
+
+if TYPE_CHECKING:
+    import numpy
+    import pyarrow
 
 NO_SPACE = os.strerror(errno.ENOSPC)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -94,6 +104,12 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
+    with whole_file(path) as part:
+        part.write_bytes(content)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file, whole or not at all; NaN and infinity are refused, since JSON has no such numbers."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
@@ -102,6 +118,71 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_parquet(path: Path, table: "pyarrow.Table") -> None:
+    """Write a table to a Parquet file, whole or not at all."""
+    import pyarrow.parquet
+
+    with whole_file(path) as part:
+        pyarrow.parquet.write_table(table, part, compression="zstd")
+
+
+def parquet_writer(part: Path, schema: "pyarrow.Schema", compression: str = "zstd") -> "pyarrow.parquet.ParquetWriter":
+    """Return a writer of a Parquet file in pieces; `part` is a path that `whole_file` or `scratch_folder` gave."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    # Numbers seldom repeat: a dictionary of them costs more time than it saves space.
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    return pyarrow.parquet.ParquetWriter(part, schema, compression=compression, use_dictionary=texts)
+
+
+def arrow_writer(part: Path, schema: "pyarrow.Schema") -> "pyarrow.ipc.RecordBatchFileWriter":
+    """Return a writer of an Arrow file in pieces; `part` is a path that `whole_file` or `scratch_folder` gave."""
+    import pyarrow as pa
+
+    return pa.ipc.new_file(str(part), schema)
+
+
+def write_arrays(path: Path, arrays: "Mapping[str, numpy.ndarray]") -> None:
+    """Write named arrays to an `.npz` file, whole or not at all."""
+    import numpy as np
+
+    with whole_file(path) as part, part.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def pickle_bytes(value: Any) -> bytes:
+    """Return a value pickled and compressed, as `joblib.load` reads it."""
+    import joblib
+
+    joblib.dump(value, pickled := io.BytesIO(), compress=3)
+    return pickled.getvalue()
+
+
+@contextmanager
+def open_checked(path: Path, expected: str) -> Iterator[BinaryIO]:
+    """Yield an open file after its digest was found to be the expected one; else ArtifactError."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
+    # One open file for both: another that is put in its place meanwhile is not the one that is read.
+    with file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != expected:
+            raise ArtifactError(f"{path} is not the file that was written: its digest is {found}, not {expected}")
+        file.seek(0)
+        yield file
+
+
+def link_or_copy(source: Path, path: Path) -> None:
+    """Let a file appear at a second place, without a copy where the file system can do that."""
+    try:
+        os.link(source, path)
+    except OSError:
+        shutil.copyfile(source, path)
 
 
 def discard(path: Path, aside: Path) -> None:

@@ -5,14 +5,15 @@ lost and when; whose they were is there by a digest alone.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import digest
 from pipeline.errors import ArtifactError
-from pipeline.files import read_json, whole_file, write_json
-from pipeline.snapshot import RECORD, writer
+from pipeline.files import parquet_writer, read_json, whole_file, write_json
+from pipeline.snapshot import RECORD, load_snapshot, write_manifest
 
 if TYPE_CHECKING:
     import pyarrow
@@ -30,8 +31,7 @@ def forget_in_snapshot(path: Path, key: Mapping[str, str], why: str) -> "pyarrow
         whose = digest.of_value(dict(sorted(key.items())))
         at = datetime.now(UTC).isoformat(timespec="seconds")
         write_json(path.with_suffix(RECORD), {**record, whose: {"rows": rows.num_rows, "at": at, "why": why}})
-        manifest = path.with_suffix(".json")
-        write_json(manifest, {**read_json(manifest), "rows": left})
+        write_manifest(replace(load_snapshot(path), rows=left))
         forget_in_file(path, key)
     return rows
 
@@ -44,7 +44,11 @@ def forget_in_file(path: Path, key: Mapping[str, str], prefix: str = "") -> None
     import pyarrow.compute as pc
     import pyarrow.parquet
 
-    with pyarrow.parquet.ParquetFile(path) as file, whole_file(path) as part, writer(part, file.schema_arrow) as left:
+    with (
+        pyarrow.parquet.ParquetFile(path) as file,
+        whole_file(path) as part,
+        parquet_writer(part, file.schema_arrow) as left,
+    ):
         for number in range(file.num_row_groups):
             group = file.read_row_group(number)
             left.write_table(group.filter(pc.invert(_mask(group, key, prefix))))

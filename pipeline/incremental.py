@@ -15,6 +15,7 @@ from sklearn.dummy import DummyRegressor
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import Pipeline
 
+from pipeline.files import arrow_writer
 from pipeline.predict import target
 from pipeline.schema import Feature, to_frame
 
@@ -91,7 +92,7 @@ def scatter(
     numbers = np.random.default_rng(spec.seed).integers(0, parts, count, dtype=np.uint16)
     schema = pa.schema([table.schema.field(name) for name in names])
     paths = [folder / f"{part}.arrow" for part in range(parts)]
-    writers = [pa.ipc.new_file(str(path), schema) for path in paths]
+    writers = [arrow_writer(path, schema) for path in paths]
     try:
         start = 0
         for group in table.groups(rows, names):

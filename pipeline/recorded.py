@@ -24,7 +24,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.files import whole_file
+from pipeline.errors import FormatError
+from pipeline.files import write_parquet
+from pipeline.formats import REQUEST_LOG, check_format
 
 if TYPE_CHECKING:
     import pyarrow
@@ -61,7 +63,13 @@ class Counts:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What was read of a log: a table of rows for each release, counts in order, and files that could not be read."""
+    """What was read of a log.
+
+    Attributes:
+        tables: the logged rows, by release.
+        counts: what the workers counted, in order.
+        unreadable: names of the files that cannot be read, or the sentence that refuses their format.
+    """
 
     tables: "dict[int | None, pyarrow.Table]"
     counts: tuple[Counts, ...]
@@ -70,14 +78,11 @@ class Recorded:
 
 def write(folder: Path, table: "pyarrow.Table", counts: Counts) -> Path:
     """Write a file of the log, whole or not at all; OSError or StorageError when that cannot be."""
-    import pyarrow.parquet
-
     folder.mkdir(parents=True, exist_ok=True)
     stamp = datetime.fromtimestamp(counts.ended, UTC).strftime(_STAMP)
     path = folder / f"{stamp}-{os.getpid()}-{secrets.token_hex(3)}.parquet"
-    facts = json.dumps(asdict(counts), allow_nan=False).encode()
-    with whole_file(path) as part:
-        pyarrow.parquet.write_table(table.replace_schema_metadata({_FACTS: facts}), part, compression="zstd")
+    facts = json.dumps({"format": REQUEST_LOG.current, **asdict(counts)}, allow_nan=False).encode()
+    write_parquet(path, table.replace_schema_metadata({_FACTS: facts}))
     return path
 
 
@@ -97,10 +102,15 @@ def read(folder: Path, since: datetime) -> Recorded:
             # Not by path alone: a folder's name with "=" in it would become a column.
             with pyarrow.parquet.ParquetFile(path) as file:
                 table = file.read(use_threads=False)
-            found = _counts(json.loads(table.schema.metadata[_FACTS]))
+            facts = json.loads(table.schema.metadata[_FACTS])
+            check_format(REQUEST_LOG, facts.get("format"), f"request log {path.name}")
+            found = _counts(facts)
         except FileNotFoundError:
             continue
-        except (pa.ArrowException, OSError, ValueError, TypeError, KeyError):
+        except FormatError as error:
+            unreadable.append(str(error))
+            continue
+        except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, AttributeError):
             unreadable.append(path.name)
             continue
         counts.append(found)

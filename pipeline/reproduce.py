@@ -19,7 +19,7 @@ import numpy as np
 from pipeline.artifact import load_artifact
 from pipeline.errors import ArtifactError
 from pipeline.field_kinds import spec_digest
-from pipeline.files import scratch_folder
+from pipeline.files import scratch_folder, write_text
 from pipeline.packaged import run_packaged
 from pipeline.predict import Answers, disagreements, predict
 from pipeline.schema import to_frame
@@ -56,11 +56,9 @@ def reproduce(source: Path, expected: str, snapshot: Path) -> Reproduction:
     what was released, or training fails.
     """
     artifact = load_artifact(source / "artifact", expected)
-    if not (source / "pipeline" / "reproduce.py").exists():
-        raise ArtifactError(f"{source.parent.name} was packaged by an evergreen that could not reproduce yet")
     with tempfile.TemporaryDirectory(prefix="evergreen-reproduce-") as folder:
         out = Path(folder) / "again.json"
-        run_packaged(source, "pipeline.reproduce", expected, str(snapshot), str(out))
+        run_packaged(source, "reproduce", expected, str(snapshot), str(out))
         again = json.loads(out.read_text())
     _, then = artifact.golden()
     now = Answers.from_dict(again["answers"])
@@ -106,9 +104,8 @@ def _train_again(expected: str, path: Path, out: Path) -> None:
     with scratch_folder(path.parent) as folder:
         trained = train(spec, snapshot, folder / "again")
         answers = predict(trained.estimator(), to_frame(artifact.golden_table(), artifact.schema.features))
-    out.write_text(
-        json.dumps({"answers": answers.to_dict(), "chosen": trained.chosen, "spec": spec_digest(spec, "model")})
-    )
+    found = {"answers": answers.to_dict(), "chosen": trained.chosen, "spec": spec_digest(spec, "model")}
+    write_text(out, json.dumps(found))
 
 
 if __name__ == "__main__":

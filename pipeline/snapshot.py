@@ -3,14 +3,23 @@
 import filecmp
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import digest, sources
-from pipeline.errors import ArtifactError, DataError
-from pipeline.files import put, read_json, scratch_folder, space_for, write_json
+from pipeline.errors import ArtifactError, DataError, FormatError
+from pipeline.files import (
+    parquet_writer,
+    put,
+    read_json,
+    scratch_folder,
+    space_for,
+    write_json,
+    write_parquet,
+)
+from pipeline.formats import SNAPSHOT, check_format
 from pipeline.seen import Seen
 from pipeline.sources import Source, logical_type
 
@@ -18,6 +27,8 @@ if TYPE_CHECKING:
     import numpy
     import pyarrow
 
+TABLE = "main"
+"""The name that a manifest gives the one table of a snapshot; later there may be several."""
 RECORD = ".forgotten"
 """How the file beside a snapshot ends that tells what was forgotten of it: see `pipeline.forget`."""
 GROUP_ROWS, GROUP_BYTES = 100_000, 2**26
@@ -26,7 +37,16 @@ GROUP_ROWS, GROUP_BYTES = 100_000, 2**26
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One ingest: where its file is, and what its manifest says."""
+    """One ingest: where its file is, and what its manifest says.
+
+    Attributes:
+        path: the Parquet file of its table.
+        digest: of all that the table holds; the file is named by it.
+        rows: how many rows the table has.
+        columns: the logical type of each column.
+        origin: where the rows came from, for people.
+        created: when they were ingested, in UTC.
+    """
 
     path: Path
     digest: str
@@ -85,7 +105,7 @@ def set_aside(snapshot: Snapshot, failing: "Mapping[str, numpy.ndarray]") -> tup
         parts, row = [], 0
         with _whole_parquet(snapshot.path):
             file = pyarrow.parquet.ParquetFile(snapshot.path)
-        with file, writer(scratch / "good.parquet", file.schema_arrow) as good:
+        with file, parquet_writer(scratch / "good.parquet", file.schema_arrow) as good:
             for number in range(file.num_row_groups):
                 with _whole_parquet(snapshot.path):
                     group = file.read_row_group(number)
@@ -101,10 +121,9 @@ def set_aside(snapshot: Snapshot, failing: "Mapping[str, numpy.ndarray]") -> tup
             while name in aside.column_names:
                 name += "_"
             aside = aside.append_column(name, values)
-        pyarrow.parquet.write_table(aside, scratch / "aside.parquet", compression="zstd")
         beside = left.path.with_suffix(".quarantine") / f"{snapshot.digest}.parquet"
         beside.parent.mkdir(exist_ok=True)
-        put(scratch / "aside.parquet", beside)
+        write_parquet(beside, aside)
     return left, beside
 
 
@@ -138,7 +157,7 @@ def _frozen(source: Source, scratch: Path) -> Path:
     close()
     if len(segments) == 1 and segments[0].schema.equals(schema):
         return segments[0].path
-    with writer(scratch / "whole.parquet", schema) as whole:
+    with parquet_writer(scratch / "whole.parquet", schema) as whole:
         for segment in segments:
             with pyarrow.parquet.ParquetFile(segment.path) as file:
                 for number in range(file.num_row_groups):
@@ -152,7 +171,7 @@ class _Segment:
 
     def __init__(self, path: Path, schema: "pyarrow.Schema") -> None:
         self.path, self.schema = path, schema
-        self._writer = writer(path, schema)
+        self._writer = parquet_writer(path, schema)
         self._waiting: list[pyarrow.Table] = []
 
     def write(self, table: "pyarrow.Table") -> None:
@@ -180,16 +199,6 @@ class _Segment:
             self._waiting.clear()
 
 
-def writer(path: Path, schema: "pyarrow.Schema") -> "pyarrow.parquet.ParquetWriter":
-    """Return what writes a Parquet file as snapshots are written."""
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    # Numbers seldom repeat: a dictionary of them costs more time than it saves space.
-    texts = [field.name for field in schema if pa.types.is_string(field.type)]
-    return pyarrow.parquet.ParquetWriter(path, schema, compression="zstd", use_dictionary=texts)
-
-
 def _describe(path: Path, name: str, origin: str) -> None:
     import pyarrow.parquet
 
@@ -200,7 +209,7 @@ def _describe(path: Path, name: str, origin: str) -> None:
     snapshot = Snapshot(path, name, rows, columns, origin, created)
     # What was forgotten of it before is in it again.
     path.with_suffix(RECORD).unlink(missing_ok=True)
-    write_json(_manifest(path), {key: value for key, value in asdict(snapshot).items() if key != "path"})
+    write_manifest(snapshot)
 
 
 def _whole(path: Path, name: str, same: Path) -> bool:
@@ -211,22 +220,50 @@ def _whole(path: Path, name: str, same: Path) -> bool:
     import pyarrow as pa
 
     try:
-        if load_snapshot(path).digest != name or path.with_suffix(RECORD).exists():
+        found = load_snapshot(path)
+    except FormatError as error:
+        # One that is too old is written again; one that is newer may hold more than this evergreen would write.
+        if error.code == "format.too_new":
+            raise
+        return False
+    except ArtifactError:
+        return False
+    try:
+        if found.digest != name or path.with_suffix(RECORD).exists():
             return False
         return filecmp.cmp(path, same, shallow=False) or digest.of_parquet(path) == name
-    except (ArtifactError, DataError, UnicodeDecodeError, pa.ArrowException, OSError):
+    except (DataError, UnicodeDecodeError, pa.ArrowException, OSError):
         return False
 
 
 def load_snapshot(path: Path) -> Snapshot:
-    """Return the snapshot whose Parquet file is at `path`."""
+    """Return the snapshot whose Parquet file is at `path`.
+
+    Raises ArtifactError when its manifest cannot be read, FormatError when it is of a format that is not read here.
+    """
     try:
         manifest: dict[str, Any] = read_json(_manifest(path))
-        return Snapshot(path=path, **manifest)
-    except (OSError, ValueError, TypeError) as error:
+        check_format(SNAPSHOT, manifest.get("format"), f"snapshot {path.name}")
+        table = manifest["tables"][TABLE]
+        return Snapshot(
+            path, manifest["digest"], table["rows"], table["columns"], manifest["origin"], manifest["created"]
+        )
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise ArtifactError(
             f"snapshot {path.name} has no readable manifest ({error}); run again to ingest anew"
         ) from error
+
+
+def write_manifest(snapshot: Snapshot) -> None:
+    """Write the manifest of a snapshot beside its file."""
+    facts = {
+        "format": SNAPSHOT.current,
+        "digest": snapshot.digest,
+        "origin": snapshot.origin,
+        "created": snapshot.created,
+        "tables": {TABLE: {"rows": snapshot.rows, "columns": snapshot.columns}},
+    }
+    write_json(_manifest(snapshot.path), facts)
 
 
 @dataclass(frozen=True)

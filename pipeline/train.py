@@ -1,7 +1,5 @@
 """Candidates in, one fitted challenger out: chosen by cross-validation on training rows alone."""
 
-import hashlib
-import io
 import os
 import random
 import time
@@ -19,7 +17,16 @@ from numpy.typing import NDArray
 from pipeline import digest
 from pipeline.errors import ArtifactError, DataError, TrainingError
 from pipeline.evaluate import score
-from pipeline.files import read_json, scratch_folder, space_for, whole_folder, write_json
+from pipeline.files import (
+    open_checked,
+    pickle_bytes,
+    read_json,
+    scratch_folder,
+    space_for,
+    whole_folder,
+    write_bytes,
+    write_json,
+)
 from pipeline.predict import predict, target
 from pipeline.processes import end_with
 from pipeline.project import find_project, project_package
@@ -124,7 +131,7 @@ def train(spec: "ModelSpec", snapshot: Snapshot, folder: Path, workers: int | No
         chosen, pickled, candidates = _fit_best(spec, candidates, lambda estimator: estimator.fit(frame, y))
     compared, left = int(rows.sum()), int((~mask).sum())
     with whole_folder(folder) as part:
-        (part / "model.joblib").write_bytes(pickled)
+        write_bytes(part / "model.joblib", pickled)
         facts = {
             "chosen": chosen,
             "candidates": [asdict(candidate) for candidate in candidates],
@@ -169,16 +176,7 @@ def load_estimator(path: Path, expected: str) -> Any:
     """Unpickle an estimator, after its file's digest was found to be the expected one; else ArtifactError."""
     import joblib
 
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
-    # One open file for both: another that is put in its place meanwhile is not the one that is loaded.
-    with file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != expected:
-            raise ArtifactError(f"{path} is not the file that was written: its digest is {found}, not {expected}")
-        file.seek(0)
+    with open_checked(path, expected) as file:
         return joblib.load(file)
 
 
@@ -302,8 +300,6 @@ def _fit_best(
     fit: Callable[[Any], Any],
 ) -> tuple[str, bytes, list[Candidate]]:
     """Fit the best candidate by `fit` and pickle it; one that raises only now is left out, too."""
-    import joblib
-
     sign = -1.0 if spec.greater_is_better else 1.0
     by_name: Mapping[str, Candidate] = {candidate.name: candidate for candidate in candidates}
     left = [candidate for candidate in candidates if candidate.error is None]
@@ -314,13 +310,13 @@ def _fit_best(
                 warnings.simplefilter("ignore")
                 with _repeatable(spec.seed):
                     estimator = fit(prepare(spec.candidates[candidate.name], spec.seed))
-                joblib.dump(estimator, pickled := io.BytesIO(), compress=3)
+                pickled = pickle_bytes(estimator)
         except Exception as raised:
             before = ", its transformers fitted on the sample" if spec.epochs else ""
             failed[candidate.name] = f"on all training rows{before}: {type(raised).__name__}: {raised}"
             continue
         known = [Candidate(**{**asdict(one), "error": failed.get(one.name, one.error)}) for one in candidates]
-        return candidate.name, pickled.getvalue(), known
+        return candidate.name, pickled, known
     reasons = "; ".join(f"{name}: {failed.get(name, one.error)}" for name, one in by_name.items())
     raise TrainingError(f"no candidate of {spec.name} could be trained: {reasons}")
 

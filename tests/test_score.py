@@ -22,8 +22,9 @@ from bentos.deliver import Output
 from bentos.problems import Problem
 from bentos.score import score_packaged
 from bentos.strict import read_csv
-from pipeline.errors import ArtifactError, DataError, SourceError
+from pipeline.errors import ArtifactError, DataError, FormatError, SourceError
 from pipeline.guard import Guard
+from pipeline.packaged import write_protocol
 from pipeline.schema import Feature, Schema
 
 COMPILED = '''
@@ -90,6 +91,7 @@ def packages(tmp_path_factory):
         for room in ("pipeline", "bentos"):
             (package / room).symlink_to(project.folder / room)
         (package / "artifact").symlink_to(artifact.folder)
+        write_protocol(package)
         found[package.name] = (package, artifact)
     assert {name: one.manifest["answers"]["by"] for name, (_, one) in found.items()} == {
         "points": "estimator",
@@ -431,9 +433,10 @@ def test_another_artifact_than_the_ledgers_scores_nothing(packages, tmp_path):
         score_packaged(packages["points"][0], asked | {"artifact": "0" * 64}, lambda _: None)
     bare = tmp_path / "bare"
     shutil.copytree(packages["points"][0], bare, symlinks=True)
-    (bare / "bentos").unlink()
-    with pytest.raises(ArtifactError, match="packaged before packages could score"):
+    (bare / "package.json").unlink()
+    with pytest.raises(FormatError) as refused:
         score_packaged(bare, asked, lambda _: None)
+    assert refused.value.code == "format.too_old"
 
 
 @pytest.mark.slow

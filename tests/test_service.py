@@ -35,6 +35,7 @@ from bentos.package import LEFT_OUT, Bento
 from pipeline.artifact import load_artifact, write_artifact
 from pipeline.evaluate import evaluate
 from pipeline.gate import decide
+from pipeline.packaged import write_protocol
 from pipeline.snapshot import Stored, ingest
 from pipeline.sources import Function
 from pipeline.spec import BinaryClassification, Gate, Limits, ModelSpec, Regression
@@ -109,6 +110,7 @@ def trained(folder: Path, **parts: Any) -> Model:
     digests = {"snapshot": snapshot.digest, "spec": "s", "code": "c"}
     verdict = decide(evaluation, spec.gate)
     write_artifact(spec, snapshot, challenger, evaluation, verdict, digests, (), source / "artifact")
+    write_protocol(source)
     for package in ("pipeline", "bentos"):
         shutil.copytree(CHECKOUT / package, source / package, ignore=shutil.ignore_patterns(*LEFT_OUT))
     (source / "bentofile.yaml").write_text('service: "bentos.service:Endpoint"\n')

@@ -3,14 +3,13 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
 
 import pyarrow.parquet
 import pytest
 from conftest import CHECKOUT
 
 from pipeline import ames, digest, files
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, FormatError
 from pipeline.snapshot import Stored, ingest, load_snapshot
 from pipeline.sources import Csv, Function, Parquet, read
 
@@ -36,7 +35,14 @@ def test_a_snapshot_is_named_by_the_digest_of_its_rows_and_its_manifest_says_wha
     assert pyarrow.parquet.read_table(snapshot.path).equals(read(source))
     assert load_snapshot(snapshot.path) == snapshot
     manifest = json.loads((folder / f"{snapshot.digest}.json").read_text())
-    assert manifest == {key: value for key, value in asdict(snapshot).items() if key != "path"}
+    table = {"rows": snapshot.rows, "columns": snapshot.columns}
+    assert manifest == {
+        "format": 1,
+        "digest": snapshot.digest,
+        "origin": snapshot.origin,
+        "created": snapshot.created,
+        "tables": {"main": table},
+    }
 
 
 def test_the_same_rows_are_the_same_file_wherever_they_come_from(source, folder, tmp_path):
@@ -132,6 +138,22 @@ def test_a_damaged_snapshot_is_replaced_by_the_next_ingest(damage, source, folde
             manifest.unlink()
     assert pyarrow.parquet.read_table(ingest(source, folder).path).equals(read(source))
     assert load_snapshot(path).rows == 2
+
+
+def test_a_manifest_that_is_too_old_is_written_again_and_one_that_is_too_new_is_left_as_it_is(source, folder):
+    snapshot = ingest(source, folder)
+    manifest = snapshot.path.with_suffix(".json")
+    facts = json.loads(manifest.read_text())
+
+    manifest.write_text(json.dumps({name: value for name, value in facts.items() if name != "format"}))
+    assert ingest(source, folder).rows == 2
+    assert json.loads(manifest.read_text())["format"] == 1
+
+    manifest.write_text(newer := json.dumps(facts | {"format": 2}))
+    with pytest.raises(FormatError) as refused:
+        ingest(source, folder)
+    assert refused.value.code == "format.too_new"
+    assert manifest.read_text() == newer
 
 
 def test_a_snapshot_that_is_not_there_or_damaged_is_an_artifact_error(source, folder):

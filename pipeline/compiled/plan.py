@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.files import write_arrays, write_text
 from pipeline.predict import Answers, Label
 from pipeline.schema import Feature
 
@@ -216,8 +217,8 @@ def save_plan(plan: Plan, folder: Path) -> None:
         "probabilities": plan.probabilities,
         "labels": plan.labels,
     }
-    (folder / "plan.json").write_text(json.dumps(facts), encoding="utf-8")
-    np.savez(folder / "plan.npz", **arrays)  # type: ignore[arg-type]
+    write_text(folder / "plan.json", json.dumps(facts))
+    write_arrays(folder / "plan.npz", arrays)
 
 
 def load_plan(folder: Path) -> Plan:

@@ -14,6 +14,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from pipeline.errors import DataError, SourceError
+from pipeline.files import put
 from pipeline.project import project_path
 from pipeline.sources.columns import first_line
 from pipeline.sources.kinds import PARTITION, Files, remote
@@ -46,7 +47,7 @@ def places(source: Files, scratch: Path) -> Iterator[Place]:
         if not local.exists():
             part = local.with_name(f"{local.name}.part")
             remote_files().fetch(name, part)
-            part.rename(local)
+            put(part, local)
         yield Place(name, local, partition)
 
 
