@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from bentos import releases
+from bentos import releases, servers
 from bentos.kept import artifact_of, package_of
 from bentos.package import alone_with
 from bentos.releases import Release
@@ -45,11 +45,11 @@ def roll_back(ledger: Engine, model: str, to: int | None, why: str, home: Path) 
 def followed(ledger: Engine, model: str, release: Release) -> dict[str, float | None]:
     """Wait until a release alone answers at the servers of a model; return the seconds each took, None: it did not."""
     begun = time.monotonic()
-    waiting = {server.server for server in releases.servers(ledger, model)}
+    waiting = {server.server for server in servers.live_servers(ledger, model)}
     took: dict[str, float | None] = dict.fromkeys(sorted(waiting))
     while waiting and time.monotonic() - begun < FOLLOW_SECONDS:
         time.sleep(0.2)
-        for server in releases.servers(ledger, model):
+        for server in servers.live_servers(ledger, model):
             if server.server in waiting and server.release == release.number and server.state == "serving":
                 took[server.server] = round(time.monotonic() - begun, 1)
                 waiting.discard(server.server)

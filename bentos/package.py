@@ -25,7 +25,7 @@ from pipeline.errors import ArtifactError, PackageError
 from pipeline.files import NO_SPACE, no_space, space_for, whole_folder, write_text
 from pipeline.processes import packaged_environment
 
-LEFT_OUT = ("releases.py", "ledger.py", "migrations", "web", "__pycache__")
+LEFT_OUT = ("releases.py", "releasing.py", "runs.py", "servers.py", "ledger.py", "migrations", "web", "__pycache__")
 """What of `bentos/` no Bento carries: a package does not know where it will be released, and has the
 built page in `bentos/static/`, not its sources."""
 

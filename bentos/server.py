@@ -22,7 +22,7 @@ from typing import Any
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
-from bentos import canary, logs, releases, workers
+from bentos import canary, logs, releases, servers, workers
 from bentos.canary import Differences, Tally
 from bentos.metrics import SECONDS
 from bentos.package import Bento, load_bento
@@ -143,7 +143,7 @@ class Book:
         # A daemon: this process ends even where a transaction of another one does not.
         self._writer = Thread(target=self._write, name="ledger-writer", daemon=True)
         self._writer.start()
-        self._do(releases.enter, ledger, model, server)
+        self._do(servers.register, ledger, model, server)
 
     def wish(self) -> Wish | None:
         """Return what is wished, when there is an answer; asks again when it is time to."""
@@ -167,7 +167,7 @@ class Book:
 
     def serves(self, release: int, kind: str, reason: str) -> None:
         """Record that this server serves a release, or refused it."""
-        self._do(releases.add_served, self.ledger, self.model, self.server, release, kind, reason)
+        self._do(servers.add_served, self.ledger, self.model, self.server, release, kind, reason)
 
     def tell(self, release: int | None, state: str, reason: str) -> None:
         """Say how this server is."""
@@ -214,8 +214,8 @@ class Book:
     def leave(self, release: int | None) -> None:
         """Say what is left to be said, and that this server has ended, which served a release."""
         if release is not None:
-            self.serves(release, releases.ENDED, "")
-        self._do(releases.leave, self.ledger, self.model, self.server)
+            self.serves(release, servers.ENDED, "")
+        self._do(servers.deregister, self.ledger, self.model, self.server)
         self._said.put(None)
         self._leaving.set()
         self._writer.join(LEAVE_SECONDS)
@@ -229,8 +229,8 @@ class Book:
     def _tell(self, number: int, release: int | None, state: str, reason: str) -> None:
         # What had to wait, and is no longer so, need not be said.
         if number == self._states:
-            said = releases.Server(self.server, release, state, reason, int(time.time()))
-            releases.tell(self.ledger, self.model, said)
+            said = servers.Server(self.server, release, state, reason, int(time.time()))
+            servers.heartbeat(self.ledger, self.model, said)
 
     def _write(self) -> None:
         """Tell the ledger one thing after the other, each again until it is taken, refused, or this server ends."""
@@ -478,7 +478,7 @@ class Server:
         for worker in self.workers:
             if worker.release != release.number:
                 self._drain(worker)
-        self.book.serves(release.number, releases.SERVING, release.bento)
+        self.book.serves(release.number, servers.SERVING, release.bento)
         self._told = 0.0
         say("info", f"release {release.number} is served", release=release.number, bento=release.bento)
 

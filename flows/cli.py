@@ -65,12 +65,12 @@ def show(model: Model, as_json: AsJson = False) -> None:
 
     with _errors(as_json):
         _known(model)
-        from bentos import releases
+        from bentos import runs
         from flows.spec import resolved
         from pipeline.spec import load_spec
 
         with _stdout_for_results():
-            last = releases.last_run(_ledger(), model)
+            last = runs.last_run(_ledger(), model)
             found = resolved(load_spec(model), last.digests.get("snapshot") if last else None, settings())
         if as_json:
             _print_json(found)
@@ -139,7 +139,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show what is released, what servers serve, what waits or was sent back, and how the last run ended."""
-    from bentos import releases
+    from bentos import releases, runs, servers
     from flows import screen
     from pipeline.spec import model_names
 
@@ -152,8 +152,8 @@ def status(
             screen.status_of(
                 name,
                 releases.wished(ledger, name),
-                releases.last_run(ledger, name),
-                releases.servers(ledger, name),
+                runs.last_run(ledger, name),
+                servers.live_servers(ledger, name),
                 {number: _report_of(name, number) for number in releases.awaiting(ledger, name)},
             )
             for name in names
@@ -167,15 +167,15 @@ def status(
 @app.command()
 def history(model: Model, as_json: AsJson = False) -> None:
     """Show what was served when, and why: each release, what became of it, and what servers say they served."""
-    from bentos import releases
+    from bentos import releases, servers
     from flows import screen
 
     with _errors(as_json):
         _known(model)
         ledger = _ledger()
         made, events = releases.history(ledger, model)
-        champion, served = releases.champion(ledger, model), releases.served(ledger, model)
-        found = screen.history_of(model, champion, made, events, served, releases.spans(ledger, model))
+        champion, served = releases.champion(ledger, model), servers.served(ledger, model)
+        found = screen.history_of(model, champion, made, events, served, servers.spans(ledger, model))
         if as_json:
             _print_json(found)
         else:
@@ -323,7 +323,7 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Tell everything about one release: its rows, code and checks, what it was compared with, what became of it."""
-    from bentos import releases
+    from bentos import releases, servers
     from flows import screen
     from flows.proofs import proofs_of, run_folder
 
@@ -333,7 +333,7 @@ def explain(
         _, events = releases.history(ledger, model)
         release = releases.numbered(ledger, model, number)
         proofs = proofs_of(settings(), release)
-        found = screen.explanation_of(release, events, releases.served(ledger, model), proofs)
+        found = screen.explanation_of(release, events, servers.served(ledger, model), proofs)
         run = run_folder(settings(), model, number)
         if html:
             from bentos.kept import package_of

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bentos import releases, wire
+from bentos import releases, runs, servers, wire
 from bentos.canary import quantile
 from bentos.package import load_bento
-from bentos.releases import Look, Release
+from bentos.releases import Release
+from bentos.runs import Look
 from flows import triggers
 from flows.since import packed_manifest
 from pipeline import performance, recorded, sources
@@ -90,7 +91,7 @@ def look(settings: Settings, ledger: "Engine", spec: ModelSpec, now: datetime) -
             for release in sorted({one.release for one in counts}, key=lambda one: one or 0)
         ],
         "over_time": _over_time(counts, timedelta(hours=1) if days <= HOURLY_DAYS else timedelta(days=1)),
-        "servers": [asdict(one) for one in releases.servers(ledger, model)],
+        "servers": [asdict(one) for one in servers.live_servers(ledger, model)],
         "inputs": inputs,
         "expected": asdict(likely) if likely else None,
         "performance": told,
@@ -98,10 +99,10 @@ def look(settings: Settings, ledger: "Engine", spec: ModelSpec, now: datetime) -
         "data": _new_data(settings, ledger, spec),
         "notes": notes,
     }
-    before = releases.looks(ledger, model, triggers.MOST_LOOKS)
-    runs = releases.runs(ledger, model, triggers.MOST_RUNS)
+    before = runs.looks(ledger, model, triggers.MOST_LOOKS)
+    recent = runs.newest_runs(ledger, model, triggers.MOST_RUNS)
     created = champion.created if champion else None
-    decided = triggers.decide(spec.monitor, found, created, runs, before, now)
+    decided = triggers.decide(spec.monitor, found, created, recent, before, now)
     found["triggers"] = [one.to_dict() for one in decided]
     return View(found, drifted, before)
 
@@ -119,7 +120,7 @@ def record(ledger: "Engine", view: View) -> None:
         if name not in ("window", "by_release", "over_time", "servers", "expected", "notes", "inputs", "performance")
     }
     kept |= {"inputs": {**found["inputs"], "columns": told, "unseen": []}, "performance": performance}
-    releases.add_look(ledger, found["model"], Look(found["release"], found["at"], kept), triggers.MOST_LOOKS)
+    runs.add_look(ledger, found["model"], Look(found["release"], found["at"], kept), triggers.MOST_LOOKS)
 
 
 def _since(table: "pyarrow.Table", since: datetime) -> "pyarrow.Table":
@@ -285,7 +286,7 @@ def _new_data(settings: Settings, ledger: "Engine", spec: ModelSpec) -> dict[str
     if not isinstance(spec.source, Csv | Parquet | JsonLines):
         said = f"whether a {type(spec.source).__name__} source has new rows is known when a run reads it"
         return {"new": None, "sentence": said}
-    if releases.last_run(ledger, spec.name) is None:
+    if runs.last_run(ledger, spec.name) is None:
         return {"new": None, "sentence": "no run has read the source yet"}
     changed = Seen(spec.source, settings.folder("snapshots")).changed()
     where = sources.origin(spec.source)

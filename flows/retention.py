@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from sqlalchemy import Engine
 
-from bentos import releases
+from bentos import releases, runs, servers
 from bentos.package import alone_with
 from bentos.releases import ARCHIVED, SETTLING, STOPPED, WITHDRAWN, Event, Release
 from flows.server import prefect_environment, reachable, start_server
@@ -116,7 +116,7 @@ def collect(
                 continue
             made, events = releases.history(ledger, model)
             needed = what_is_needed(made, events, keep[model])
-            for server in releases.servers(ledger, model):
+            for server in servers.live_servers(ledger, model):
                 if server.release is not None:
                     needed.setdefault(server.release, f"served by {server.server}")
             if made:
@@ -130,7 +130,7 @@ def collect(
                 notes.append(f"the ledger has no release of {model}: only reports of its runs are removed")
             found += _runs(home, model, {*needed}, keep[model], seen)
         if everybody <= free:
-            last = [releases.last_run(ledger, model) for model in everybody]
+            last = [runs.last_run(ledger, model) for model in everybody]
             # What was ingested last stays too where rows of it were set aside: by it an unchanged source is noticed.
             wanted = {run.digests.get(name, "") for run in last if run for name in ("snapshot", "ingested")}
             for model, needed in kept.items():

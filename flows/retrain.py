@@ -19,12 +19,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed, State
 
-from bentos import releases
+from bentos import releases, runs, servers
 from bentos.canary import share_in_words
 from bentos.kept import artifact_of
 from bentos.ledger import alone, open_ledger
 from bentos.package import Bento, load_bento, package, requirements
-from bentos.releases import Event, Release, Run
+from bentos.releases import Event, Release
+from bentos.runs import Run
 from bentos.trial import Trial, try_bento
 from expectations.apart import STARTED, Validator, started
 from expectations.validate import Report, suite_digest
@@ -188,7 +189,7 @@ def _how(model: str, champion: Release | None) -> tuple[Name, list[str]]:
         return "released", []
     if champion is None:
         return "released", ["there was no champion to be a canary beside"]
-    if not releases.servers(_ledger(), model):
+    if not servers.live_servers(_ledger(), model):
         return "released", ["no server is up on which it could be a canary"]
     share = f"it {share_in_words(asdict(spec.canary))}"
     return "canary", [f"{share}; then it answers all of them, unless an alarm sends it back"]
@@ -325,7 +326,7 @@ def _settled(run: "_Run") -> Outcome | None:
 
 def _seen(model: str, digests: dict[str, str]) -> Run | None:
     """Return the last run that reached a verdict if it was about the same, and what it came to still holds."""
-    last = releases.last_run(_ledger(), model, releases.VERDICTS)
+    last = runs.last_run(_ledger(), model, runs.VERDICTS)
     same = last is not None and digest.same(last.digests, digests)
     return last if last and same and releases.stands(_ledger(), model, last) else None
 
@@ -373,7 +374,7 @@ def _show_release(run: "_Run", made: Release, trial: Trial, name: Name) -> None:
 
 def _links(run: "_Run") -> dict[str, str]:
     """Return where the pages of a run are, and the endpoints of its model that are up."""
-    up = releases.servers(_ledger(), run.model)
+    up = servers.live_servers(_ledger(), run.model)
     return pages.links(settings(), run.folder) | {f"endpoint {one.server}": one.url for one in up}
 
 
@@ -398,7 +399,7 @@ def _tell_changes(run: "_Run", changes: Changes) -> None:
 
 def _say_alarm(run: "_Run") -> None:
     """Show the alarm that sent a canary back since the last run, if one did: nobody may have been told."""
-    last = releases.last_run(_ledger(), run.model)
+    last = runs.last_run(_ledger(), run.model)
     for event in releases.history(_ledger(), run.model)[1]:
         if event.kind == releases.STOPPED and (last is None or event.at >= last.started):
             run.results["alarm"] = event
@@ -510,7 +511,7 @@ class _Run:
         """Tell the ledger of a run that something broke in, if the ledger can still be told."""
         why = f"{type(error).__name__}: {error}"
         with suppress(Exception):
-            releases.add_run(_ledger(), self.record("crashed", [why]))
+            runs.add_run(_ledger(), self.record("crashed", [why]))
         with suppress(Exception):
             notify.tell("crashed", self.model, [why])
 
@@ -523,7 +524,7 @@ class _Run:
             report = f"{headline}\n\n- {outcome.resumed}\n\n{rest}"
         write_text(self.folder / "report.md", report)
         if outcome.outcome not in KINDS:
-            releases.add_run(_ledger(), self.record(outcome.outcome, outcome.reasons))
+            runs.add_run(_ledger(), self.record(outcome.outcome, outcome.reasons))
 
 
 @contextmanager

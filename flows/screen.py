@@ -17,7 +17,9 @@ from flows.progress import Rows, Step
 from pipeline.numbers import number, times_over
 
 if TYPE_CHECKING:
-    from bentos.releases import Event, Release, Run, Served, Server, Span, Wish
+    from bentos.releases import Event, Release, Wish
+    from bentos.runs import Run
+    from bentos.servers import Served, Server, Span
     from flows.outcome import Outcome
     from flows.up import Shown
 

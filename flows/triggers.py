@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, get_args
 from uuid import UUID
 
-from bentos import releases
-from bentos.releases import VERDICTS, Look, Run
+from bentos import releases, runs
+from bentos.runs import VERDICTS, Look, Run
 from pipeline.metrics import METRICS
 from pipeline.numbers import number
 from pipeline.spec import Monitor, TriggerName
@@ -97,10 +97,10 @@ def standing(ledger: "Engine", model: str, now: datetime) -> dict[str, Any]:
 
     `looked` is when that was, None where nobody has looked yet; then only people and schedules are known of.
     """
-    looks = releases.looks(ledger, model, MOST_LOOKS)
-    runs = releases.runs(ledger, model, MOST_RUNS)
+    looks = runs.looks(ledger, model, MOST_LOOKS)
+    recent = runs.newest_runs(ledger, model, MOST_RUNS)
     champion = releases.champion(ledger, model)
-    last = [{name: getattr(run, name) for name in ("started", "outcome", "cause", "why")} for run in runs[-1:]]
+    last = [{name: getattr(run, name) for name in ("started", "outcome", "cause", "why")} for run in recent[-1:]]
     said: dict[str, Any] = {
         "model": model,
         "release": champion.number if champion else None,
@@ -119,9 +119,9 @@ def standing(ledger: "Engine", model: str, now: datetime) -> dict[str, Any]:
         # What was found is about another release.
         since = f"release {champion.number} became champion since the last look"
         found = {**found, "inputs": {"columns": None, "why": since}, "performance": None, "unlabelled": since}
-    if runs and _time(runs[-1].started) > _time(looks[-1].at):
+    if recent and _time(recent[-1].started) > _time(looks[-1].at):
         found = {**found, "data": {"new": False, "sentence": "a run has read the source since the last look"}}
-    decided = decide(monitor, found, champion.created if champion else None, runs, looks, now)
+    decided = decide(monitor, found, champion.created if champion else None, recent, looks, now)
     return {
         **said,
         "looked": looks[-1].at,

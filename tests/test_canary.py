@@ -14,7 +14,7 @@ from serving import served, until
 from test_handover import alone, asking
 from test_serve import ROWS, ledger, project, released, requests_counted  # noqa: F401  fixtures
 
-from bentos import releases
+from bentos import releases, servers
 from bentos import server as server_module
 from bentos.canary import Tally, alarm, differences, psi, quantile
 from bentos.ledger import open_ledger
@@ -105,7 +105,7 @@ def server(project, tmp_path):  # noqa: F811
     """Release 1, served."""
     releases.rollback(ledger(project), "points", 1, "person")
     with served(project, "points", tmp_path / "log") as server:
-        assert until(lambda: releases.servers(ledger(project), "points"), 10)
+        assert until(lambda: servers.live_servers(ledger(project), "points"), 10)
         yield server
 
 
@@ -144,9 +144,9 @@ def test_a_quiet_canary_answers_its_share_and_becomes_champion_by_itself(project
 def test_a_shadow_is_asked_a_copy_nobody_sees_its_answers_and_how_they_differ_is_said(project, server):  # noqa: F811
     before = server.ask(*ROWS).json()["predictions"]
     number = release_canary(project, shadow=True, share=1.0)
-    assert until(lambda: any(one.kind == "shadow" for one in releases.served(ledger(project), "points")), 20)
+    assert until(lambda: any(one.kind == "shadow" for one in servers.served(ledger(project), "points")), 20)
     clients = asking(server, 8, kept=4, reconnecting=2)
-    assert until(lambda: releases.servers(ledger(project), "points")[0].state == "shadow", 20)
+    assert until(lambda: servers.live_servers(ledger(project), "points")[0].state == "shadow", 20)
     report = json.loads(clients.communicate(timeout=60)[0])
     assert {(status, release) for _, _, status, release in report} == {("200", "1")}
     assert until(lambda: requests_counted(server) == 1 + len(report), 5), "copies are counted, or answers are not"
@@ -208,7 +208,7 @@ def test_a_canary_that_fails_harms_nobody_and_is_sent_back_within_seconds(projec
 
 
 def canary_is_served(project):  # noqa: F811
-    return any(one.kind == "canary" for one in releases.served(ledger(project), "points"))
+    return any(one.kind == "canary" for one in servers.served(ledger(project), "points"))
 
 
 def test_a_canary_whose_worker_is_killed_is_sent_back_and_nobody_notices(project, server):  # noqa: F811
@@ -233,7 +233,7 @@ def test_an_alarm_is_seen_in_prefect_at_the_run_that_made_the_release_and_in_the
     project.env = {**project.env, "PREFECT_API_URL": prefect_server}
     releases.rollback(ledger(project), "points", 1, "person")
     with served(project, "points", tmp_path / "log") as server:
-        assert until(lambda: releases.servers(ledger(project), "points"), 10)
+        assert until(lambda: servers.live_servers(ledger(project), "points"), 10)
         (champion,) = server.workers()
         number = release_canary(project, minutes=10.0)
         run = str(uuid.uuid4())

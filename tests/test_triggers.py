@@ -7,9 +7,9 @@ import pytest
 from serving import until
 from tiny import a_spec
 
-from bentos import releases
+from bentos import runs
 from bentos.ledger import open_ledger
-from bentos.releases import Look, Run
+from bentos.runs import Look, Run
 from flows import triggers
 from flows.triggers import decide
 from pipeline.errors import SpecError
@@ -164,11 +164,11 @@ def test_the_standing_counts_what_happened_since_the_last_look(home):
     monitor = {"schedule": None, "days": 7.0, "rows": 500, "labelled": 100, "drifted": 1, "worse": 0.0}
     monitor |= {"stale_days": None, "retrain": ["drift", "new-data"], "cooldown_hours": 24.0}
     found = {**DRIFTED, "data": {"new": True, "sentence": "new"}, "monitor": monitor, "schedule": None, "triggers": []}
-    releases.add_look(ledger, "houses", Look(3, hours_ago(10), found), 400)
+    runs.add_look(ledger, "houses", Look(3, hours_ago(10), found), 400)
 
     said = {one["name"]: one for one in triggers.standing(ledger, "houses", NOW)["triggers"]}
     assert (said["drift"]["due"], said["drift"]["retrains"], said["new-data"]["due"]) == (True, True, True)
-    releases.add_run(ledger, a_run(2))
+    runs.add_run(ledger, a_run(2))
     said = {one["name"]: one for one in triggers.standing(ledger, "houses", NOW)["triggers"]}
     assert said["drift"]["waits"] == "retrained 2.0 hours ago, cooldown is 24 hours"
     assert not said["new-data"]["due"]
