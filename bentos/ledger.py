@@ -117,7 +117,7 @@ LOOKS = Table(
     Column("found", JSON, nullable=False),
 )
 
-VERSION = "0003"
+VERSION = "0004"
 """The newest migration in bentos/migrations/versions."""
 _VERSIONS = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
 

@@ -18,12 +18,12 @@ from bentos.servers import iso, live_servers_in
 from pipeline import digest
 from pipeline.errors import OvertakenError, ReleaseError
 
-RELEASED, PROMOTED, BACK, WITHDRAWN = "released", "promoted", "rolled back to", "withdrawn"
-"""The kinds of events that settle who is champion: the release of the last of them, or after a withdrawal none."""
-SETTLING = (RELEASED, PROMOTED, BACK, WITHDRAWN)
+RELEASED, PROMOTED, BACK, RETIRED = "released", "promoted", "rolled back to", "retired"
+"""The kinds of events that settle who is champion: the release of the last of them, or none after RETIRED."""
+SETTLING = (RELEASED, PROMOTED, BACK, RETIRED)
 CANARY, STOPPED = "canary", "canary stopped"
 """A release that answers a share of the requests, and the end of that."""
-AWAITING, HELD, UNHELD, ARCHIVED = "awaiting approval", "held", "unheld", "archived"
+AWAITING, HELD, UNHELD, ARCHIVED = "awaiting-approval", "held", "unheld", "archived"
 FORGOT = "rows forgotten"
 """Rows of a person were taken out of a model's snapshots or logs. It changes the state of no release."""
 
@@ -82,7 +82,7 @@ def answered_by(release: Release) -> str:
 
 
 def champion(engine: Engine, model: str) -> Release | None:
-    """Return the release that should be served now; None when nothing was released, or all was withdrawn."""
+    """Return the release that should be served now; None when nothing was released, or the champion was retired."""
     return wished(engine, model).champion
 
 
@@ -131,7 +131,7 @@ def add_release(engine: Engine, release: Release, run: Run | None = None, kind: 
 
 def _champion_of(connection: Connection, model: str) -> int | None:
     last = _last_event(connection, model, SETTLING)
-    return None if last is None or last.kind == WITHDRAWN else last.release
+    return None if last is None or last.kind == RETIRED else last.release
 
 
 def _check_unchanged(release: Release, now: int | None) -> None:
@@ -189,7 +189,7 @@ def _next_champion(connection: Connection, model: str) -> str:
 def stands(engine: Engine, model: str, run: Run) -> bool:
     """Tell whether what a run came to still holds, so that another one on the same would find nothing new.
 
-    It does not once the champion was withdrawn, nor when its release was a canary, or awaited approval, and another one
+    It does not once the champion was retired, nor when its release was a canary, or awaited approval, and another one
     became champion meanwhile: it was never judged against that one.
     """
     with reading(engine) as connection:
@@ -205,7 +205,7 @@ def stands(engine: Engine, model: str, run: Run) -> bool:
 def going_back(engine: Engine, model: str, to: int | None) -> Release:
     """Return the release that a rollback would go to: `to`, or what the champion took the place of.
 
-    After `withdraw` that is what was withdrawn. Raises ReleaseError when there is none, or it is champion already.
+    After `retire` that is what was retired. Raises ReleaseError when there is none, or it is champion already.
     """
     with reading(engine) as connection:
         return _going_back(connection, model, to)
@@ -241,7 +241,7 @@ def rollback(engine: Engine, model: str, to: int | None, cause: str, why: str = 
         last = _last_event(connection, model)
         now = _champion_of(connection, model)
         release = _going_back(connection, model, to)
-        instead = "after it was withdrawn" if now is None else f"instead of release {now}"
+        instead = "after it was retired" if now is None else f"instead of release {now}"
         reason = f"{instead}: {why}" if why else instead
         _add_event(connection, model, last, release.number, BACK, cause, reason, now)
         return release
@@ -347,7 +347,7 @@ def forgot(engine: Engine, model: str, why: str) -> None:
             _add_event(connection, model, last, last.release, FORGOT, "person", why)
 
 
-def withdraw(engine: Engine, model: str, cause: str) -> Release:
+def retire(engine: Engine, model: str, cause: str) -> Release:
     """Leave a model without a champion, so that the next challenger is judged as a first one; return what it was.
 
     This is the way on from a champion that no challenger can be compared with: its package was lost, or the data no
@@ -356,9 +356,9 @@ def withdraw(engine: Engine, model: str, cause: str) -> Release:
     with _first_come(engine, model) as connection:
         now = _champion_of(connection, model)
         if now is None:
-            raise ReleaseError(f"{model} has no champion to withdraw")
+            raise ReleaseError(f"{model} has no champion to retire")
         last = _last_event(connection, model)
-        _add_event(connection, model, last, now, WITHDRAWN, cause, "the next model is judged as a first one")
+        _add_event(connection, model, last, now, RETIRED, cause, "the next model is judged as a first one")
         return _release(connection, model, now)
 
 

@@ -226,24 +226,21 @@ def rollback(
     A canary is taken back first: the champion answers alone again. Servers go back within seconds. What it takes the
     place of is not released again while snapshot, spec and code stay.
     """
-    from bentos import back, releases
+    from bentos import releasing
 
     with _errors(as_json):
         _known(model)
         ledger = _ledger()
-        before = releases.wished(ledger, model)
         with _stdout_for_results():
-            release = back.roll_back(ledger, model, to, why, settings().folder("bentoml"))
-            served = back.followed(ledger, model, release)
-        # What was champion stays so where a canary beside it was taken back.
-        stayed = before.champion and before.champion.number == release.number
-        instead = before.canary if stayed else before.champion
+            done = releasing.rollback(ledger, settings().folder("bentoml"), model, to, "person", why)
+            release, instead = done.release, done.instead
+            served = releasing.wait_for_servers(ledger, release)
         if as_json:
             said = {"model": model, "release": release.number, "bento": release.bento}
             said["instead_of"] = instead.number if instead else None
             _print_json(said | {"served": served})
         else:
-            now = "answers alone again" if stayed else "is the champion again"
+            now = "answers alone again" if done.was_canary else "is the champion again"
             typer.echo(f"release {release.number} of {model}, {release.bento}, {now}")
             for server, seconds in served.items():
                 now = "does not serve it yet; see `evergreen status`" if seconds is None else f"serves it, {seconds} s"
@@ -261,24 +258,16 @@ def promote(
 
     One that awaits approval begins as a canary where its spec wishes that, and a server is up.
     """
-    from bentos import releases
-    from bentos.kept import artifact_of, package_of
-    from bentos.package import alone_with
+    from bentos import releasing
 
     with _errors(as_json):
         _known(model)
-        ledger, home = _ledger(), settings().folder("bentoml")
-        release = releases.numbered(ledger, model, number)
-        # What `gc` removes it decides by the ledger: not while this is about to change.
-        with alone_with(model, home):
-            artifact_of(release, package_of(ledger, release, home))
-            releases.promote(ledger, model, number, "person", _by(why))
-        canary = releases.wished(ledger, model).canary
-        begins = canary is not None and canary.number == number
+        done = releasing.promote(_ledger(), settings().folder("bentoml"), model, number, "person", _by(why))
+        release = done.release
         if as_json:
             said = {"model": model, "release": release.number, "bento": release.bento}
-            _print_json(said | {"state": "canary" if begins else "champion"})
-        elif begins:
+            _print_json(said | {"state": done.state})
+        elif done.state == "canary":
             from bentos.canary import share_in_words
 
             typer.echo(f"release {number} of {model}, {release.bento}, {share_in_words(release.canary or {})}")
@@ -289,11 +278,11 @@ def promote(
 @app.command()
 def hold(model: Model, why: Why = "", as_json: AsJson = False) -> None:
     """Keep the champion whatever the schedule brings, until `unhold`."""
-    from bentos import releases
+    from bentos import releasing
 
     with _errors(as_json):
         _known(model)
-        release = releases.hold(_ledger(), model, _by(why))
+        release = releasing.hold(_ledger(), settings().folder("bentoml"), model, _by(why))
         if as_json:
             _print_json({"model": model, "held": release.number})
         else:
@@ -303,11 +292,11 @@ def hold(model: Model, why: Why = "", as_json: AsJson = False) -> None:
 @app.command()
 def unhold(model: Model, why: Why = "", as_json: AsJson = False) -> None:
     """Let runs release again."""
-    from bentos import releases
+    from bentos import releasing
 
     with _errors(as_json):
         _known(model)
-        release = releases.unhold(_ledger(), model, _by(why))
+        release = releasing.unhold(_ledger(), settings().folder("bentoml"), model, _by(why))
         if as_json:
             _print_json({"model": model, "held": None, "release": release.number if release else None})
         else:
@@ -356,15 +345,15 @@ def explain(
 @app.command()
 def withdraw(model: Model, as_json: AsJson = False) -> None:
     """Leave a model without a champion; the next one is judged as a first. Undo: rollback."""
-    from bentos import releases
+    from bentos import releasing
 
     with _errors(as_json):
         _known(model)
-        release = releases.withdraw(_ledger(), model, cause="person")
+        release = releasing.retire(_ledger(), settings().folder("bentoml"), model, cause="person")
         if as_json:
-            _print_json({"model": model, "withdrawn": release.number, "bento": release.bento})
+            _print_json({"model": model, "retired": release.number, "bento": release.bento})
         else:
-            typer.echo(f"release {release.number} of {model} is withdrawn: there is no champion now")
+            typer.echo(f"release {release.number} of {model} is retired: there is no champion now")
 
 
 @app.command()

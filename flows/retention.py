@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from bentos import releases, runs, servers
 from bentos.package import alone_with
-from bentos.releases import ARCHIVED, SETTLING, STOPPED, WITHDRAWN, Event, Release
+from bentos.releases import ARCHIVED, RETIRED, SETTLING, STOPPED, Event, Release
 from flows.server import prefect_environment, reachable, start_server
 from pipeline import digest
 from pipeline.errors import PackageError, StorageError
@@ -29,7 +29,7 @@ from pipeline.spec import model_names
 KINDS = ("snapshots", "trained", "artifacts", "bentos", "runs", "serving")
 _SNAPSHOT = (".parquet", ".json", ".quarantine", RECORD)
 """How the parts of a snapshot end: its rows, its manifest, what was set aside to make it, what was forgotten of it."""
-OVER = ("champion", "replaced", "rolled back", WITHDRAWN, STOPPED, ARCHIVED)
+OVER = ("champion", "replaced", "rolled back", RETIRED, STOPPED, ARCHIVED)
 """The states in which a release waits for nothing more; in others, such as "canary", it is in use."""
 
 
@@ -70,7 +70,7 @@ class Collected:
 def what_is_needed(made: Sequence[Release], events: Sequence[Event], keep: int) -> dict[int, str]:
     """Return the numbers of the releases of a model that must stay, and why; newest first.
 
-    Needed are the champion, also a withdrawn one, which a rollback brings back; what it replaced and what was champion
+    Needed are the champion, also a retired one, which a rollback brings back; what it replaced and what was champion
     before it; a release that is a canary or awaits approval; and the newest `keep`. `made` and `events` are all there
     are of the model, oldest first.
     """
@@ -79,7 +79,7 @@ def what_is_needed(made: Sequence[Release], events: Sequence[Event], keep: int) 
     by_number = {release.number: release for release in made}
     if settled:
         champion = settled[-1].release
-        needed[champion] = "champion" if settled[-1].kind != releases.WITHDRAWN else "withdrawn last"
+        needed[champion] = "champion" if settled[-1].kind != releases.RETIRED else "retired last"
         before = [event.release for event in settled if event.release != champion]
         for number in (by_number[champion].replaced, before[-1] if before else None):
             if number is not None:

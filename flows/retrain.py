@@ -19,7 +19,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed, State
 
-from bentos import releases, runs, servers
+from bentos import releases, releasing, runs, servers
 from bentos.canary import share_in_words
 from bentos.kept import artifact_of
 from bentos.ledger import alone, open_ledger
@@ -302,7 +302,7 @@ def add_release(run: Run, bento: Bento, artifact: Artifact, trial: Trial, champi
         replaced=champion.number if champion else None,
         canary=asdict(canary) if canary and champion and run.outcome in ("canary", "awaiting-approval") else None,
     )
-    return releases.add_release(_ledger(), release, run, KINDS[run.outcome])
+    return releasing.release(_ledger(), settings().folder("bentoml"), release, run, KINDS[run.outcome])
 
 
 def _ledger() -> Any:

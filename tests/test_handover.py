@@ -152,10 +152,10 @@ def digest_of(folder):
 STOPPED = """
 import os, signal, sys
 from bentos.ledger import open_ledger
-from bentos.releases import withdraw
+from bentos.releases import retire
 import bentos.releases
 bentos.releases._add_event = lambda *_: os.kill(os.getpid(), signal.SIGSTOP)
-withdraw(open_ledger(sys.argv[1]), "points", "person")
+retire(open_ledger(sys.argv[1]), "points", "person")
 """
 
 

@@ -27,13 +27,13 @@ from bentos.releases import (
     models,
     next_champion,
     promote,
+    retire,
     rollback,
     stands,
     states,
     stop_canary,
     unhold,
     wished,
-    withdraw,
 )
 from bentos.runs import VERDICTS, Look, Run, add_look, add_run, last_run, looks, newest_runs
 from bentos.servers import Server, add_served, deregister, heartbeat, live_servers, register, served, spans
@@ -380,17 +380,17 @@ def test_who_cannot_be_found_out_is_looked_for_by_the_file(tmp_path, monkeypatch
 
 def test_after_withdrawing_there_is_no_champion_and_the_next_is_judged_as_a_first(ledger):
     add_release(ledger, a_release())
-    assert withdraw(ledger, "houses", cause="person").number == 1
+    assert retire(ledger, "houses", cause="person").number == 1
 
     assert champion(ledger, "houses") is None
-    with pytest.raises(ReleaseError, match="no champion to withdraw"):
-        withdraw(ledger, "houses", cause="person")
+    with pytest.raises(ReleaseError, match="no champion to retire"):
+        retire(ledger, "houses", cause="person")
     assert add_release(ledger, a_release()).number == 2
 
 
-def test_a_rollback_brings_back_what_was_withdrawn(ledger):
+def test_a_rollback_brings_back_what_was_retired(ledger):
     add_release(ledger, a_release())
-    withdraw(ledger, "houses", cause="person")
+    retire(ledger, "houses", cause="person")
 
     assert rollback(ledger, "houses", to=None, cause="person").number == 1
     assert champion(ledger, "houses").number == 1
@@ -490,7 +490,7 @@ def test_what_a_run_came_to_stands_while_its_release_is_in_use_or_was_replaced_b
     assert stands(ledger, "houses", came_to(None, "kept"))
     promote(ledger, "houses", 2, "canary", "")
     assert stands(ledger, "houses", came_to(1))
-    withdraw(ledger, "houses", "person")
+    retire(ledger, "houses", "person")
     assert not any(stands(ledger, "houses", run) for run in (came_to(1), came_to(2), came_to(None, "kept")))
     assert stands(ledger, "houses", came_to(None, "model-rejected"))
 
@@ -519,7 +519,7 @@ def test_after_a_hold_the_champion_is_the_one_that_a_person_made_meanwhile(ledge
     rollback(ledger, "houses", 1, "person")
     assert unhold(ledger, "houses", "").number == 1
     hold(ledger, "houses", "again")
-    withdraw(ledger, "houses", "person")
+    retire(ledger, "houses", "person")
     assert unhold(ledger, "houses", "") is None
 
 

@@ -334,7 +334,7 @@ def test_a_champion_whose_package_was_damaged_is_not_compared_with_but_named(aft
     assert "is not what was released" in said["error"]["message"]
     assert "`evergreen withdraw points`" in said["error"]["message"]
 
-    assert after_release.json("withdraw", "points")[1]["withdrawn"] == 1
+    assert after_release.json("withdraw", "points")[1]["retired"] == 1
     assert after_release.champion() is None
     _, said = after_release.json("run", "points")
     assert (said["outcome"], said["release"], said["metrics"]["champion"]) == ("released", 2, None)
