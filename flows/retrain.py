@@ -6,7 +6,7 @@ Tasks hand each other paths, digests and small results, never frames: a frame be
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,6 +49,7 @@ from pipeline.processes import end_with, ends_without, gently
 from pipeline.seen import Seen
 from pipeline.settings import CHECKOUT, settings
 from pipeline.snapshot import Snapshot, Stored, ingest, load_snapshot
+from pipeline.sources.patience import SCHEDULED_PAUSES, UnansweredError, nobody_waits
 from pipeline.spec import load_spec
 from pipeline.split import Rule
 from pipeline.train import Trained, load_trained, train
@@ -110,7 +111,9 @@ def _steps(run: "_Run", validator: Validator, data: str | None, force: bool, rel
     """The promise, one step after the other, each leaving early with an outcome when the answer is no."""
     model, gate = run.model, load_spec(run.model).gate
     try:
-        snapshot = run.step("ingest", _patiently(ingest_rows) if run.deployed else ingest_rows, model, data)
+        snapshot = run.step(
+            "ingest", _patiently(ingest_rows) if run.deployed else ingest_rows, model, data, run.deployed
+        )
     except DataError as error:
         return run.outcome("data-rejected", [str(error)])
     run.digests = _digests(model, snapshot)
@@ -196,17 +199,14 @@ def _how(model: str, champion: Release | None) -> tuple[Name, list[str]]:
 
 
 def _unreachable(_task: Any, _run: Any, state: State[Any]) -> bool:
-    """Retry what may heal by itself: a source that failed to answer, not a path that is not there nor bad data."""
+    """Retry what may heal by itself: not a path that is not there, bad data, or what `patience` retried."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, SourceError) and error.__cause__ is not None
-
-
-PATIENCE = (5, 30, 120, 600)
-"""Pauses, in seconds, after which a run that nobody waits for asks again a source that failed to answer."""
+    return isinstance(error, SourceError) and error.__cause__ is not None and not isinstance(error, UnansweredError)
 
 
 def _patiently(step: Any) -> Any:
-    return step.with_options(retries=len(PATIENCE), retry_delay_seconds=list(PATIENCE))
+    """Retry a source's own function, say, as late as `patience` retries what it asks over a network."""
+    return step.with_options(retries=len(SCHEDULED_PAUSES), retry_delay_seconds=list(SCHEDULED_PAUSES))
 
 
 @task(
@@ -217,9 +217,10 @@ def _patiently(step: Any) -> Any:
     retry_delay_seconds=[1, 5],
     retry_condition_fn=_unreachable,
 )
-def ingest_rows(model: str, data: str | None) -> Snapshot:
+def ingest_rows(model: str, data: str | None, scheduled: bool) -> Snapshot:
     source = load_spec(model).source
-    return ingest(source if data is None else sources.at(source, data), settings().folder("snapshots"))
+    with nobody_waits() if scheduled else nullcontext():
+        return ingest(source if data is None else sources.at(source, data), settings().folder("snapshots"))
 
 
 @task(name="validate", task_run_name="validate", cache_policy=NO_CACHE)
