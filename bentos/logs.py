@@ -94,3 +94,8 @@ def to_stderr() -> Lines:
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
     return lines
+
+
+def say(level: str, message: str, **facts: object) -> None:
+    """Write a line about the server to this process's standard error."""
+    stderr().write(line(level, "server", message=message, **facts))

@@ -27,7 +27,18 @@ from pipeline.packaged import MANIFEST, PROTOCOL, protocol_of, write_protocol
 from pipeline.processes import packaged_environment
 from pipeline.project import copy_room
 
-LEFT_OUT = ("releases.py", "ledger.py", "migrations", "web", "__pycache__")
+LEFT_OUT = (
+    "ledger.py",
+    "ledger_client.py",
+    "releases.py",
+    "releasing.py",
+    "runs.py",
+    "server_states.py",
+    "servers.py",
+    "migrations",
+    "web",
+    "__pycache__",
+)
 """What of `bentos/` no Bento carries: a package does not know where it will be released, and has the
 built page in `bentos/static/`, not its sources."""
 
@@ -55,11 +66,12 @@ def requirements(model: str, checkout: Path) -> tuple[str, ...]:
 def alone_with(model: str, home: Path, seconds: float = BUSY_SECONDS) -> Iterator[None]:
     """Let nobody else add packages of a model to the BentoML home `home`, remove any, or go back to one meanwhile.
 
-    Raises PackageError when another process does for `seconds`. What only reads needs no lock: packages appear whole.
+    Who holds the lock may take it again. Raises PackageError when another process does for `seconds`. What only reads
+    needs no lock: packages appear whole.
     """
     (home / "locks").mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(home / "locks" / f"{model}.lock", timeout=seconds):
+        with FileLock(home / "locks" / f"{model}.lock", is_singleton=True).acquire(timeout=seconds):
             yield
     except Timeout as error:
         raise PackageError(

@@ -6,36 +6,27 @@ The champion is the release that the last event says; what each server serves, s
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
+from sqlalchemy import Connection, Engine, Row, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from bentos.ledger import EVENTS, LOOKS, RELEASES, RUNS, SERVED, SERVERS, reading
+from bentos.ledger import EVENTS, RELEASES, RUNS, reading
+from bentos.runs import Run
+from bentos.servers import iso, live_servers_in
 from pipeline.errors import OvertakenError, ReleaseError
 from pipeline.run_digests import same_model, same_package
 from pipeline.spec import Canary
 
-RELEASED, PROMOTED, BACK, WITHDRAWN = "released", "promoted", "rolled back to", "withdrawn"
-"""The kinds of events that settle who is champion: the release of the last of them, or after a withdrawal none."""
-SETTLING = (RELEASED, PROMOTED, BACK, WITHDRAWN)
+RELEASED, PROMOTED, BACK, RETIRED = "released", "promoted", "rolled back to", "retired"
+"""The kinds of events that settle who is champion: the release of the last of them, or none after RETIRED."""
+SETTLING = (RELEASED, PROMOTED, BACK, RETIRED)
 CANARY, STOPPED = "canary", "canary stopped"
 """A release that answers a share of the requests, and the end of that."""
-AWAITING, HELD, UNHELD, ARCHIVED = "awaiting approval", "held", "unheld", "archived"
+AWAITING, HELD, UNHELD, ARCHIVED = "awaiting-approval", "held", "unheld", "archived"
 FORGOT = "rows forgotten"
 """Rows of a person were taken out of a model's snapshots or logs. It changes the state of no release."""
-
-SERVING, ENDED, SILENT = "serving", "ended", "silent"
-"""The kinds of a server's events that begin and end what it serves."""
-ENDS = {ENDED: "the server ended", SILENT: "the server was not heard of any more"}
-
-SILENT_SECONDS = 60
-"""A server that was not heard of for so long is taken for gone."""
-
-VERDICTS = ("released", "canary", "awaiting-approval", "kept", "model-rejected")
-"""Outcomes that end the matter for a snapshot, spec and code: the next run on the same is `unchanged`."""
 
 
 @dataclass(frozen=True)
@@ -88,74 +79,6 @@ class Wish:
     """That the last canary was sent back, while nothing was released since."""
 
 
-@dataclass(frozen=True)
-class Server:
-    """What a server said of itself last: the release it serves, how it is, and when that was, in seconds since 1970."""
-
-    server: str
-    release: int | None
-    state: str
-    reason: str
-    seen: int
-
-    @property
-    def alive(self) -> bool:
-        """Whether it was heard of lately."""
-        return _lately(self.seen)
-
-    @property
-    def url(self) -> str:
-        """Where it answers: one that listens everywhere does so under its machine's name."""
-        address, _, machine = self.server.partition(" on ")
-        return f"http://{address.replace('0.0.0.0', machine or '127.0.0.1')}/"
-
-
-@dataclass(frozen=True)
-class Served:
-    """One event of a server: it serves a release, or refused it, and why."""
-
-    server: str
-    release: int
-    kind: str
-    reason: str
-    at: str
-
-
-@dataclass(frozen=True)
-class Span:
-    """A time in which a server served a release; `until` is None while it does, `end` says what ended it."""
-
-    server: str
-    release: int
-    since: str
-    until: str | None
-    end: str
-
-
-@dataclass(frozen=True)
-class Run:
-    """How a run of the flow ended; `why` is what moved its cause to start it, where that is told."""
-
-    model: str
-    outcome: str
-    cause: str
-    reasons: list[str]
-    digests: dict[str, str]
-    release: int | None
-    started: str
-    seconds: dict[str, float] = field(default_factory=dict)
-    why: str | None = None
-
-
-@dataclass(frozen=True)
-class Look:
-    """What one look at a model found, as it was served: JSON values, see `flows.monitor`."""
-
-    release: int | None
-    at: str
-    found: dict[str, Any]
-
-
 def answered_by(release: Release) -> str:
     """Say what answers requests to a release: its compiled plan, or the estimator itself, and why."""
     answers = release.answers
@@ -165,7 +88,7 @@ def answered_by(release: Release) -> str:
 
 
 def champion(engine: Engine, model: str) -> Release | None:
-    """Return the release that should be served now; None when nothing was released, or all was withdrawn."""
+    """Return the release that should be served now; None when nothing was released, or the champion was retired."""
     return wished(engine, model).champion
 
 
@@ -214,7 +137,7 @@ def add_release(engine: Engine, release: Release, run: Run | None = None, kind: 
 
 def _champion_of(connection: Connection, model: str) -> int | None:
     last = _last_event(connection, model, SETTLING)
-    return None if last is None or last.kind == WITHDRAWN else last.release
+    return None if last is None or last.kind == RETIRED else last.release
 
 
 def _check_unchanged(release: Release, now: int | None) -> None:
@@ -272,7 +195,7 @@ def _next_champion(connection: Connection, model: str) -> str:
 def stands(engine: Engine, model: str, run: Run) -> bool:
     """Tell whether what a run came to still holds, so that another one on the same would find nothing new.
 
-    It does not once the champion was withdrawn, nor when its release was a canary, or awaited approval, and another one
+    It does not once the champion was retired, nor when its release was a canary, or awaited approval, and another one
     became champion meanwhile: it was never judged against that one.
     """
     with reading(engine) as connection:
@@ -288,7 +211,7 @@ def stands(engine: Engine, model: str, run: Run) -> bool:
 def going_back(engine: Engine, model: str, to: int | None) -> Release:
     """Return the release that a rollback would go to: `to`, or what the champion took the place of.
 
-    After `withdraw` that is what was withdrawn. Raises ReleaseError when there is none, or it is champion already.
+    After `retire` that is what was retired. Raises ReleaseError when there is none, or it is champion already.
     """
     with reading(engine) as connection:
         return _going_back(connection, model, to)
@@ -324,7 +247,7 @@ def rollback(engine: Engine, model: str, to: int | None, cause: str, why: str = 
         last = _last_event(connection, model)
         now = _champion_of(connection, model)
         release = _going_back(connection, model, to)
-        instead = "after it was withdrawn" if now is None else f"instead of release {now}"
+        instead = "after it was retired" if now is None else f"instead of release {now}"
         reason = f"{instead}: {why}" if why else instead
         _add_event(connection, model, last, release.number, BACK, cause, reason, now)
         return release
@@ -370,7 +293,7 @@ def promote(engine: Engine, model: str, number: int, cause: str, why: str) -> Re
         _check_unchanged(release, _champion_of(connection, model))
         if cause != "person":
             _check_not_held(connection, model)
-        if state == AWAITING and release.canary and _servers(connection, model):
+        if state == AWAITING and release.canary and live_servers_in(connection, model):
             _add_event(connection, model, last, number, CANARY, cause, why)
         else:
             _add_event(connection, model, last, number, PROMOTED, cause, why, release.replaced)
@@ -432,7 +355,7 @@ def forgot(engine: Engine, model: str, why: str) -> None:
             _add_event(connection, model, last, last.release, FORGOT, "person", why)
 
 
-def withdraw(engine: Engine, model: str, cause: str) -> Release:
+def retire(engine: Engine, model: str, cause: str) -> Release:
     """Leave a model without a champion, so that the next challenger is judged as a first one; return what it was.
 
     This is the way on from a champion that no challenger can be compared with: its package was lost, or the data no
@@ -441,9 +364,9 @@ def withdraw(engine: Engine, model: str, cause: str) -> Release:
     with _first_come(engine, model) as connection:
         now = _champion_of(connection, model)
         if now is None:
-            raise ReleaseError(f"{model} has no champion to withdraw")
+            raise ReleaseError(f"{model} has no champion to retire")
         last = _last_event(connection, model)
-        _add_event(connection, model, last, now, WITHDRAWN, cause, "the next model is judged as a first one")
+        _add_event(connection, model, last, now, RETIRED, cause, "the next model is judged as a first one")
         return _release(connection, model, now)
 
 
@@ -477,90 +400,6 @@ def _first_come(engine: Engine, model: str) -> Iterator[Connection]:
         ) from error
 
 
-def tell(engine: Engine, model: str, server: Server) -> None:
-    """Say how a server is now; what it said before is forgotten."""
-    values = {name: value for name, value in asdict(server).items() if name != "server"}
-    named = (SERVERS.c.model == model) & (SERVERS.c.server == server.server)
-    with engine.begin() as connection:
-        if not connection.execute(update(SERVERS).where(named).values(**values)).rowcount:
-            connection.execute(insert(SERVERS).values(model=model, **asdict(server)))
-
-
-def leave(engine: Engine, model: str, server: str) -> None:
-    """Forget a server that has ended."""
-    with engine.begin() as connection:
-        connection.execute(delete(SERVERS).where((SERVERS.c.model == model) & (SERVERS.c.server == server)))
-
-
-def servers(engine: Engine, model: str) -> list[Server]:
-    """Return the servers of a model that were heard of lately."""
-    with reading(engine) as connection:
-        return _servers(connection, model)
-
-
-def _servers(connection: Connection, model: str) -> list[Server]:
-    rows = connection.execute(select(SERVERS).where(SERVERS.c.model == model).order_by(SERVERS.c.server)).all()
-    found = [Server(**{name: value for name, value in row._mapping.items() if name != "model"}) for row in rows]
-    return [server for server in found if server.alive]
-
-
-def enter(engine: Engine, model: str, server: str) -> None:
-    """Note when an earlier server of the same name, which was killed, was heard of last; before this one says anything.
-
-    That one can say nothing any more, and the row that tells when it was there is the next server's.
-    """
-    named = (SERVERS.c.model == model) & (SERVERS.c.server == server)
-    with engine.begin() as connection:
-        last = connection.execute(select(SERVERS).where(named)).one_or_none()
-        if last is not None and last.release is not None:
-            event = Served(server, last.release, SILENT, "it was heard of last then", _iso(last.seen))
-            connection.execute(insert(SERVED).values(model=model, **asdict(event)))
-        connection.execute(delete(SERVERS).where(named))
-
-
-def add_served(engine: Engine, model: str, server: str, release: int, kind: str, reason: str) -> None:
-    """Record that a server serves a release, or refused it."""
-    event = Served(server, release, kind, reason, _now())
-    with engine.begin() as connection:
-        connection.execute(insert(SERVED).values(model=model, **asdict(event)))
-
-
-def served(engine: Engine, model: str) -> list[Served]:
-    """Return what servers of a model said they serve or refused, oldest first."""
-    with reading(engine) as connection:
-        rows = connection.execute(select(SERVED).where(SERVED.c.model == model).order_by(SERVED.c.id)).all()
-    return [
-        Served(**{name: value for name, value in row._mapping.items() if name not in ("id", "model")}) for row in rows
-    ]
-
-
-def spans(engine: Engine, model: str) -> list[Span]:
-    """Return which server served which release from when to when, as the servers said themselves, oldest first.
-
-    One that was killed ends when it was heard of last. Of a canary see the events.
-    """
-    with reading(engine) as connection:
-        rows = connection.execute(select(SERVERS).where(SERVERS.c.model == model)).all()
-    seen = {row.server: row.seen for row in rows}
-    found: list[Span] = []
-    going: dict[str, Span] = {}
-    for event in served(engine, model):
-        if event.kind not in (SERVING, ENDED, SILENT):
-            continue
-        before = going.pop(event.server, None)
-        if before is not None:
-            end = f"release {event.release} was served" if event.kind == SERVING else ENDS[event.kind]
-            found.append(replace(before, until=event.at, end=end))
-        if event.kind == SERVING:
-            going[event.server] = Span(event.server, event.release, event.at, None, "")
-    for server, span in going.items():
-        if not _lately(seen.get(server, 0)):
-            found.append(replace(span, until=_iso(seen[server]) if server in seen else span.since, end=ENDS[SILENT]))
-        else:
-            found.append(span)
-    return sorted(found, key=lambda span: span.since)
-
-
 def history(engine: Engine, model: str) -> tuple[list[Release], list[Event]]:
     """Return all releases of a model and all their changes of state, oldest first."""
     with reading(engine) as connection:
@@ -576,52 +415,6 @@ def models(engine: Engine) -> list[str]:
     with reading(engine) as connection:
         found = {*connection.execute(select(RELEASES.c.model)).scalars()}
         return sorted(found | {*connection.execute(select(RUNS.c.model)).scalars()})
-
-
-def add_run(engine: Engine, run: Run) -> None:
-    """Record how a run ended."""
-    with engine.begin() as connection:
-        connection.execute(insert(RUNS).values(**asdict(run)))
-
-
-def last_run(engine: Engine, model: str, outcomes: Sequence[str] | None = None) -> Run | None:
-    """Return the newest run of a model, or the newest with one of the outcomes."""
-    query = select(RUNS).where(RUNS.c.model == model).order_by(RUNS.c.id.desc()).limit(1)
-    if outcomes is not None:
-        query = query.where(RUNS.c.outcome.in_(outcomes))
-    with reading(engine) as connection:
-        row = connection.execute(query).one_or_none()
-    return _as_run(row) if row else None
-
-
-def _as_run(row: Row[Any]) -> Run:
-    return Run(**{name: value for name, value in row._mapping.items() if name != "id"})
-
-
-def runs(engine: Engine, model: str, most: int | None = None) -> list[Run]:
-    """Return the newest runs of a model, or all, the oldest of them first."""
-    query = select(RUNS).where(RUNS.c.model == model).order_by(RUNS.c.id.desc()).limit(most)
-    with reading(engine) as connection:
-        rows = connection.execute(query).all()
-    return [_as_run(row) for row in reversed(rows)]
-
-
-def add_look(engine: Engine, model: str, look: Look, keep: int) -> None:
-    """Record what a look at a model found; the newest so many looks stay."""
-    with engine.begin() as connection:
-        connection.execute(insert(LOOKS).values(model=model, **asdict(look)))
-        ours = select(LOOKS.c.id).where(LOOKS.c.model == model).order_by(LOOKS.c.id.desc())
-        old = connection.execute(ours.offset(keep).limit(1)).scalar()
-        if old is not None:
-            connection.execute(delete(LOOKS).where((LOOKS.c.model == model) & (LOOKS.c.id <= old)))
-
-
-def looks(engine: Engine, model: str, most: int) -> list[Look]:
-    """Return the newest looks at a model, the oldest of them first."""
-    query = select(LOOKS).where(LOOKS.c.model == model).order_by(LOOKS.c.id.desc()).limit(most)
-    with reading(engine) as connection:
-        rows = connection.execute(query).all()
-    return [Look(row.release, row.at, row.found) for row in reversed(rows)]
 
 
 def _last_event(connection: Connection, model: str, kinds: Sequence[str] | None = None) -> Event | None:
@@ -648,21 +441,8 @@ def _add_event(
     instead: int | None = None,
 ) -> None:
     sequence = last.sequence + 1 if last else 1
-    values = Event(sequence, release, kind, cause, reason, _now(), instead)
+    values = Event(sequence, release, kind, cause, reason, iso(time.time()), instead)
     connection.execute(insert(EVENTS).values(model=model, **asdict(values)))
-
-
-def _lately(seen: int) -> bool:
-    # A time far ahead was told by a clock that was wrong.
-    return abs(time.time() - seen) < SILENT_SECONDS
-
-
-def _now() -> str:
-    return _iso(time.time())
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _release(connection: Connection, model: str, number: int) -> Release:

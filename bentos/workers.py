@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,18 +31,37 @@ MEMORY = {
 """glibc keeps the memory of a large request for the next: asking the system anew cost a third of 1,000 rows of CSV."""
 
 
+class WorkerState(StrEnum):
+    """What a worker does."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+
+
 @dataclass
 class Worker:
-    """One process of a package: "starting", "ready" or "draining", when it was last heard of, and what it counted.
+    """One process of a package.
 
-    `orders` are those that its package understands: see `pipeline.packaged`.
+    Attributes:
+        process: The process.
+        line: The socket on which it and this process talk; see `bentos.work` for what they say.
+        release: The number of the release it serves, None in a trial.
+        orders: The orders that its package understands, see `pipeline.packaged`.
+        state: What it does.
+        started: When it entered its state, by `time.monotonic`.
+        heard: When it said something last, by the same clock.
+        tally: What it has answered.
+        failed: How many copies or shares of requests its canary could not answer.
+        found: How a shadow's predictions differ from its own.
+        degraded: The reason that it was told to give at /readyz, None for none.
     """
 
     process: "subprocess.Popen[bytes]"
     line: socket.socket
     release: int | None
     orders: tuple[str, ...]
-    state: str = "starting"
+    state: WorkerState = WorkerState.STARTING
     started: float = field(default_factory=time.monotonic)
     heard: float = field(default_factory=time.monotonic)
     tally: Tally = field(default_factory=Tally)
@@ -81,7 +101,7 @@ class Worker:
         while time.monotonic() < end and not self.gone:
             select.select([self.line], [], [], 1.0)
             if any(said["state"] == "ready" for said in self.messages()):
-                self.state = "ready"
+                self.state = WorkerState.READY
                 return True
         return False
 

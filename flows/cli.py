@@ -72,12 +72,12 @@ def show(model: Model, as_json: AsJson = False) -> None:
 
     with _errors(as_json):
         _known(model)
-        from bentos import releases
+        from bentos import runs
         from flows.spec import resolved
         from pipeline.spec import load_spec
 
         with _stdout_for_results():
-            last = releases.last_run(_ledger(), model)
+            last = runs.last_run(_ledger(), model)
             found = resolved(load_spec(model), last.digests.get("snapshot") if last else None, settings())
         _answer(found, as_json, screen.show_spec)
 
@@ -160,7 +160,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show what is released, what servers serve, what waits or was sent back, and how the last run ended."""
-    from bentos import releases
+    from bentos import releases, runs, servers
     from flows import screen, views
     from pipeline.spec import model_names
 
@@ -173,8 +173,8 @@ def status(
             views.status_of(
                 name,
                 wish := releases.wished(ledger, name),
-                releases.last_run(ledger, name),
-                releases.servers(ledger, name),
+                runs.last_run(ledger, name),
+                servers.live_servers(ledger, name),
                 {number: _report_of(name, number) for number in releases.awaiting(ledger, name)},
                 _serving_code_differs(name, wish.champion) if name in model_names() else False,
             )
@@ -197,15 +197,15 @@ def _serving_code_differs(model: str, champion: "Release | None") -> bool:
 @app.command()
 def history(model: Model, as_json: AsJson = False) -> None:
     """Show what was served when, and why: each release, what became of it, and what servers say they served."""
-    from bentos import releases
+    from bentos import releases, servers
     from flows import screen, views
 
     with _errors(as_json):
         _known(model)
         ledger = _ledger()
         made, events = releases.history(ledger, model)
-        champion, served = releases.champion(ledger, model), releases.served(ledger, model)
-        found = views.history_of(model, champion, made, events, served, releases.spans(ledger, model))
+        champion, served = releases.champion(ledger, model), servers.served(ledger, model)
+        found = views.history_of(model, champion, made, events, served, servers.spans(ledger, model))
         _answer(found, as_json, screen.show_history)
 
 
@@ -247,22 +247,19 @@ def rollback(
     A canary is taken back first: the champion answers alone again. Servers go back within seconds. What it takes the
     place of is not released again while snapshot, spec and code stay.
     """
-    from bentos import back, releases
+    from bentos import releasing
     from flows import screen
     from flows.views import RollbackView
 
     with _errors(as_json):
         _known(model)
         ledger = _ledger()
-        before = releases.wished(ledger, model)
         with _stdout_for_results():
-            release = back.roll_back(ledger, model, to, why, settings().folder("bentoml"))
-            served = back.followed(ledger, model, release)
-        # What was champion stays so where a canary beside it was taken back.
-        stayed = before.champion is not None and before.champion.number == release.number
-        instead = before.canary if stayed else before.champion
+            done = releasing.rollback(ledger, settings().folder("bentoml"), model, to, "person", why)
+            release, instead = done.release, done.instead
+            served = releasing.wait_for_servers(ledger, release)
         found = RollbackView(model, release.number, release.bento, instead.number if instead else None, dict(served))
-        _answer(found, as_json, partial(screen.show_rollback, stayed=stayed))
+        _answer(found, as_json, partial(screen.show_rollback, stayed=done.was_canary))
 
 
 @app.command()
@@ -276,36 +273,28 @@ def promote(
 
     One that awaits approval begins as a canary where its spec wishes that, and a server is up.
     """
-    from bentos import releases
+    from bentos import releasing
     from bentos.canary import share_in_words
-    from bentos.kept import artifact_of, package_of
-    from bentos.package import alone_with
     from flows.views import PromotionView
 
     with _errors(as_json):
         _known(model)
-        ledger, home = _ledger(), settings().folder("bentoml")
-        release = releases.numbered(ledger, model, number)
-        # What `gc` removes it decides by the ledger: not while this is about to change.
-        with alone_with(model, home):
-            artifact_of(release, package_of(ledger, release, home))
-            releases.promote(ledger, model, number, "person", _by(why))
-        canary = releases.wished(ledger, model).canary
-        begins = canary is not None and canary.number == number
-        now = share_in_words(release.canary_settings) if begins else "is the champion"
-        found = PromotionView(model, number, release.bento, "canary" if begins else "champion")
+        done = releasing.promote(_ledger(), settings().folder("bentoml"), model, number, "person", _by(why))
+        release = done.release
+        now = share_in_words(release.canary_settings) if done.state == "canary" else "is the champion"
+        found = PromotionView(model, number, release.bento, done.state)
         _answer(found, as_json, lambda _: typer.echo(f"release {number} of {model}, {release.bento}, {now}"))
 
 
 @app.command()
 def hold(model: Model, why: Why = "", as_json: AsJson = False) -> None:
     """Keep the champion whatever the schedule brings, until `unhold`."""
-    from bentos import releases
+    from bentos import releasing
     from flows.views import HoldView
 
     with _errors(as_json):
         _known(model)
-        release = releases.hold(_ledger(), model, _by(why))
+        release = releasing.hold(_ledger(), settings().folder("bentoml"), model, _by(why))
         sentence = f"{model} is held at release {release.number}; `evergreen unhold {model}` ends it"
         _answer(HoldView(model, release.number, release.number), as_json, lambda _: typer.echo(sentence))
 
@@ -313,12 +302,12 @@ def hold(model: Model, why: Why = "", as_json: AsJson = False) -> None:
 @app.command()
 def unhold(model: Model, why: Why = "", as_json: AsJson = False) -> None:
     """Let runs release again."""
-    from bentos import releases
+    from bentos import releasing
     from flows.views import HoldView
 
     with _errors(as_json):
         _known(model)
-        release = releases.unhold(_ledger(), model, _by(why))
+        release = releasing.unhold(_ledger(), settings().folder("bentoml"), model, _by(why))
         now = f"release {release.number} is the champion until a better one" if release else "there is no champion"
         found = HoldView(model, None, release.number if release else None)
         _answer(found, as_json, lambda _: typer.echo(f"{model} is held no more; {now}"))
@@ -332,7 +321,7 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Tell everything about one release: its rows, code and checks, what it was compared with, what became of it."""
-    from bentos import releases
+    from bentos import releases, servers
     from flows import screen, views
     from flows.proofs import proofs_of, run_folder
 
@@ -352,7 +341,7 @@ def explain(
                 write_card(settings(), release, run, html)
         card = html or next((path for path in [run and run / "card.html"] if path and path.exists()), None)
         proofs = proofs_of(settings(), release)
-        served = releases.served(ledger, model)
+        served = servers.served(ledger, model)
         found = views.explanation_of(release, events, served, proofs, str(card) if card else None)
         written = f"the model card of release {number} of {model} is in {html}"
         _answer(found, as_json, (lambda _: typer.echo(written)) if html else screen.show_explanation)
@@ -361,13 +350,13 @@ def explain(
 @app.command()
 def withdraw(model: Model, as_json: AsJson = False) -> None:
     """Leave a model without a champion; the next one is judged as a first. Undo: rollback."""
-    from bentos import releases
+    from bentos import releasing
     from flows.views import WithdrawalView
 
     with _errors(as_json):
         _known(model)
-        release = releases.withdraw(_ledger(), model, cause="person")
-        sentence = f"release {release.number} of {model} is withdrawn: there is no champion now"
+        release = releasing.retire(_ledger(), settings().folder("bentoml"), model, cause="person")
+        sentence = f"release {release.number} of {model} is retired: there is no champion now"
         found = WithdrawalView(model, release.number, release.bento)
         _answer(found, as_json, lambda _: typer.echo(sentence))
 

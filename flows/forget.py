@@ -9,7 +9,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from sqlalchemy import Engine
 
-from bentos import releases
+from bentos import releases, runs
 from flows.views import ForgottenRows, ForgottenView
 from pipeline import digest
 from pipeline.artifact import load_artifact
@@ -136,7 +136,7 @@ def _forget(
 def _snapshots(home: Path, ledger: Engine, model: str) -> set[Path]:
     """Return the files of the snapshots that a model's releases and runs name, where they are still there."""
     made = [release.digests for release in releases.history(ledger, model)[0]]
-    made += [run.digests for run in releases.runs(ledger, model)]
+    made += [run.digests for run in runs.newest_runs(ledger, model)]
     names = {digests[name] for digests in made for name in ("snapshot", "ingested") if name in digests}
     return {path for name in names if (path := home / "snapshots" / f"{name}.parquet").exists()}
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
-from bentos import releases
+from bentos import runs
 from bentos.ledger import open_ledger
 from expectations.apart import STARTED, Validator, started
 from flows.outcome import Outcome
@@ -76,7 +76,7 @@ def launch(settings: Settings, listener: Callable[[Any], None], model: str, **pa
 def _same_code(settings: Settings, model: str) -> bool:
     """Tell, importing no model, whether the last run that reached a verdict was about the code that is here now."""
     with suppress(Exception):
-        last = releases.last_run(open_ledger(settings.ledger_url), model, releases.VERDICTS)
+        last = runs.last_run(open_ledger(settings.ledger_url), model, runs.VERDICTS)
         return last is not None and last.digests.get("code") == code_digest(model, project_folder())
     return False
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bentos import releases, wire
+from bentos import releases, runs, servers, wire
 from bentos.canary import quantile
 from bentos.package import load_bento
-from bentos.releases import Look, Release
+from bentos.releases import Release
+from bentos.runs import Look
 from flows import triggers
 from flows.monitoring_report import (
     DayPerformance,
@@ -89,7 +90,7 @@ def look(settings: Settings, ledger: "Engine", spec: ModelSpec, now: datetime) -
         traffic=_traffic(counts),
         by_release=_by_release(counts),
         over_time=_over_time(counts, timedelta(hours=1) if days <= HOURLY_DAYS else timedelta(days=1)),
-        servers=tuple(ServerState(**asdict(server)) for server in releases.servers(ledger, model)),
+        servers=tuple(ServerState(**asdict(server)) for server in servers.live_servers(ledger, model)),
         inputs=inputs,
         expected=expected,
         performance=measured,
@@ -97,16 +98,16 @@ def look(settings: Settings, ledger: "Engine", spec: ModelSpec, now: datetime) -
         data=_new_data(settings, ledger, spec),
         notes=tuple(notes),
     )
-    before = [MonitoringReport.from_dict(one.found) for one in releases.looks(ledger, model, triggers.MOST_LOOKS)]
-    runs = releases.runs(ledger, model, triggers.MOST_RUNS)
-    decided = triggers.decide(report, champion.created if champion else None, runs, before, now)
+    before = [MonitoringReport.from_dict(one.found) for one in runs.looks(ledger, model, triggers.MOST_LOOKS)]
+    recent = runs.newest_runs(ledger, model, triggers.MOST_RUNS)
+    decided = triggers.decide(report, champion.created if champion else None, recent, before, now)
     return Observed(replace(report, triggers=tuple(decided)), before)
 
 
 def record(ledger: "Engine", report: MonitoringReport) -> None:
     """Put into the ledger what later looks, plots and `evergreen why` go by; the rest is in the folder of the run."""
     kept = Look(report.release, report.at, report.for_ledger().to_dict())
-    releases.add_look(ledger, report.model, kept, triggers.MOST_LOOKS)
+    runs.add_look(ledger, report.model, kept, triggers.MOST_LOOKS)
 
 
 def _read_log(settings: Settings, spec: ModelSpec, now: datetime) -> tuple[Recorded, list[str]]:
@@ -306,7 +307,7 @@ def _new_data(settings: Settings, ledger: "Engine", spec: ModelSpec) -> NewData:
     if not isinstance(spec.source, Csv | Parquet | JsonLines):
         said = f"whether a {type(spec.source).__name__} source has new rows is known when a run reads it"
         return NewData(None, said)
-    if releases.last_run(ledger, spec.name) is None:
+    if runs.last_run(ledger, spec.name) is None:
         return NewData(None, "no run has read the source yet")
     changed = Seen(spec.source, settings.folder("snapshots")).changed()
     where = sources.origin(spec.source)

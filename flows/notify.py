@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
 
-from bentos import releases
+from bentos import runs
 from pipeline.spec import Channel, Email, ModelSpec, Slack
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def tell_outcome(outcome: "Outcome", ledger: Engine) -> None:
         tell(outcome.outcome, outcome.model, reasons, **more)
     elif outcome.outcome == "kept":
         row = 0
-        for run in reversed(releases.runs(ledger, outcome.model, 100)):
+        for run in reversed(runs.newest_runs(ledger, outcome.model, 100)):
             if run.outcome not in ("kept", "unchanged", "crashed"):
                 break
             row += run.outcome == "kept"

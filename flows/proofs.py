@@ -35,9 +35,9 @@ def proofs_of(settings: Settings, release: Release) -> Proofs:
     counts = known.get("rows", {})
     return Proofs(
         rows=RowsView(
-            all=snapshot and snapshot.rows,
-            origin=snapshot and snapshot.origin,
-            ingested=snapshot and snapshot.created,
+            all=snapshot.rows if snapshot else None,
+            origin=snapshot.origin if snapshot else None,
+            ingested=snapshot.created if snapshot else None,
             trained_on=counts.get("training"),
             held_out=counts.get("holdout"),
         ),

@@ -13,9 +13,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from sqlalchemy import Engine
 
-from bentos import releases
+from bentos import releases, runs, servers
 from bentos.package import alone_with
-from bentos.releases import ARCHIVED, SETTLING, STOPPED, WITHDRAWN, Event, Release
+from bentos.releases import ARCHIVED, RETIRED, SETTLING, STOPPED, Event, Release
 from flows.server import prefect_environment, reachable, start_server
 from flows.views import CollectedView, RemovedView
 from pipeline.errors import PackageError, StorageError
@@ -29,7 +29,7 @@ from pipeline.spec import model_names
 KINDS = ("snapshots", "trained", "artifacts", "bentos", "runs", "serving")
 _SNAPSHOT = (".parquet", ".json", ".quarantine", RECORD)
 """How the parts of a snapshot end: its rows, its manifest, what was set aside to make it, what was forgotten of it."""
-OVER = ("champion", "replaced", "rolled back", WITHDRAWN, STOPPED, ARCHIVED)
+OVER = ("champion", "replaced", "rolled back", RETIRED, STOPPED, ARCHIVED)
 """The states in which a release waits for nothing more; in others, such as "canary", it is in use."""
 
 
@@ -68,7 +68,7 @@ class Collected:
 def what_is_needed(made: Sequence[Release], events: Sequence[Event], keep: int) -> dict[int, str]:
     """Return the numbers of the releases of a model that must stay, and why; newest first.
 
-    Needed are the champion, also a withdrawn one, which a rollback brings back; what it replaced and what was champion
+    Needed are the champion, also a retired one, which a rollback brings back; what it replaced and what was champion
     before it; a release that is a canary or awaits approval; and the newest `keep`. `made` and `events` are all there
     are of the model, oldest first.
     """
@@ -77,7 +77,7 @@ def what_is_needed(made: Sequence[Release], events: Sequence[Event], keep: int) 
     by_number = {release.number: release for release in made}
     if settled:
         champion = settled[-1].release
-        needed[champion] = "champion" if settled[-1].kind != releases.WITHDRAWN else "withdrawn last"
+        needed[champion] = "champion" if settled[-1].kind != releases.RETIRED else "retired last"
         before = [event.release for event in settled if event.release != champion]
         for number in (by_number[champion].replaced, before[-1] if before else None):
             if number is not None:
@@ -114,13 +114,13 @@ def collect(
                 continue
             made, events = releases.history(ledger, model)
             needed = what_is_needed(made, events, keep[model])
-            for server in releases.servers(ledger, model):
+            for server in servers.live_servers(ledger, model):
                 if server.release is not None:
                     needed.setdefault(server.release, f"served by {server.server}")
             if made:
                 kept[model] = needed
                 packages = [release for release in made if release.number in needed]
-                judged = releases.last_run(ledger, model, releases.VERDICTS)
+                judged = runs.last_run(ledger, model, runs.VERDICTS)
                 kept_trained = [judged.digests] if judged and judged.digests else []
                 items = [*_of_model(home, model, packages, kept_trained, seen)]
                 found += items
@@ -130,7 +130,7 @@ def collect(
                 notes.append(f"the ledger has no release of {model}: only reports of its runs are removed")
             found += _runs(home, model, {*needed}, keep[model], seen)
         if everybody <= free:
-            last = [releases.last_run(ledger, model) for model in everybody]
+            last = [runs.last_run(ledger, model) for model in everybody]
             # What was ingested last stays too where rows of it were set aside: by it an unchanged source is noticed.
             wanted = {run.digests.get(name, "") for run in last if run for name in ("snapshot", "ingested")}
             for model, needed in kept.items():

@@ -6,7 +6,7 @@ Tasks hand each other paths, digests and small results, never frames: a frame be
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,12 +19,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed, State
 
-from bentos import releases
+from bentos import releases, releasing, runs, servers
 from bentos.canary import share_in_words
 from bentos.kept import artifact_of, package_of
 from bentos.ledger import alone, open_ledger
 from bentos.package import Bento, load_bento, package, requirements
-from bentos.releases import Event, Release, Run
+from bentos.releases import Event, Release
+from bentos.runs import Run
 from bentos.trial import Trial, try_bento
 from expectations.apart import STARTED, Validator, started
 from expectations.validate import Report, suite_digest
@@ -58,6 +59,7 @@ from pipeline.run_digests import (
 from pipeline.seen import Seen
 from pipeline.settings import settings
 from pipeline.snapshot import Snapshot, Stored, ingest, load_snapshot
+from pipeline.sources.patience import SCHEDULED_PAUSES, UnansweredError, nobody_waits
 from pipeline.spec import load_spec
 from pipeline.split import Rule
 from pipeline.train import Trained, load_trained, train
@@ -129,7 +131,9 @@ def _steps(run: "_Run", validator: Validator, data: str | None, force: bool, rel
     """The promise, one step after the other, each leaving early with an outcome when the answer is no."""
     model, gate = run.model, load_spec(run.model).gate
     try:
-        snapshot = run.step("ingest", _patiently(ingest_rows) if run.deployed else ingest_rows, model, data)
+        snapshot = run.step(
+            "ingest", _patiently(ingest_rows) if run.deployed else ingest_rows, model, data, run.deployed
+        )
     except DataError as error:
         return run.outcome("data-rejected", [str(error)])
     run.digests = _digests(model, snapshot)
@@ -234,7 +238,7 @@ def _only_package(run: "_Run") -> Outcome:
 def _repackage(run: "_Run", due: Repackaging, champion: Release) -> Outcome:
     """Package, try and release the champion's trained model again, as limits and serving code are now."""
     # The verdict that holds stays the last one: nothing was judged.
-    last = releases.last_run(_ledger(), run.model, releases.VERDICTS)
+    last = runs.last_run(_ledger(), run.model, runs.VERDICTS)
     judged = last.digests if last and releases.stands(_ledger(), run.model, last) else champion.digests
     run.digests = {**judged, **due.digests}
     artifact = run.step("artifact", make_artifact_again, champion, due.digests)
@@ -268,24 +272,21 @@ def _how(model: str, champion: Release | None) -> tuple[Name, list[str]]:
         return "released", []
     if champion is None:
         return "released", ["there was no champion to be a canary beside"]
-    if not releases.servers(_ledger(), model):
+    if not servers.live_servers(_ledger(), model):
         return "released", ["no server is up on which it could be a canary"]
     share = f"it {share_in_words(spec.canary)}"
     return "canary", [f"{share}; then it answers all of them, unless an alarm sends it back"]
 
 
 def _unreachable(_task: Any, _run: Any, state: State[Any]) -> bool:
-    """Retry what may heal by itself: a source that failed to answer, not a path that is not there nor bad data."""
+    """Retry what may heal by itself: not a path that is not there, bad data, or what `patience` retried."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, SourceError) and error.__cause__ is not None
-
-
-PATIENCE = (5, 30, 120, 600)
-"""Pauses, in seconds, after which a run that nobody waits for asks again a source that failed to answer."""
+    return isinstance(error, SourceError) and error.__cause__ is not None and not isinstance(error, UnansweredError)
 
 
 def _patiently(step: Any) -> Any:
-    return step.with_options(retries=len(PATIENCE), retry_delay_seconds=list(PATIENCE))
+    """Retry a source's own function, say, as late as `patience` retries what it asks over a network."""
+    return step.with_options(retries=len(SCHEDULED_PAUSES), retry_delay_seconds=list(SCHEDULED_PAUSES))
 
 
 @task(
@@ -296,9 +297,10 @@ def _patiently(step: Any) -> Any:
     retry_delay_seconds=[1, 5],
     retry_condition_fn=_unreachable,
 )
-def ingest_rows(model: str, data: str | None) -> Snapshot:
+def ingest_rows(model: str, data: str | None, scheduled: bool) -> Snapshot:
     source = load_spec(model).source
-    return ingest(source if data is None else sources.at(source, data), settings().folder("snapshots"))
+    with nobody_waits() if scheduled else nullcontext():
+        return ingest(source if data is None else sources.at(source, data), settings().folder("snapshots"))
 
 
 @task(name="validate", task_run_name="validate", cache_policy=NO_CACHE)
@@ -391,7 +393,7 @@ def add_release(
         replaced=champion.number if champion else None,
         canary=asdict(canary) if canary and champion and run.outcome in ("canary", "awaiting-approval") else None,
     )
-    return releases.add_release(_ledger(), release, run, KINDS[run.outcome])
+    return releasing.release(_ledger(), settings().folder("bentoml"), release, run, KINDS[run.outcome])
 
 
 def _ledger() -> Any:
@@ -405,7 +407,7 @@ def _digests(model: str, snapshot: Snapshot) -> dict[str, str]:
 
 def _work(model: str, digests: dict[str, str]) -> tuple[Work, Run | None]:
     """Return what a run with these digests has to do, and the last run with a verdict, if what it came to holds."""
-    last, champion = releases.last_run(_ledger(), model, releases.VERDICTS), releases.champion(_ledger(), model)
+    last, champion = runs.last_run(_ledger(), model, runs.VERDICTS), releases.champion(_ledger(), model)
     if last and not releases.stands(_ledger(), model, last):
         last = None
     return work_needed(last.digests if last else None, champion.digests if champion else None, digests), last
@@ -455,7 +457,7 @@ def _show_release(run: "_Run", made: Release, trial: Trial, name: Name) -> None:
 
 def _links(run: "_Run") -> dict[str, str]:
     """Return where the pages of a run are, and the endpoints of its model that are up."""
-    up = releases.servers(_ledger(), run.model)
+    up = servers.live_servers(_ledger(), run.model)
     return pages.links(settings(), run.folder) | {f"endpoint {one.server}": one.url for one in up}
 
 
@@ -480,7 +482,7 @@ def _tell_changes(run: "_Run", changes: Changes) -> None:
 
 def _say_alarm(run: "_Run") -> None:
     """Show the alarm that sent a canary back since the last run, if one did: nobody may have been told."""
-    last = releases.last_run(_ledger(), run.model)
+    last = runs.last_run(_ledger(), run.model)
     for event in releases.history(_ledger(), run.model)[1]:
         if event.kind == releases.STOPPED and (last is None or event.at >= last.started):
             run.results["alarm"] = event
@@ -597,7 +599,7 @@ class _Run:
         """Tell the ledger of a run that something broke in, if the ledger can still be told."""
         why = f"{type(error).__name__}: {error}"
         with suppress(Exception):
-            releases.add_run(_ledger(), self.record("crashed", [why]))
+            runs.add_run(_ledger(), self.record("crashed", [why]))
         with suppress(Exception):
             notify.tell("crashed", self.model, [why])
 
@@ -610,7 +612,7 @@ class _Run:
             report = f"{headline}\n\n- {outcome.resumed}\n\n{rest}"
         write_text(self.folder / "report.md", report)
         if outcome.outcome not in KINDS:
-            releases.add_run(_ledger(), self.record(outcome.outcome, outcome.reasons))
+            runs.add_run(_ledger(), self.record(outcome.outcome, outcome.reasons))
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from bentos import releases
+from bentos import releases, releasing
 from bentos.kept import artifact_of, package_of
-from bentos.package import Bento, alone_with, digest_of, load_bento
+from bentos.package import Bento, alone_with, digest_of
 from bentos.releases import Release
 from bentos.trial import Trial, try_bento
 from flows.export import check_makeable
@@ -183,8 +183,8 @@ def _check_new(ledger: Engine, release: Release) -> None:
         state = states.get(one.number)
         if one.digests["artifact"] == release.digests["artifact"] and state in (
             "champion",
-            "canary",
-            "awaiting approval",
+            releases.CANARY,
+            releases.AWAITING,
         ):
             raise ReleaseError(f"it is release {one.number} of {release.model} here already: {state}")
     if bar := releases.barred(ledger, release.model, release.digests):
@@ -215,9 +215,9 @@ def _enter(
             if not kept.exists():
                 with whole_file(kept) as part:
                     copyfile(folder / "snapshot" / name, part)
-        load_bento(release.bento, home, expected=release.digests["bento"])
-        made = releases.add_release(
+        made = releasing.release(
             ledger,
+            home,
             replace(
                 release,
                 trial=trial.to_dict(),

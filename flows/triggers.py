@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, get_args
 from uuid import UUID
 
-from bentos import releases
-from bentos.releases import VERDICTS, Run
+from bentos import releases, runs
+from bentos.runs import VERDICTS, Run
 from flows.monitoring_report import Inputs, MonitoringReport, NewData, Trigger
 from flows.views import LastRun, TriggersView, TriggerView
 from pipeline.metrics import METRICS
@@ -75,13 +75,13 @@ def standing(ledger: "Engine", model: str, now: datetime) -> TriggersView:
 
     Before the first look only people and schedules are known of.
     """
-    looks = releases.looks(ledger, model, MOST_LOOKS)
-    runs = releases.runs(ledger, model, MOST_RUNS)
+    looks = runs.looks(ledger, model, MOST_LOOKS)
+    recent = runs.newest_runs(ledger, model, MOST_RUNS)
     champion = releases.champion(ledger, model)
     view = TriggersView(
         model=model,
         release=champion.number if champion else None,
-        last_run=LastRun.of(runs[-1]) if runs else None,
+        last_run=LastRun.of(recent[-1]) if recent else None,
     )
     if not looks:
         return view
@@ -90,9 +90,9 @@ def standing(ledger: "Engine", model: str, now: datetime) -> TriggersView:
         # What was found is about another release.
         since = f"release {champion.number} became champion since the last look"
         report = replace(report, inputs=Inputs(0, why=since), performance=None, unlabelled=since)
-    if runs and _time(runs[-1].started) > _time(report.at):
+    if recent and _time(recent[-1].started) > _time(report.at):
         report = replace(report, data=NewData(False, "a run has read the source since the last look"))
-    decided = decide(report, champion.created if champion else None, runs, [*before, report], now)
+    decided = decide(report, champion.created if champion else None, recent, [*before, report], now)
     return replace(
         view,
         looked=report.at,

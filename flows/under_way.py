@@ -15,8 +15,8 @@ from uuid import UUID
 from filelock import FileLock, Timeout
 from sqlalchemy import Engine
 
-from bentos import releases
-from bentos.releases import Run
+from bentos import runs
+from bentos.runs import Run
 from flows import notify
 from pipeline.errors import TimeLimitError
 from pipeline.files import read_json, write_json
@@ -102,7 +102,7 @@ def close_dead(settings: Settings, ledger: Engine) -> list[Dead]:
 
 def _close(client: "SyncPrefectClient", ledger: Engine, folder: Path, facts: Mapping[str, Any]) -> Dead:
     model, id = folder.parent.name, folder.name
-    before = releases.runs(ledger, model, len(AGAIN_MINUTES) + 1)[::-1]
+    before = runs.newest_runs(ledger, model, len(AGAIN_MINUTES) + 1)[::-1]
     # A release is recorded together with its run: that one had done what it was there for.
     recorded = any(run.started == facts["started"] and run.outcome != "crashed" for run in before)
     row = 0
@@ -120,7 +120,7 @@ def _close(client: "SyncPrefectClient", ledger: Engine, folder: Path, facts: Map
     notify.tell("crashed", model, [dead.sentence])
     digests, seconds = facts.get("digests", {}), facts.get("seconds", {})
     reasons = [dead.sentence, f"it begins anew at {dead.again}" if dead.again else "it is not begun anew by itself"]
-    releases.add_run(ledger, Run(model, "crashed", facts["cause"], reasons, digests, None, dead.started, seconds))
+    runs.add_run(ledger, Run(model, "crashed", facts["cause"], reasons, digests, None, dead.started, seconds))
     return dead
 
 

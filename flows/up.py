@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from sqlalchemy import Engine
 
-from bentos import releases
+from bentos import releases, runs
 from bentos.ledger import open_ledger
 from flows import pages, server
 from flows.under_way import UP
@@ -331,7 +331,7 @@ class _Up:
         links = {part.name: part.link for part in self.parts}
         models = []
         for one in self.deployed:
-            last = releases.last_run(self.ledger, one.model)
+            last = runs.last_run(self.ledger, one.model)
             champion = releases.champion(self.ledger, one.model)
             models.append(
                 DeploymentShown(

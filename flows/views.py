@@ -14,7 +14,9 @@ from pipeline.spec import Canary, Cron, Gate, Holdout, Kind, Limits, Monitor, Re
 from pipeline.spec import Drift as DriftThresholds
 
 if TYPE_CHECKING:
-    from bentos.releases import Event, Release, Run, Served, Server, Span, Wish
+    from bentos.releases import Event, Release, Wish
+    from bentos.runs import Run
+    from bentos.servers import Served, Server, Span
 
 Scores = dict[str, float | None]
 """Metrics by name; None if a metric is undefined on the rows."""
@@ -771,7 +773,7 @@ class WithdrawalView:
     """What `withdraw` prints: the release that was champion."""
 
     model: str
-    withdrawn: int
+    retired: int
     bento: str
 
 

@@ -184,7 +184,7 @@ def repackaged(
     with whole_folder(folder) as part:
         for name in sealed:
             (part / name).parent.mkdir(parents=True, exist_ok=True)
-            _link(artifact.folder / name, part / name)
+            link_or_copy(artifact.folder / name, part / name)
         seal(part, manifest)
     return load_artifact(folder)
 

@@ -30,7 +30,7 @@ PACKAGE = Format("package", 1, 1, "`evergreen run MODEL --force` packages and re
 SNAPSHOT = Format("snapshot", 1, 1, "run again to ingest the source again")
 REQUEST_LOG = Format("request log", 1, 1, "it is removed when it is older than the log's days, or remove the file")
 ARCHIVE = Format("archive", 2, 2, "archive the release again, with the evergreen that reads it")
-LEDGER = Format("ledger", 3, 1, "migrate it with an evergreen that reads it")
+LEDGER = Format("ledger", 4, 1, "migrate it with an evergreen that reads it")
 
 FORMATS = (ARTIFACT, PACKAGE, SNAPSHOT, REQUEST_LOG, ARCHIVE, LEDGER)
 

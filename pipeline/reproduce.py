@@ -104,8 +104,8 @@ def _train_again(expected: str, path: Path, out: Path) -> None:
     with scratch_folder(path.parent) as folder:
         trained = train(spec, snapshot, folder / "again")
         answers = predict(trained.estimator(), to_frame(artifact.golden_table(), artifact.schema.features))
-    found = {"answers": answers.to_dict(), "chosen": trained.chosen, "spec": spec_digest(spec, "model")}
-    write_text(out, json.dumps(found))
+    result = {"answers": answers.to_dict(), "chosen": trained.chosen, "spec": spec_digest(spec, "model")}
+    write_text(out, json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -14,14 +14,13 @@ from serving import served, until
 from test_handover import alone, asking
 from test_serve import ROWS, ledger, project, released, requests_counted  # noqa: F401  fixtures
 
-from bentos import releases
-from bentos import server as server_module
+from bentos import ledger_client, releases, releasing, servers
 from bentos.canary import Tally, alarm, differences, psi, quantile
 from bentos.ledger import open_ledger
+from bentos.ledger_client import LedgerClient
 from bentos.metrics import SECONDS
-from bentos.server import Book
 from pipeline import digest
-from pipeline.errors import OvertakenError, ReleaseError
+from pipeline.errors import OvertakenError, PackageError, ReleaseError
 from pipeline.spec import Canary
 
 SETTINGS = Canary(requests=100)
@@ -105,7 +104,7 @@ def server(project, tmp_path):  # noqa: F811
     """Release 1, served."""
     releases.rollback(ledger(project), "points", 1, "person")
     with served(project, "points", tmp_path / "log") as server:
-        assert until(lambda: releases.servers(ledger(project), "points"), 10)
+        assert until(lambda: servers.live_servers(ledger(project), "points"), 10)
         yield server
 
 
@@ -144,9 +143,9 @@ def test_a_quiet_canary_answers_its_share_and_becomes_champion_by_itself(project
 def test_a_shadow_is_asked_a_copy_nobody_sees_its_answers_and_how_they_differ_is_said(project, server):  # noqa: F811
     before = server.ask(*ROWS).json()["predictions"]
     number = release_canary(project, shadow=True, share=1.0)
-    assert until(lambda: any(one.kind == "shadow" for one in releases.served(ledger(project), "points")), 20)
+    assert until(lambda: any(one.kind == "shadow" for one in servers.served(ledger(project), "points")), 20)
     clients = asking(server, 8, kept=4, reconnecting=2)
-    assert until(lambda: releases.servers(ledger(project), "points")[0].state == "shadow", 20)
+    assert until(lambda: servers.live_servers(ledger(project), "points")[0].state == "shadow", 20)
     report = json.loads(clients.communicate(timeout=60)[0])
     assert {(status, release) for _, _, status, release in report} == {("200", "1")}
     assert until(lambda: requests_counted(server) == 1 + len(report), 5), "copies are counted, or answers are not"
@@ -208,7 +207,7 @@ def test_a_canary_that_fails_harms_nobody_and_is_sent_back_within_seconds(projec
 
 
 def canary_is_served(project):  # noqa: F811
-    return any(one.kind == "canary" for one in releases.served(ledger(project), "points"))
+    return any(one.kind == "canary" for one in servers.served(ledger(project), "points"))
 
 
 def test_a_canary_whose_worker_is_killed_is_sent_back_and_nobody_notices(project, server):  # noqa: F811
@@ -233,7 +232,7 @@ def test_an_alarm_is_seen_in_prefect_at_the_run_that_made_the_release_and_in_the
     project.env = {**project.env, "PREFECT_API_URL": prefect_server}
     releases.rollback(ledger(project), "points", 1, "person")
     with served(project, "points", tmp_path / "log") as server:
-        assert until(lambda: releases.servers(ledger(project), "points"), 10)
+        assert until(lambda: servers.live_servers(ledger(project), "points"), 10)
         (champion,) = server.workers()
         number = release_canary(project, minutes=10.0)
         run = str(uuid.uuid4())
@@ -300,15 +299,15 @@ def test_a_person_takes_a_canary_back_by_rolling_back(project, server):  # noqa:
 
 
 @pytest.fixture
-def book(tmp_path, monkeypatch):
+def client(tmp_path, monkeypatch):
     """The ledger as a server uses it, which tries again at once."""
-    monkeypatch.setattr(server_module, "RETRY_SECONDS", 0.01)
-    book = Book(open_ledger(f"sqlite:///{tmp_path}/ledger.sqlite"), "points", "a:3000")
-    yield book
-    book.leave(None)
+    monkeypatch.setattr(ledger_client, "WRITE_BACKOFF", 0.01)
+    client = LedgerClient(open_ledger(f"sqlite:///{tmp_path}/ledger.sqlite"), tmp_path, "points", "a:3000")
+    yield client
+    client.leave(None)
 
 
-def test_the_end_of_a_canary_that_another_write_overtook_is_told_again(book, monkeypatch):
+def test_the_end_of_a_canary_that_another_write_overtook_is_told_again(client, monkeypatch):
     told = []
 
     def stop(_ledger, model, number, _cause, why):
@@ -316,14 +315,14 @@ def test_the_end_of_a_canary_that_another_write_overtook_is_told_again(book, mon
         if len(told) == 1:
             raise OvertakenError("the champion of points changed just now")
 
-    monkeypatch.setattr(releases, "stop_canary", stop)
-    book.stop_canary(3, "errors")
+    monkeypatch.setattr(releasing, "stop_canary", stop)
+    client.stop_canary(3, "errors")
     assert until(lambda: told == [("points", 3, "errors")] * 2, 10)
 
 
-@pytest.mark.parametrize(("error", "refusals"), [(ReleaseError, 1), (OvertakenError, 0)])
+@pytest.mark.parametrize(("error", "refusals"), [(ReleaseError, 1), (PackageError, 1), (OvertakenError, 0)])
 def test_a_promotion_that_is_refused_is_known_to_be_and_one_that_was_overtaken_is_tried_again(
-    book, monkeypatch, error, refusals
+    client, monkeypatch, error, refusals
 ):
     tried, refused = [], []
 
@@ -332,8 +331,8 @@ def test_a_promotion_that_is_refused_is_known_to_be_and_one_that_was_overtaken_i
         if len(tried) == 1:
             raise error("no")
 
-    monkeypatch.setattr(releases, "promote", promote)
-    book.promote(3, "quiet", lambda: refused.append(None))
+    monkeypatch.setattr(releasing, "promote", promote)
+    client.promote(3, "quiet", lambda: refused.append(None))
     assert until(lambda: len(tried) == 2 - refusals, 10)
     time.sleep(0.1)
     assert (len(tried), len(refused)) == (2 - refusals, refusals)

@@ -13,7 +13,7 @@ from packed import artifacts_of
 from project import copy_of_the_project, points
 from sklearn.linear_model import Ridge
 
-from bentos import releases
+from bentos import releases, runs
 from bentos.ledger import open_ledger
 from flows.forget import forget, key_of
 from pipeline import recorded
@@ -167,7 +167,7 @@ def test_the_models_snapshots_what_was_set_aside_and_its_log_of_requests_lose_th
     SALES.assign(price=9.0).to_csv(tmp_path / "others.csv", index=False)
     others = ingest(Csv(str(tmp_path / "others.csv")), snapshot.path.parent)
     releases.add_release(ledger, release("sales", good.digest))
-    releases.add_run(ledger, releases.Run("sales", "kept", "person", [], {"ingested": snapshot.digest}, None, "", {}))
+    runs.add_run(ledger, runs.Run("sales", "kept", "person", [], {"ingested": snapshot.digest}, None, "", {}))
     releases.add_release(ledger, release("others", others.digest))
     logs = settings.folder("requests", "sales")
     asked = pa.table(

@@ -12,7 +12,7 @@ import pytest
 from serving import served, until
 from test_serve import ROWS, ledger, project, released  # noqa: F401  fixtures
 
-from bentos import releases
+from bentos import releases, servers
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def release_of(server):
 
 def alone(project, number):  # noqa: F811
     """When the server said last that a release alone answers, in its own event of the ledger."""
-    return [one for one in releases.served(ledger(project), "points") if (one.kind, one.release) == ("alone", number)]
+    return [one for one in servers.served(ledger(project), "points") if (one.kind, one.release) == ("alone", number)]
 
 
 def asking(server, seconds, kept=20, reconnecting=20):
@@ -117,9 +117,9 @@ def test_a_release_that_cannot_be_served_leaves_the_old_one_and_says_so_until_it
     assert server.client.get("/readyz").status_code == 200
     assert "is not what was released" in server.client.get("/readyz").json()["reason"]
     assert release_of(server) == "2"
-    refusals = [one for one in releases.served(ledger(project), "points") if one.kind == "refused"]
+    refusals = [one for one in servers.served(ledger(project), "points") if one.kind == "refused"]
     assert [one.release for one in refusals] == [1]
-    (said,) = releases.servers(ledger(project), "points")
+    (said,) = servers.live_servers(ledger(project), "points")
     assert (said.release, said.state) == (2, "degraded")
 
     model.write_bytes(whole)
@@ -152,10 +152,10 @@ def digest_of(folder):
 STOPPED = """
 import os, signal, sys
 from bentos.ledger import open_ledger
-from bentos.releases import withdraw
+from bentos.releases import retire
 import bentos.releases
 bentos.releases._add_event = lambda *_: os.kill(os.getpid(), signal.SIGSTOP)
-withdraw(open_ledger(sys.argv[1]), "points", "person")
+retire(open_ledger(sys.argv[1]), "points", "person")
 """
 
 
@@ -167,10 +167,10 @@ def test_a_process_stopped_while_it_writes_holds_up_neither_servers_nor_what_onl
             assert release_of(server) == "2"
             assert project.json("status", "points")[1]["models"][0]["release"]["number"] == 2
             assert len(project.json("history", "points")[1]["releases"]) == 2
-            assert releases.served(ledger(project), "points") == []
+            assert servers.served(ledger(project), "points") == []
             writer.kill()
-            assert until(lambda: releases.servers(ledger(project), "points"), 10)
-            assert [one.kind for one in releases.served(ledger(project), "points")] == ["serving"]
+            assert until(lambda: servers.live_servers(ledger(project), "points"), 10)
+            assert [one.kind for one in servers.served(ledger(project), "points")] == ["serving"]
     finally:
         writer.kill()
         writer.communicate()

@@ -17,40 +17,26 @@ from bentos.ledger import METADATA, VERSION, open_ledger
 from bentos.releases import (
     AWAITING,
     CANARY,
-    VERDICTS,
-    Look,
     Release,
-    Run,
-    Server,
-    add_look,
     add_release,
-    add_run,
-    add_served,
     archive,
     barred,
     champion,
-    enter,
     history,
     hold,
-    last_run,
-    leave,
-    looks,
     models,
     next_champion,
     promote,
+    retire,
     rollback,
-    runs,
-    served,
-    servers,
-    spans,
     stands,
     states,
     stop_canary,
-    tell,
     unhold,
     wished,
-    withdraw,
 )
+from bentos.runs import VERDICTS, Look, Run, add_look, add_run, last_run, looks, newest_runs
+from bentos.servers import Server, add_served, deregister, heartbeat, live_servers, register, served, spans
 from pipeline.errors import FormatError, LedgerError, ReleaseError
 
 POSTGRES = os.environ.get("EVERGREEN_TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
@@ -373,7 +359,7 @@ def test_a_process_stopped_while_it_writes_holds_up_no_reader_and_writers_are_to
     ledger = open_ledger(url)
     assert champion(ledger, "houses").number == wished(ledger, "houses").champion.number == 1
     assert [len(part) for part in history(ledger, "houses")] == [1, 1]
-    assert (models(ledger), servers(ledger, "houses")) == (["houses"], [])
+    assert (models(ledger), live_servers(ledger, "houses")) == (["houses"], [])
     with pytest.raises(LedgerError, match=rf"{stopped_writer.pid}\b.*has been writing to the ledger for more than"):
         add_release(ledger, a_release(replaced=1))
     stopped_writer.kill()
@@ -387,24 +373,24 @@ def test_who_cannot_be_found_out_is_looked_for_by_the_file(tmp_path, monkeypatch
     monkeypatch.setattr("bentos.ledger._SQLITE_WRITER", -1)
     ledger, other = (open_ledger(f"sqlite:///{tmp_path}/ledger.sqlite") for _ in range(2))
     with other.begin(), pytest.raises(LedgerError, match=f"another process .*`lsof {tmp_path}/ledger.sqlite` lists"):
-        tell(ledger, "houses", Server("x:1", 1, "serving", "", 0))
+        heartbeat(ledger, "houses", Server("x:1", 1, "serving", "", 0))
     ledger.dispose()
     other.dispose()
 
 
 def test_after_withdrawing_there_is_no_champion_and_the_next_is_judged_as_a_first(ledger):
     add_release(ledger, a_release())
-    assert withdraw(ledger, "houses", cause="person").number == 1
+    assert retire(ledger, "houses", cause="person").number == 1
 
     assert champion(ledger, "houses") is None
-    with pytest.raises(ReleaseError, match="no champion to withdraw"):
-        withdraw(ledger, "houses", cause="person")
+    with pytest.raises(ReleaseError, match="no champion to retire"):
+        retire(ledger, "houses", cause="person")
     assert add_release(ledger, a_release()).number == 2
 
 
-def test_a_rollback_brings_back_what_was_withdrawn(ledger):
+def test_a_rollback_brings_back_what_was_retired(ledger):
     add_release(ledger, a_release())
-    withdraw(ledger, "houses", cause="person")
+    retire(ledger, "houses", cause="person")
 
     assert rollback(ledger, "houses", to=None, cause="person").number == 1
     assert champion(ledger, "houses").number == 1
@@ -473,7 +459,7 @@ def test_a_new_release_ends_a_canary(ledger):
 def test_what_awaits_approval_begins_as_a_canary_where_its_spec_wishes_that_and_a_server_is_up(ledger):
     released(ledger, 1)
     add_release(ledger, a_release(replaced=1, canary={"share": 0.1}), kind=AWAITING)
-    tell(ledger, "houses", Server("a:3000", 1, "serving", "", int(time.time())))
+    heartbeat(ledger, "houses", Server("a:3000", 1, "serving", "", int(time.time())))
     promote(ledger, "houses", 2, "person", "looked at the report")
     wish = wished(ledger, "houses")
     assert (wish.champion.number, wish.canary.number) == (1, 2)
@@ -504,7 +490,7 @@ def test_what_a_run_came_to_stands_while_its_release_is_in_use_or_was_replaced_b
     assert stands(ledger, "houses", came_to(None, "kept"))
     promote(ledger, "houses", 2, "canary", "")
     assert stands(ledger, "houses", came_to(1))
-    withdraw(ledger, "houses", "person")
+    retire(ledger, "houses", "person")
     assert not any(stands(ledger, "houses", run) for run in (came_to(1), came_to(2), came_to(None, "kept")))
     assert stands(ledger, "houses", came_to(None, "model-rejected"))
 
@@ -533,7 +519,7 @@ def test_after_a_hold_the_champion_is_the_one_that_a_person_made_meanwhile(ledge
     rollback(ledger, "houses", 1, "person")
     assert unhold(ledger, "houses", "").number == 1
     hold(ledger, "houses", "again")
-    withdraw(ledger, "houses", "person")
+    retire(ledger, "houses", "person")
     assert unhold(ledger, "houses", "") is None
 
 
@@ -591,14 +577,14 @@ def test_a_server_answers_at_its_address_or_under_its_machine_s_name_where_it_li
 
 def test_servers_say_what_they_serve_and_are_forgotten_when_they_end_or_fall_silent(ledger):
     now = int(time.time())
-    tell(ledger, "houses", Server("a:3000", 1, "serving", "", now))
-    tell(ledger, "houses", Server("b:3000", 1, "serving", "", now - 600))
-    tell(ledger, "houses", Server("d:3000", 1, "serving", "told before the clock was set right", now + 600))
-    tell(ledger, "houses", Server("a:3000", 2, "degraded", "release 3 cannot be served", now))
-    tell(ledger, "flats", Server("c:3000", 1, "serving", "", now))
-    assert servers(ledger, "houses") == [Server("a:3000", 2, "degraded", "release 3 cannot be served", now)]
-    leave(ledger, "houses", "a:3000")
-    assert servers(ledger, "houses") == []
+    heartbeat(ledger, "houses", Server("a:3000", 1, "serving", "", now))
+    heartbeat(ledger, "houses", Server("b:3000", 1, "serving", "", now - 600))
+    heartbeat(ledger, "houses", Server("d:3000", 1, "serving", "told before the clock was set right", now + 600))
+    heartbeat(ledger, "houses", Server("a:3000", 2, "degraded", "release 3 cannot be served", now))
+    heartbeat(ledger, "flats", Server("c:3000", 1, "serving", "", now))
+    assert live_servers(ledger, "houses") == [Server("a:3000", 2, "degraded", "release 3 cannot be served", now)]
+    deregister(ledger, "houses", "a:3000")
+    assert live_servers(ledger, "houses") == []
     add_served(ledger, "houses", "a:3000", 1, "serving", "")
     add_served(ledger, "houses", "a:3000", 2, "refused", "its worker died")
     assert [(one.server, one.release, one.kind) for one in served(ledger, "houses")] == [
@@ -612,8 +598,8 @@ def test_what_was_served_when_is_what_servers_said_and_one_that_was_killed_ends_
     said = [("a", 1, "serving"), ("b", 1, "serving"), ("b", 2, "refused"), ("a", 2, "serving"), ("a", 2, "alone")]
     for server, release, kind in said:
         add_served(ledger, "houses", server, release, kind, "")
-    tell(ledger, "houses", Server("a", 2, "serving", "", now))
-    tell(ledger, "houses", Server("b", 1, "serving", "", now - 100))
+    heartbeat(ledger, "houses", Server("a", 2, "serving", "", now))
+    heartbeat(ledger, "houses", Server("b", 1, "serving", "", now - 100))
 
     def ends():
         return {(one.server, one.release): (one.until is None, one.end) for one in spans(ledger, "houses")}
@@ -625,13 +611,13 @@ def test_what_was_served_when_is_what_servers_said_and_one_that_was_killed_ends_
         ("b", 1): (False, silent),
     }
     # Another one takes its name, and its row.
-    enter(ledger, "houses", "b")
-    tell(ledger, "houses", Server("b", None, "serving", "", now))
+    register(ledger, "houses", "b")
+    heartbeat(ledger, "houses", Server("b", None, "serving", "", now))
     assert ends()["b", 1] == (False, silent)
     (until,) = [one.until for one in spans(ledger, "houses") if one.server == "b"]
     assert datetime.fromisoformat(until).timestamp() == now - 100
     add_served(ledger, "houses", "a", 2, "ended", "")
-    leave(ledger, "houses", "a")
+    deregister(ledger, "houses", "a")
     assert ends()["a", 2] == (False, "the server ended")
 
 
@@ -662,8 +648,8 @@ def test_the_newest_looks_at_a_model_and_the_newest_runs_are_told_the_oldest_of_
     assert [look.release for look in looks(ledger, "houses", 9)] == [2, 3, 4]
     assert [look.release for look in looks(ledger, "flats", 2)] == [3, 4]
     assert looks(ledger, "houses", 1)[0].found == {"triggers": []}
-    assert [run.started for run in runs(ledger, "houses", 2)] == ["2026-03-04", "2026-03-05"]
-    assert runs(ledger, "houses", 1)[0].why == "x drifted"
+    assert [run.started for run in newest_runs(ledger, "houses", 2)] == ["2026-03-04", "2026-03-05"]
+    assert newest_runs(ledger, "houses", 1)[0].why == "x drifted"
 
 
 def test_a_ledger_of_the_first_version_keeps_all_it_holds_and_becomes_one_of_this(url):

@@ -43,7 +43,7 @@ def test_a_release_that_needs_approval_waits_for_it_with_its_trial_done(after_re
     assert (status["release"]["number"], status["awaiting_approval"]) == (1, [2])
     assert Path(status["reports"]["2"]).read_text().startswith("#")
     explained = project.json("explain", "points", "2")[1]
-    assert (explained["state"], explained["replaced"], explained["trial"]["passed"]) == ("awaiting approval", 1, True)
+    assert (explained["state"], explained["replaced"], explained["trial"]["passed"]) == ("awaiting-approval", 1, True)
     package = package_folder(project, 2)
     package.rename(project.folder / "aside")
     gone = project.json("promote", "points", "2")[1]["error"]["message"]
@@ -65,7 +65,7 @@ def test_a_first_release_that_needs_approval_is_made_once_and_what_is_asked_for_
     assert project.json("run", "points")[1]["outcome"] == "unchanged"
     code, out, err = project.evergreen("history", "points")
     assert (code, err) == (0, "")
-    assert "awaiting approval 1 by person" in out
+    assert "awaiting-approval 1 by person" in out
     out = project.evergreen("status", "points")[1]
     assert "champion  none; one awaits approval" in out
     assert "evergreen promote points 1" in out

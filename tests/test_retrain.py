@@ -7,10 +7,15 @@ import sqlite3
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 from project import MODEL, copy_of_the_project, points, shuffled
+
+from flows.retrain import ingest_rows
+from pipeline.errors import SourceError
+from pipeline.sources.patience import UnansweredError
 
 
 @pytest.fixture
@@ -110,6 +115,14 @@ def test_a_ragged_file_is_exit_3_and_leaves_nothing_behind(project):
         "points.csv, line 152: 2 fields where the header has 4; the file is ragged or was cut short"
     ]
     assert project.files("snapshots/*") == []
+
+
+@pytest.mark.parametrize(("kind", "retried"), [(UnansweredError, False), (SourceError, True)])
+def test_a_run_retries_what_the_source_has_not_retried_itself(kind, retried):
+    error = kind("it failed")
+    error.__cause__ = ConnectionError("refused")
+    state = SimpleNamespace(result=lambda **_: error)
+    assert ingest_rows.retry_condition_fn(None, None, state) is retried
 
 
 def test_an_unreachable_source_is_exit_1_and_names_it(project):
@@ -334,7 +347,7 @@ def test_a_champion_whose_package_was_damaged_is_not_compared_with_but_named(aft
     assert "is not what was released" in said["error"]["message"]
     assert "`evergreen withdraw points`" in said["error"]["message"]
 
-    assert after_release.json("withdraw", "points")[1]["withdrawn"] == 1
+    assert after_release.json("withdraw", "points")[1]["retired"] == 1
     assert after_release.champion() is None
     _, said = after_release.json("run", "points")
     assert (said["outcome"], said["release"], said["metrics"]["champion"]) == ("released", 2, None)

@@ -1,6 +1,7 @@
 import threading
 import time
 import traceback
+from contextlib import nullcontext
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -13,6 +14,7 @@ from pipeline.code import imported_packages, local_modules
 from pipeline.errors import SourceError
 from pipeline.snapshot import ingest
 from pipeline.sources import Csv, JsonLines, Parquet, patience, read, remote
+from pipeline.sources.patience import UnansweredError, nobody_waits
 
 TABLE = b"id,a\n" + b"".join(b"%d,x\n" % number for number in range(20_000))
 OTHER = TABLE.replace(b"x", b"y")
@@ -115,6 +117,18 @@ def test_no_try_is_begun_after_the_overall_limit(server, monkeypatch):
     with pytest.raises(SourceError):
         read(Csv(server.url()))
     assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(("scheduled", "pauses"), [(False, [1.0, 2.0, 4.0, 8.0]), (True, [5.0, 30.0, 120.0, 600.0])])
+def test_a_dead_source_is_asked_five_times_and_a_run_does_not_ask_it_again(server, monkeypatch, scheduled, pauses):
+    monkeypatch.undo()
+    slept = []
+    monkeypatch.setattr(patience.time, "sleep", slept.append)
+    server.script = [503]
+    with pytest.raises(SourceError) as broken, nobody_waits() if scheduled else nullcontext():
+        read(Csv(server.url()))
+    assert (len(server.asked), slept) == (5, pauses)
+    assert isinstance(broken.value, UnansweredError)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])

@@ -131,7 +131,7 @@ def test_into_a_model_that_is_held_nothing_is_imported_and_nothing_is_left(produ
 def test_what_was_judged_against_another_champion_waits_for_a_person(production):
     assert imported(production, "2.tar")["state"] == "champion"
     said = imported(production, "1.tar")
-    assert (said["release"], said["state"]) == (2, "awaiting approval")
+    assert (said["release"], said["state"]) == (2, "awaiting-approval")
     assert said["reasons"][1] == "it was not judged against release 1, the champion here"
     assert production.champion() == 1
     assert production.json("promote", "points", "2", "--why", "known")[0] == 0

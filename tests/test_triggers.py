@@ -8,9 +8,9 @@ import pytest
 from serving import until
 from tiny import a_spec
 
-from bentos import releases
+from bentos import runs
 from bentos.ledger import open_ledger
-from bentos.releases import Look, Run
+from bentos.runs import Look, Run
 from flows import triggers
 from flows.monitoring_report import (
     Inputs,
@@ -185,11 +185,11 @@ def test_the_standing_counts_what_happened_since_the_last_look(home):
     assert triggers.standing(ledger, "houses", NOW).looked is None
     monitor = Monitor(retrain=("drift", "new-data"))
     report = replace(DRIFTED, at=hours_ago(10), data=NewData(True, "new"), monitor=monitor)
-    releases.add_look(ledger, "houses", Look(3, report.at, report.to_dict()), 400)
+    runs.add_look(ledger, "houses", Look(3, report.at, report.to_dict()), 400)
 
     said = {one.name: one for one in triggers.standing(ledger, "houses", NOW).triggers}
     assert (said["drift"].due, said["drift"].retrains, said["new-data"].due) == (True, True, True)
-    releases.add_run(ledger, a_run(2))
+    runs.add_run(ledger, a_run(2))
     said = {one.name: one for one in triggers.standing(ledger, "houses", NOW).triggers}
     assert said["drift"].waits == "retrained 2.0 hours ago, cooldown is 24 hours"
     assert not said["new-data"].due

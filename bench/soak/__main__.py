@@ -26,7 +26,7 @@ from sqlalchemy import select
 
 from bench.soak import check, clock, market, parts
 from bench.soak.check import Answer, Excursion, Kill
-from bentos import releases
+from bentos import releases, servers
 from bentos.ledger import RUNS, open_ledger, reading
 from pipeline.processes import free_port
 from pipeline.project import CODE_FOLDER
@@ -341,7 +341,7 @@ def _report(
     """Return the report as Markdown, and what is wrong, in sentences."""
     ledger = open_ledger(Settings(home=soak.home, database_url="").ledger_url)
     made, events = releases.history(ledger, market.MODEL)
-    served = releases.served(ledger, market.MODEL)
+    served = servers.served(ledger, market.MODEL)
     with reading(ledger) as connection:
         found = connection.execute(select(RUNS.c.outcome, RUNS.c.cause, RUNS.c.started)).all()
     ledger.dispose()

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from bentos.releases import SETTLING, Event, Release, Served
+from bentos.releases import SETTLING, Event, Release
+from bentos.servers import Served
 
 SECOND = 1.0
 """The ledger's times are whole seconds."""

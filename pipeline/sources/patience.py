@@ -2,7 +2,9 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 from urllib.parse import quote, quote_plus, unquote
 
@@ -12,23 +14,41 @@ from pipeline.sources.columns import first_line
 Result = TypeVar("Result")
 
 PAUSES = (1.0, 2.0, 4.0, 8.0)
-"""Seconds between one try and the next; there is one try more than there are pauses."""
+"""Seconds between one try and the next while somebody waits: five tries, one more than there are pauses."""
+SCHEDULED_PAUSES = (5.0, 30.0, 120.0, 600.0)
+"""The same when nobody waits, as in a scheduled run: five tries, too, in 13 minutes."""
 LIMIT = 900.0
-"""No try is begun after so many seconds."""
+"""No try is begun once the tries, without the pauses, have taken so many seconds."""
+_SCHEDULED: ContextVar[bool] = ContextVar("scheduled", default=False)
 
 
 class UnansweredError(SourceError):
-    """A source failed in a way that may heal by itself."""
+    """A source failed in a way that may heal by itself, and was asked again: nobody else needs to."""
+
+
+@contextmanager
+def nobody_waits() -> Iterator[None]:
+    """Let what fails inside of the block be tried again after SCHEDULED_PAUSES."""
+    token = _SCHEDULED.set(True)
+    try:
+        yield
+    finally:
+        _SCHEDULED.reset(token)
 
 
 def patiently(work: Callable[[], Result]) -> Result:
-    """Return what `work` returns; it is tried again when it raises UnansweredError, until patience is at its end."""
-    end = time.monotonic() + LIMIT
-    for pause in PAUSES:
+    """Return what `work` returns; retry it when it raises UnansweredError, five tries in all.
+
+    This is the only layer that retries it: a run does not retry what raised UnansweredError.
+    """
+    spent = 0.0
+    for pause in SCHEDULED_PAUSES if _SCHEDULED.get() else PAUSES:
+        started = time.monotonic()
         try:
             return work()
         except UnansweredError:
-            if time.monotonic() + pause > end:
+            spent += time.monotonic() - started
+            if spent > LIMIT:
                 raise
         time.sleep(pause)
     return work()
