@@ -1,7 +1,7 @@
 """Artifact in, Bento out: built in a fresh process from a copy of the code, checked, and put into the store whole.
 
-Run as a script (`python -m bentos.package` in a build context) it is that fresh process: a process that has built one
-Bento keeps its service module, and would ship the first model again with the second Bento.
+Run as a script (`python -P bentos/package.py` in a build context) it is that fresh process: a process that has built
+one Bento keeps its service module, and would ship the first model again with the second Bento.
 """
 
 import json
@@ -25,11 +25,10 @@ from pipeline.errors import ArtifactError, PackageError
 from pipeline.files import NO_SPACE, no_space, space_for, whole_folder, write_text
 from pipeline.processes import packaged_environment
 
-LEFT_OUT = ("releases.py", "ledger.py", "migrations", "web", "__pycache__")
-"""What of `bentos/` no Bento carries: a package does not know where it will be released, and has the
-built page in `bentos/static/`, not its sources."""
-
-
+ENTRY_POINTS = ("bentos.service", "bentos.worker", "bentos.score", "pipeline.answer", "pipeline.reproduce")
+"""The modules that are started inside a Bento. It carries these and what they import, and no other module."""
+LOADED_BY_NAME = ("pipeline.sources.remote",)
+"""Modules that no import statement names, since most models never need them."""
 BUSY_SECONDS = 60.0
 """How long who wants to change the packages of a model waits for another; to remove them takes a fraction of that."""
 
@@ -81,7 +80,7 @@ def package(artifact: Artifact, checkout: Path, home: Path) -> Bento:
     # Named so that `sweep` removes it when this process is killed; outside of `bentos`, where BentoML would trip on it.
     with space_for(place), tempfile.TemporaryDirectory(prefix=f".part-{os.getpid()}-", dir=home) as scratch:
         context = Path(scratch) / "context"
-        _copy_code(checkout, context)
+        copy_carried(model, checkout, context)
         if code_digest(model, context) != artifact.manifest["digests"]["code"]:
             raise PackageError(
                 f"the code of {model} changed since it was trained; run again to train with what is there"
@@ -137,9 +136,19 @@ def _changed_in(source: Path) -> str:
     return ""
 
 
-def _copy_code(checkout: Path, context: Path) -> None:
-    shutil.copytree(checkout / "pipeline", context / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(checkout / "bentos", context / "bentos", ignore=shutil.ignore_patterns(*LEFT_OUT))
+def carried_modules(model: str, checkout: Path) -> dict[str, Path]:
+    """Return the modules that a Bento of the model carries, with their files: the closure of its entry points."""
+    return local_modules([*ENTRY_POINTS, *LOADED_BY_NAME, f"pipeline.models.{model}"], checkout)
+
+
+def copy_carried(model: str, checkout: Path, context: Path) -> None:
+    """Copy what a Bento of the model carries of the code below `checkout`: its modules, and the files they read."""
+    rooms = [checkout / "pipeline", checkout / "bentos" / "static"]
+    data = [path for room in rooms for path in room.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+    for path in sorted({*carried_modules(model, checkout).values(), *data}):
+        target = context / path.relative_to(checkout)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, target)
 
 
 def _build(model: str, version: str, artifact: Artifact, context: Path, store: Path) -> Path:
@@ -152,9 +161,10 @@ def _build(model: str, version: str, artifact: Artifact, context: Path, store: P
         "python": manifest["python"].rpartition(".")[0],
     }
     done = subprocess.run(
-        [sys.executable, "-m", "bentos.package", json.dumps(request)],
+        # With -P the folder of this file, whose modules have plain names, is no place to import from.
+        [sys.executable, "-P", __file__, json.dumps(request)],
         cwd=context,
-        env=bentoml_environment(store),
+        env=bentoml_environment(store) | {"PYTHONPATH": str(context)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -195,10 +205,10 @@ def _check(source: Path, context: Path, artifact: Artifact) -> None:
 def _build_here(request: dict[str, Any]) -> None:
     import bentoml
 
-    if not Path(__file__).resolve().is_relative_to(Path.cwd().resolve()):
-        raise PackageError(f"building with {__file__}, which is outside of the build context {Path.cwd()}")
+    if not Path(digest.__file__).resolve().is_relative_to(Path.cwd().resolve()):
+        raise PackageError(f"building with {digest.__file__}, which is outside of the build context {Path.cwd()}")
     bentoml.build(
-        "bentos.service:Endpoint",
+        "bentos.service:EndpointService",
         name=request["name"],
         version=request["version"],
         labels=request["labels"],

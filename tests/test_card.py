@@ -8,12 +8,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pyarrow as pa
 import pytest
+from house_endpoints import regression, serving
 from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LogisticRegression, Ridge, SGDRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from test_page import chromium, violations  # noqa: F401
-from test_service import regression, serving
 from tiny import a_snapshot, a_spec
 
 from bentos.releases import Release

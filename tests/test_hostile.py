@@ -20,17 +20,7 @@ from typing import NamedTuple
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis import GenerationMode
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
-from serving import processes_with, until
-from test_service import (
+from house_endpoints import (
     HOUSE,
     THREE_CSV,
     Model,
@@ -41,6 +31,16 @@ from test_service import (
     regression,
     serving,
 )
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from serving import processes_with, until
 
 CONFORMS = [
     not_a_server_error,

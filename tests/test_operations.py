@@ -15,13 +15,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from house_endpoints import HOUSE, Model, Server, classification, problem, regression, serving, trained
 from project import copy_of_the_project
 from prometheus_client.parser import text_string_to_metric_families
 from serving import processes_with, served, until
 from slowly import Slowly
 from test_hostile import BODY, Connection, get, post
 from test_serve import ROWS, release
-from test_service import HOUSE, Model, Server, classification, problem, regression, serving, trained
 
 from bentos import workers
 from bentos.package import Bento

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from house_endpoints import HOUSE, THREE_CSV, bentoml_serving, serving, trained
+from house_endpoints import prepared as pipeline_of
 from serving import until
 from sklearn.linear_model import LogisticRegression, Ridge
-from test_service import HOUSE, THREE_CSV, bentoml_serving, serving, trained
-from test_service import prepared as pipeline_of
 
 from bentos import record
 from pipeline import recorded
