@@ -25,7 +25,7 @@ from bentos.endpoint_state import Endpoint
 from bentos.forward import Route
 from bentos.metrics import GONE
 from bentos.problems import Problem
-from bentos.served import QUICK_BYTES, Answered, trace
+from bentos.served import QUICK_BYTES, AnsweredBody, trace
 from bentos.together import Together
 
 THREADS = 4
@@ -208,7 +208,7 @@ class Contract:
             self.endpoint.recorder.note(media, body, answered.answers, exchange.id)
         return Reply(answered.body, _MEDIA[media])
 
-    async def _answered(self, media: str, body: bytes) -> Answered | Problem:
+    async def _answered(self, media: str, body: bytes) -> AnsweredBody | Problem:
         """Return the answers to a body: at once where a plan has some in no time, else from a thread."""
         served, small = self.endpoint.served, len(body) <= QUICK_BYTES
         if served.program is not None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -204,23 +204,52 @@ def bentoml_serving(model: Model, home: Path, **environment: str) -> Iterator[Se
 
 
 class InProcess(httpx.BaseTransport):
-    """Asks an ASGI application without a server, from any number of threads; its event loop has a thread of its own."""
+    """Asks an ASGI application without a server, from any number of threads; its event loop has a thread of its own.
+
+    The application starts with it and ends when it is closed, as under a server.
+    """
 
     def __init__(self, app: Any) -> None:
-        self.app = httpx.ASGITransport(app, raise_app_exceptions=False)
+        self.app, self.transport = app, httpx.ASGITransport(app, raise_app_exceptions=False)
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
+        self.run(self._start())
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Return what something that is to be awaited returns."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         sent = httpx.Request(request.method, request.url, headers=request.headers, stream=_Parts([*request.stream]))
-        return asyncio.run_coroutine_threadsafe(self._answer(sent), self.loop).result(30)
+        response: httpx.Response = self.run(self._answer(sent))
+        return response
 
     async def _answer(self, request: httpx.Request) -> httpx.Response:
-        response = await self.app.handle_async_request(request)
+        response = await self.transport.handle_async_request(request)
         return httpx.Response(response.status_code, headers=response.headers, content=await response.aread())
 
+    async def _start(self) -> None:
+        self.told: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+        self.said: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+        scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
+        self.life = asyncio.create_task(self.app(scope, self.told.get, self.said.put))
+        await self._tell("startup")
+
+    async def _tell(self, moment: str) -> None:
+        await self.told.put({"type": f"lifespan.{moment}"})
+        answer = asyncio.create_task(self.said.get())
+        await asyncio.wait({answer, self.life}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            self.life.result()
+        assert (await answer)["type"] == f"lifespan.{moment}.complete"
+
+    async def _end(self) -> None:
+        await self._tell("shutdown")
+        await self.life
+
     def close(self) -> None:
+        self.run(self._end())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
         self.loop.close()
@@ -238,11 +267,12 @@ class _Parts(httpx.AsyncByteStream):
 class EndpointInProcess(Server):
     """The endpoint of a model in this process: a server to its tests, and the contract itself."""
 
-    def __init__(self, model: Model, settings: EndpointSettings, log: Path) -> None:
+    def __init__(self, model: Model, settings: EndpointSettings, log: Path, around: Callable[[Any], Any]) -> None:
         self.endpoint = Endpoint.load(model.folder / "artifact", settings)
         self.lines = logs.Lines(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
         self.contract = Contract(Starlette(), self.endpoint, self.lines)
-        super().__init__(model, httpx.Client(transport=InProcess(self.contract), base_url="http://in.process"), log)
+        transport = InProcess(around(self.contract))
+        super().__init__(model, httpx.Client(transport=transport, base_url="http://in.process"), log)
 
     def log(self) -> str:
         self.contract.flush()
@@ -251,17 +281,20 @@ class EndpointInProcess(Server):
 
 
 @contextmanager
-def in_process(model: Model, log: Path, **settings: Any) -> Iterator[EndpointInProcess]:
-    """Serve a model in this process, with nothing of BentoML's behind the contract; `settings` are the endpoint's."""
-    server = EndpointInProcess(model, EndpointSettings(**settings), log)
+def in_process(
+    model: Model, log: Path, around: Callable[[Any], Any] = lambda app: app, **settings: Any
+) -> Iterator[EndpointInProcess]:
+    """Serve a model in this process, with nothing of BentoML's behind the contract.
+
+    `settings` are the endpoint's; `around` returns an application that is asked first.
+    """
+    server = EndpointInProcess(model, EndpointSettings(**settings), log, around)
     handler = logs.JsonHandler(server.lines)
     logging.getLogger("evergreen").addHandler(handler)
-    server.endpoint.start()
     try:
         with server.client:
             yield server
     finally:
-        server.endpoint.close()
         logging.getLogger("evergreen").removeHandler(handler)
 
 
