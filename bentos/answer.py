@@ -6,6 +6,7 @@ import numpy as np
 
 from bentos import wire
 from bentos.served import BLOCK, ServedModel
+from pipeline.bisect_rows import Refused, bisect_rows
 from pipeline.compiled import UnanswerableError, columns_of
 from pipeline.errors import ArtifactError
 from pipeline.predict import Answers, joined, predict, taken
@@ -43,43 +44,45 @@ def answer(served: ServedModel, rows: "pyarrow.Table") -> tuple[Answers | None, 
     return joined([answers for _, answers in found]), sorted(none)
 
 
-def _by_plan(served: ServedModel, rows: "pyarrow.Table", start: int, found: _Found, left: list[int]) -> None:
-    """Find the rows that the plan leaves to the pipeline by halving."""
-    assert served.program is not None
-    try:
-        found.append((start, served.program(*columns_of(rows, served.program.plan))))
-    except UnanswerableError:
-        if rows.num_rows == 1:
-            left.append(start)
-            return
-        middle = rows.num_rows // 2
-        _by_plan(served, rows.slice(0, middle), start, found, left)
-        _by_plan(served, rows.slice(middle), start + middle, found, left)
+def _by_plan(served: ServedModel, rows: "pyarrow.Table", first: int, found: _Found, left: list[int]) -> None:
+    """Ask the plan, and note the rows that it leaves to the pipeline."""
+    program = served.program
+    assert program is not None
+
+    def ask(start: int, stop: int) -> Answers:
+        return program(*columns_of(rows.slice(start, stop - start), program.plan))
+
+    for part in bisect_rows(ask, rows.num_rows, UnanswerableError):
+        if isinstance(part, Refused):
+            left.append(first + part.row)
+        else:
+            found.append((first + part.start, part.result))
 
 
 def _by_pipeline(
     served: ServedModel, rows: "pyarrow.Table", places: "np.ndarray", found: _Found, none: list[int]
 ) -> None:
-    """Ask the trained pipeline, in whole blocks as the endpoint does; rows that it raises on are found by halving."""
-    try:
-        padded = rows.take([*range(len(places)), *[len(places) - 1] * (-len(places) % BLOCK)])
-        answers = taken(predict(served.estimator, to_frame(padded, served.schema.features)), slice(len(places)))
-    except ArtifactError:
-        raise
-    except Exception:
-        if len(places) == 1:
-            none.append(int(places[0]))
-            return
-        middle = len(places) // 2
-        _by_pipeline(served, rows.slice(0, middle), places[:middle], found, none)
-        _by_pipeline(served, rows.slice(middle), places[middle:], found, none)
-        return
+    """Ask the trained pipeline, in whole blocks as the endpoint does, and note the rows that it raises on."""
+
+    def ask(start: int, stop: int) -> Answers:
+        size = stop - start
+        padded = rows.slice(start, size).take([*range(size), *[size - 1] * (-size % BLOCK)])
+        return taken(predict(served.estimator, to_frame(padded, served.schema.features)), slice(size))
+
+    for part in bisect_rows(ask, len(places), fatal=(ArtifactError,)):
+        if isinstance(part, Refused):
+            none.append(int(places[part.row]))
+        else:
+            _note(part.result, places[part.start : part.stop], served.program is None, found, none)
+
+
+def _note(answers: Answers, places: "np.ndarray", together: bool, found: _Found, none: list[int]) -> None:
+    """Note the answers to some rows, those of them that are not finite apart."""
     bad = wire.unanswered(answers)
     none += places[bad].tolist()
     good = np.setdiff1d(np.arange(len(places)), bad)
-    if served.program is None:
-        if len(good):
-            found.append((int(places[0]), taken(answers, good)))
-    else:
+    if together and len(good):
+        found.append((int(places[0]), taken(answers, good)))
+    elif not together:
         # Between what the plan answered, row by row.
         found += [(int(places[one]), taken(answers, slice(one, one + 1))) for one in good.tolist()]

@@ -1,14 +1,12 @@
 """A release that answers a share of the requests first: the two sides compared, and the alarms that send it back."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from pipeline.population_stability import population_stability
 from pipeline.spec import Canary
 
-TINY = 1e-4
-"""A share that stands for none at all, where a logarithm is taken."""
 QUICK_SECONDS = 0.005
 """What is quicker than this is all the same quick: other work on the machine makes more of a difference."""
 
@@ -185,15 +183,12 @@ def quantile(counts: Sequence[int], edges: Sequence[float], share: float) -> flo
 def psi(expected: Sequence[tuple[str, int]], found: Sequence[tuple[str, int]]) -> tuple[float, float]:
     """Return the population stability index of two counts by bucket, and twice what chance alone makes of it.
 
-    sum((q - p) ln(q / p)); under no change it is about (buckets - 1)(1/n + 1/m) (Yurdakul, 2018).
+    Under no change it is about (buckets - 1)(1/n + 1/m) (Yurdakul, 2018).
     """
     ours, theirs = dict(expected), dict(found)
     n, m = sum(ours.values()), sum(theirs.values())
     if not n or not m:
         return 0.0, 0.0
-    buckets = {*ours, *theirs}
-    total = 0.0
-    for name in buckets:
-        p, q = max(ours.get(name, 0) / n, TINY), max(theirs.get(name, 0) / m, TINY)
-        total += (q - p) * math.log(q / p)
-    return total, 2 * (len(buckets) - 1) * (1 / n + 1 / m)
+    buckets = sorted({*ours, *theirs})
+    index = population_stability(*([counts.get(name, 0) for name in buckets] for counts in (ours, theirs)))
+    return index, 2 * (len(buckets) - 1) * (1 / n + 1 / m)

@@ -16,19 +16,17 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bentos import logs, page, problems, wire
+from bentos.endpoint_state import Endpoint
 from bentos.forward import Route
 from bentos.metrics import GONE
 from bentos.problems import Problem
-from bentos.served import QUICK_BYTES, Answered, trace
+from bentos.served import QUICK_BYTES, AnsweredBody, trace
 from bentos.together import Together
-
-if TYPE_CHECKING:
-    from bentos.service import Endpoint
 
 THREADS = 4
 """How many threads of a worker predict what takes longer; the event loop stays free."""
@@ -75,10 +73,11 @@ class Exchange:
 
 
 class Contract:
-    """Answers requests as the contract says."""
+    """Answers requests to one endpoint as the contract says; starts it with the server and closes it at the end."""
 
-    def __init__(self, app: ASGIApp, endpoint: "Callable[[], Endpoint]") -> None:
-        self.app, self._endpoint = app, endpoint
+    def __init__(self, app: ASGIApp, endpoint: Endpoint, log: logs.Lines | None = None) -> None:
+        """`app` answers what the contract leaves to it; without a `log`, requests are logged to standard error."""
+        self.app, self.endpoint = app, endpoint
         self.draining = False
         """Whether this worker is about to end: every answer then asks its client to connect anew."""
         self.degraded: str | None = None
@@ -88,11 +87,12 @@ class Contract:
         self.under_way = 0
         self.since: dict[object, float] = {}
         """When each prediction that runs in a thread was begun."""
-        self._ready: Endpoint | None = None
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="predict")
+        self._together = Together(endpoint.served.ask_together, self._threads, endpoint.metrics.together)
         own = secrets.token_hex(4).encode()
         self._ids = (b"%s-%x" % (own, number) for number in itertools.count(1))
         self._lines: list[str] = []
-        self._log = logs.stderr()
+        self._log = log or logs.stderr()
         self._flushing = False
         self._routes: dict[str, tuple[tuple[str, ...], Callable[[Exchange], Awaitable[Reply | Problem]]]] = {
             "/predict": (("POST",), self._predict),
@@ -104,17 +104,10 @@ class Contract:
             **dict.fromkeys(page.FILES, (_READ, self._page)),
         }
 
-    @property
-    def endpoint(self) -> "Endpoint":
-        """The service's own instance, which BentoML makes when it starts."""
-        if self._ready is None:
-            self._ready = endpoint = self._endpoint()
-            self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="predict")
-            self._together = Together(endpoint.served.ask_together, self._threads, endpoint.metrics.together)
-        return self._ready
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens."""
+        if scope["type"] == "lifespan":
+            return await self._live(scope, receive, send)
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         begun = time.perf_counter()
@@ -135,6 +128,18 @@ class Contract:
                 broke = Problem(500, "Something broke here; the server's log says what.")
                 await self._send(exchange, _refusal(broke))
         self._note(exchange, time.perf_counter() - begun)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Start the endpoint before the server takes requests, and close it when the server has answered the last."""
+        self.endpoint.start()
+
+        async def receiving() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                self.endpoint.close()
+            return message
+
+        await self.app(scope, receiving, send)
 
     async def _answer(self, exchange: Exchange) -> Reply | None:
         scope = exchange.scope
@@ -159,15 +164,16 @@ class Contract:
         media = wire.media_type(headers.get(b"content-type", b""), headers.get(b"content-encoding", b""))
         if isinstance(media, Problem):
             return media
-        if self.under_way >= endpoint.most_at_once:
-            said = f"{endpoint.most_at_once} requests are under way, which is the most at once; ask again in a second."
+        limits = endpoint.limits
+        if self.under_way >= limits.max_concurrency:
+            said = f"{limits.max_concurrency} requests are under way, which is the most at once; ask again in a second."
             return Problem(429, said, headers={"Retry-After": "1"})
         self.under_way += 1
         try:
-            async with asyncio.timeout(endpoint.seconds):
-                body = await _body(exchange, endpoint.most_bytes)
+            async with asyncio.timeout(limits.timeout_seconds):
+                body = await _body(exchange, limits.max_body_bytes)
         except TimeoutError:
-            return Problem(408, f"The body did not arrive within {endpoint.seconds:g} s.")
+            return Problem(408, f"The body did not arrive within {limits.timeout_seconds:g} s.")
         finally:
             self.under_way -= 1
         if isinstance(body, Problem):
@@ -187,7 +193,8 @@ class Contract:
         try:
             answered = await self._answered(media, body)
         except TimeoutError:
-            return Problem(504, f"The prediction took longer than {self.endpoint.seconds:g} s; send fewer rows.")
+            most = self.endpoint.limits.timeout_seconds
+            return Problem(504, f"The prediction took longer than {most:g} s; send fewer rows.")
         if answered.broken:
             metrics.broke(answered.broken)
         if isinstance(answered, Problem):
@@ -201,7 +208,7 @@ class Contract:
             self.endpoint.recorder.note(media, body, answered.answers, exchange.id)
         return Reply(answered.body, _MEDIA[media])
 
-    async def _answered(self, media: str, body: bytes) -> Answered | Problem:
+    async def _answered(self, media: str, body: bytes) -> AnsweredBody | Problem:
         """Return the answers to a body: at once where a plan has some in no time, else from a thread."""
         served, small = self.endpoint.served, len(body) <= QUICK_BYTES
         if served.program is not None:
@@ -225,7 +232,7 @@ class Contract:
         self.under_way += 1
         self.since[work] = time.monotonic()
         work.add_done_callback(self._ended)
-        await asyncio.wait({work}, timeout=self.endpoint.seconds)
+        await asyncio.wait({work}, timeout=self.endpoint.limits.timeout_seconds)
         if not work.done():
             raise TimeoutError
         return work.result()

@@ -30,7 +30,7 @@ class Metrics:
     ) -> None:
         self.model = model
         self.all = families(tuple(edges))
-        self.all.release.labels(model).set(release or 0)
+        self.release = release
         self._counts: Counts[tuple[Any, tuple[str, ...]]] = Counts()
         self._seconds: list[float] = []
         self._batch_rows: list[int] = []
@@ -41,6 +41,10 @@ class Metrics:
         self._seconds_counts = np.zeros(len(SECONDS) + 1, dtype=np.int64)
         self._prediction_counts: Counts[str] = Counts()
         self._statuses: Counts[str] = Counts()
+
+    def announce_release(self) -> None:
+        """Say which release answers, from now on."""
+        self.all.release.labels(self.model).set(self.release or 0)
 
     def answered(self, path: str, status: int, seconds: float) -> None:
         """Note an answer; `path` is one of few."""

@@ -1,7 +1,7 @@
 """Artifact in, Bento out: built in a fresh process from a copy of the code, checked, and put into the store whole.
 
-Run as a script (`python -m bentos.package` in a build context) it is that fresh process: a process that has built one
-Bento keeps its service module, and would ship the first model again with the second Bento.
+Run as a script (`python -P bentos/package.py` in a build context) it is that fresh process: a process that has built
+one Bento keeps its service module, and would ship the first model again with the second Bento.
 """
 
 import json
@@ -25,24 +25,12 @@ from pipeline.errors import ArtifactError, PackageError
 from pipeline.files import NO_SPACE, no_space, put, space_for, whole_folder, write_text
 from pipeline.packaged import MANIFEST, PROTOCOL, protocol_of, write_protocol
 from pipeline.processes import packaged_environment
-from pipeline.project import copy_room
+from pipeline.project import code_folder
 
-LEFT_OUT = (
-    "ledger.py",
-    "ledger_client.py",
-    "releases.py",
-    "releasing.py",
-    "runs.py",
-    "server_states.py",
-    "servers.py",
-    "migrations",
-    "web",
-    "__pycache__",
-)
-"""What of `bentos/` no Bento carries: a package does not know where it will be released, and has the
-built page in `bentos/static/`, not its sources."""
-
-
+ENTRY_POINTS = ("bentos.service", "bentos.worker", "bentos.score", "pipeline.answer", "pipeline.reproduce")
+"""The modules that are started inside a Bento. It carries these and what they import, and no other module."""
+LOADED_BY_NAME = ("pipeline.sources.remote",)
+"""Modules that no import statement names, since most models never need them."""
 BUSY_SECONDS = 60.0
 """How long who wants to change the packages of a model waits for another; to remove them takes a fraction of that."""
 
@@ -94,7 +82,7 @@ def package(artifact: Artifact, checkout: Path, home: Path) -> Bento:
     # Named so that `sweep` removes it when this process is killed; outside of `bentos`, where BentoML would trip on it.
     with space_for(place), tempfile.TemporaryDirectory(prefix=f".part-{os.getpid()}-", dir=home) as scratch:
         context = Path(scratch) / "context"
-        _copy_code(checkout, context)
+        copy_carried(model, checkout, context)
         wanted = artifact.manifest["digests"]
         if code_digest(model, context) != wanted["code"]:
             raise PackageError(
@@ -156,9 +144,26 @@ def _changed_in(source: Path) -> str:
     return ""
 
 
-def _copy_code(checkout: Path, context: Path) -> None:
-    copy_room("pipeline", checkout, context, ["__pycache__"])
-    copy_room("bentos", checkout, context, LEFT_OUT)
+def carried_modules(model: str, checkout: Path) -> dict[str, Path]:
+    """Return the modules that a Bento of the model carries, with their files: the closure of its entry points."""
+    return local_modules([*ENTRY_POINTS, *LOADED_BY_NAME, f"pipeline.models.{model}"], checkout)
+
+
+def copy_carried(model: str, checkout: Path, context: Path) -> None:
+    """Copy what a Bento of the model carries of the code of a project: its modules, and the files they read."""
+    for name, path in carried_modules(model, checkout).items():
+        base = context.joinpath(*name.split("."))
+        _copy(path, base / "__init__.py" if path.name == "__init__.py" else base.with_suffix(".py"))
+    for folder in (checkout, code_folder(checkout)):
+        for room in (folder / "pipeline", folder / "bentos" / "static"):
+            for path in room.rglob("*"):
+                if path.is_file() and path.suffix not in (".py", ".pyc"):
+                    _copy(path, context / path.relative_to(folder))
+
+
+def _copy(path: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(path, target)
 
 
 def _build(model: str, version: str, artifact: Artifact, context: Path, store: Path) -> Path:
@@ -171,9 +176,10 @@ def _build(model: str, version: str, artifact: Artifact, context: Path, store: P
         "python": manifest["python"].rpartition(".")[0],
     }
     done = subprocess.run(
-        [sys.executable, "-m", "bentos.package", json.dumps(request)],
+        # With -P the folder of this file, whose modules have plain names, is no place to import from.
+        [sys.executable, "-P", __file__, json.dumps(request)],
         cwd=context,
-        env=bentoml_environment(store),
+        env=bentoml_environment(store) | {"PYTHONPATH": str(context)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -216,10 +222,10 @@ def _check(source: Path, context: Path, artifact: Artifact) -> None:
 def _build_here(request: dict[str, Any]) -> None:
     import bentoml
 
-    if not Path(__file__).resolve().is_relative_to(Path.cwd().resolve()):
-        raise PackageError(f"building with {__file__}, which is outside of the build context {Path.cwd()}")
+    if not Path(digest.__file__).resolve().is_relative_to(Path.cwd().resolve()):
+        raise PackageError(f"building with {digest.__file__}, which is outside of the build context {Path.cwd()}")
     bentoml.build(
-        "bentos.service:Endpoint",
+        "bentos.service:EndpointService",
         name=request["name"],
         version=request["version"],
         labels=request["labels"],

@@ -55,22 +55,19 @@ class QuickReader:
 
     def json(self, body: bytes) -> Batch | None:
         """Return the rows of `{"records": [{feature: value, ...}, ...]}`."""
+        # One object holds the records; more than one each is refused before it is parsed.
         if _count(body, "{") > self.most_rows + 1:
             return None
         try:
-            records = orjson.loads(body)
+            value = orjson.loads(body)
         except orjson.JSONDecodeError:
             return None
-        if type(records) is not dict or len(records) != 1:
+        if type(value) is not dict or len(value) != 1:
             return None
-        records = records.get("records")
+        records = value.get("records")
         if type(records) is not list or not 0 < len(records) <= self.most_rows or set(map(type, records)) != {dict}:
             return None
-        # As many colons as names: no name was there twice, of which a parser keeps the last in silence.
-        more = _count(body, ":") - 1 - sum(map(len, records))
-        if more and (b"\\u003" in body or more != _colons(records)):
-            return None
-        return self._of_records(records)
+        return None if _may_repeat_a_name(body, records) else self._of_records(records)
 
     def _of_records(self, records: list[dict[str, Any]]) -> Batch | None:
         columns: list[Any] | None = self._alike(records) or self._picked(records)
@@ -78,13 +75,7 @@ class QuickReader:
             return None
         if len(records) > 1:
             columns[: self.numbers] = np.array(columns[: self.numbers], dtype=np.float64)
-            try:
-                for place, types in self.texts:
-                    columns[place] = coded(columns[place])
-                    if not types.issuperset(map(type, columns[place].distinct)):
-                        return None
-            except TypeError:
-                # A list or an object, which has no hash.
+            if not self._code_texts(columns):
                 return None
         found = dict(zip(self.names, columns, strict=True))
         try:
@@ -93,6 +84,18 @@ class QuickReader:
         except ValueError:
             return None
         return Batch(found, len(records))
+
+    def _code_texts(self, columns: list[Any]) -> bool:
+        """Replace columns of text by their distinct words and codes; False when a value is not a text."""
+        try:
+            for place, types in self.texts:
+                columns[place] = coded(columns[place])
+                if not types.issuperset(map(type, columns[place].distinct)):
+                    return False
+        except TypeError:
+            # A list or an object, which has no hash.
+            return False
+        return True
 
     def _alike(self, records: list[dict[str, Any]]) -> list[Any] | None:
         """Return the columns of records that name exactly the features, all in the same order; None for others."""
@@ -204,8 +207,18 @@ def _alone(body: bytes, sign: str, after: str) -> bool:
     return bool(len(places)) and (int(places[-1]) + 1 == len(body) or bool((signs[places + 1] != ord(after)).any()))
 
 
-def _colons(records: list[dict[str, Any]]) -> int:
-    """Count the colons in texts, which are no escapes."""
+def _may_repeat_a_name(body: bytes, records: list[dict[str, Any]]) -> bool:
+    """Tell whether an object of a body may have a name twice, of which the parser kept the last in silence.
+
+    In JSON a colon stands behind each name, and else only within texts. A body with a name twice has a colon more than
+    there are names and colons within texts after parsing. A colon in a text that is written as an escape is not in the
+    body; then nothing is sure.
+    """
+    in_texts = _count(body, ":") - 1 - sum(map(len, records))
+    return in_texts != 0 and (b"\\u003" in body or in_texts != _colons_in_texts(records))
+
+
+def _colons_in_texts(records: list[dict[str, Any]]) -> int:
     texts = chain.from_iterable((*record, *record.values()) for record in records)
     return sum(text.count(":") for text in texts if type(text) is str)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from bentos import problems, strict, wire
@@ -15,6 +16,7 @@ from bentos.guard import RequestGuard
 from bentos.problems import Found, Problem
 from bentos.quick import QuickReader
 from pipeline.artifact import Artifact
+from pipeline.bisect_rows import Answered, Refused, bisect_rows
 from pipeline.compiled import UnanswerableError, columns_of
 from pipeline.errors import ArtifactError
 from pipeline.predict import Answers, disagreements, predict, taken
@@ -29,7 +31,7 @@ logger = logging.getLogger("evergreen")
 
 
 @dataclass(slots=True)
-class Answered:
+class AnsweredBody:
     """Answers, the body of the response that tells them, and how many nulls and unseen categories each feature had.
 
     `broken` is how many values broke which rule of the guard, by feature and rule.
@@ -90,12 +92,12 @@ class ServedModel:
             return wire.write_json(answers, self.name, self.release)
         return wire.write_csv(answers, batch.keys)
 
-    def answer(self, media: str, body: bytes) -> Answered | Problem:
+    def answer(self, media: str, body: bytes) -> AnsweredBody | Problem:
         """Return the answers to a body, or why it is refused."""
         batch = self.read(media, body)
         return batch if isinstance(batch, Problem) else self.told(media, batch, self.ask(batch))
 
-    def answer_quickly(self, media: str, body: bytes) -> Answered | Problem | None:
+    def answer_quickly(self, media: str, body: bytes) -> AnsweredBody | Problem | None:
         """Return the answers of the compiled plan to a body, or why it is refused; None where it has no answer."""
         batch = self.read(media, body)
         if isinstance(batch, Problem):
@@ -103,12 +105,12 @@ class ServedModel:
         answers = self.ask_quickly(batch)
         return None if answers is None else self.told(media, batch, answers)
 
-    def told(self, media: str, batch: Batch, answers: Answers | Problem) -> Answered | Problem:
+    def told(self, media: str, batch: Batch, answers: Answers | Problem) -> AnsweredBody | Problem:
         """Return answers as they are sent, with what is worth counting; a refusal as it is."""
         if isinstance(answers, Problem):
             return answers
         counted = nulls_and_unseen(batch, self.categories)
-        return Answered(answers, self.write(media, answers, batch), *counted, batch.broken)
+        return AnsweredBody(answers, self.write(media, answers, batch), *counted, batch.broken)
 
     def ask(self, batch: Batch) -> Answers | Problem:
         """Return the answers to a batch, or a refusal that names the rows to which there is none."""
@@ -139,15 +141,18 @@ class ServedModel:
 
     def ask_together(self, batches: Sequence[Batch]) -> list[Answers | Problem | Exception]:
         """Return the answers to each of several batches, predicted at once; one that is refused spoils no other."""
-        if len(batches) == 1:
-            return [self._ask_alone(batches[0])]
-        with suppress(Exception):
-            answers = self._predict(joined(batches))
-            if not wire.unanswered(answers):
-                return _parted(answers, [batch.size for batch in batches])
+
+        def ask(start: int, stop: int) -> list[Answers | Problem | Exception]:
+            if stop - start == 1:
+                return [self._ask_alone(batches[start])]
+            answers = self._predict(joined(batches[start:stop]))
+            if wire.unanswered(answers):
+                raise UnanswerableError
+            return _parted(answers, [batch.size for batch in batches[start:stop]])
+
         # A bad one is found by halving: predicting each alone would make all the others wait for it.
-        middle = len(batches) // 2
-        return [*self.ask_together(batches[:middle]), *self.ask_together(batches[middle:])]
+        parts = bisect_rows(ask, len(batches))
+        return [answers for part in parts if isinstance(part, Answered) for answers in part.result]
 
     def _ask_alone(self, batch: Batch) -> Answers | Problem | Exception:
         try:
@@ -166,20 +171,10 @@ class ServedModel:
         return taken(predict(self.estimator, to_frame(table, self.schema.features)), slice(batch.size))
 
     def _refused(self, batch: Batch) -> list[int]:
-        """Return the first rows that the estimator raises on when alone, found by halving."""
-        bad: list[int] = []
-        parts = [range(batch.size)]
-        while parts and len(bad) < problems.MOST_LISTED:
-            part = parts.pop()
-            try:
-                self._predict(batch.part(part.start, part.stop))
-            except Exception:
-                if len(part) == 1:
-                    bad.append(part.start)
-                else:
-                    middle = len(part) // 2
-                    parts += [part[middle:], part[:middle]]
-        return bad
+        """Return the first rows that the estimator raises on when alone."""
+        parts = bisect_rows(lambda start, stop: self._predict(batch.part(start, stop)), batch.size)
+        refused = (part.row for part in parts if isinstance(part, Refused))
+        return list(islice(refused, problems.MOST_LISTED))
 
 
 def _parted(answers: Answers, sizes: Sequence[int]) -> list[Answers | Problem | Exception]:

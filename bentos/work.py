@@ -24,7 +24,7 @@ import uvicorn
 from bentos.contract import Contract
 from bentos.forward import FORWARD_SECONDS, Route, Shadow
 from bentos.protocol import Protocol
-from bentos.service import Endpoint, read_the_model
+from bentos.service import EndpointService
 
 KEEP_ALIVE_SECONDS = 75
 """How long a connection may idle; longer than the proxies before it wait, so that it is they who close it."""
@@ -83,7 +83,7 @@ class Worker:
         while True:
             await asyncio.sleep(1.0)
             oldest = max((time.monotonic() - begun for begun in self.contract.since.values()), default=0.0)
-            stuck = oldest > STUCK_FACTOR * self.contract.endpoint.seconds + 1.0
+            stuck = oldest > STUCK_FACTOR * self.contract.endpoint.limits.timeout_seconds + 1.0
             route, tally = self.contract.canary, self.contract.endpoint.metrics.tally()
             found = asdict(route.found) if isinstance(route, Shadow) else None
             counts = {"tally": tally, "failed": route.failed if route else 0, "found": found}
@@ -131,8 +131,7 @@ def application() -> Any:
 
     It begins no thread that lives on, as a prediction may: who calls this may be in no hurry, and so would they be.
     """
-    read_the_model()
-    return Endpoint.to_asgi()  # type: ignore[attr-defined]
+    return EndpointService.to_asgi()  # type: ignore[attr-defined]
 
 
 def serve(app: Any, listener: socket.socket, line: socket.socket, certificate: str | None, key: str | None) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from expectations.judge import columns_named
 from expectations.validate import Suite
 from expectations.validate import _sentence as sentence
 from pipeline.errors import CheckError, DataError
@@ -39,7 +40,7 @@ def guards_of(suite: Suite, types: Mapping[str, LogicalType]) -> tuple[tuple[Gua
             raise guard
         if isinstance(guard, Guard):
             guards[guard] = guards.get(guard, False) or refuse
-        elif _is_row_level(rule) and {*_columns(rule)} & {*types}:
+        elif _is_row_level(rule) and {*columns_named(rule)} & {*types}:
             unguarded.append(sentence(rule))
     return tuple(replace(guard, refuse=refuse) for guard, refuse in guards.items()), tuple(dict.fromkeys(unguarded))
 
@@ -118,8 +119,3 @@ def _is_a(value: Any, kind: LogicalType) -> bool:
 def _is_row_level(rule: Any) -> bool:
     """Tell whether a rule is about values or rows one by one, beside their types, which are refused in any case."""
     return bool(getattr(rule, "map_metric", None)) and not {cls.__name__ for cls in type(rule).__mro__} & _OF_TYPES
-
-
-def _columns(rule: Any) -> list[str]:
-    single = [getattr(rule, name, None) for name in ("column", "column_A", "column_B")]
-    return [column for column in (*single, *getattr(rule, "column_list", [])) if isinstance(column, str)]

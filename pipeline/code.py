@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 from pipeline.decision_version import DECISION_VERSION
 from pipeline.errors import SpecError
-from pipeline.project import CODE_FOLDER, find_module
+from pipeline.project import code_folder, find_module
 
 ROOMS = ("pipeline", "expectations", "bentos", "flows")
 FITTED_WITH = ("numpy", "scipy", "scikit-learn", "pandas")
@@ -72,8 +72,7 @@ def serving_digest(model: str, checkout: Path) -> str:
     digest = hashlib.sha256()
     for tree in sorted(_hash_of_evergreen(path.read_bytes()) for path in files.values()):
         digest.update(f"{tree}\n".encode())
-    place = checkout if (checkout / "bentos" / "__init__.py").is_file() else CODE_FOLDER
-    static = place / "bentos" / "static"
+    static = code_folder(checkout) / "bentos" / "static"
     for path in sorted(static.rglob("*")):
         if path.is_file():
             content = hashlib.sha256(path.read_bytes()).hexdigest()

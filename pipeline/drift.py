@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DataError, did_you_mean
 from pipeline.numbers import number
+from pipeline.population_stability import population_stability
 from pipeline.schema import MOST_CATEGORIES, feature_names
 from pipeline.sources import logical_type
 from pipeline.split import Rule, held_out
@@ -378,17 +379,6 @@ def _of_categories(
     labels = [*names[: bars.shape[1]]] if len(names) <= BARS else [*names[: BARS - 1], OTHERS]
     histogram = Histogram(tuple(labels), tuple(shares[0].tolist()), tuple(shares[1].tolist()))
     return replace(drift, histogram=histogram)
-
-
-def population_stability(then: Array, now: Array) -> float:
-    """Return the population stability index of two counts by bin: sum((q - p) ln(q / p)), p and q the shares.
-
-    Half a row is added to each bin, since the index of an empty one is infinite. Below 0.1 is called stable, above 0.2
-    or 0.25 another population (Siddiqi, Credit Risk Scorecards, 2006, chapter 9). It is the sum of both
-    Kullback-Leibler divergences, so it is the same from either side.
-    """
-    p, q = ((counts + 0.5) / (counts.sum() + 0.5 * len(counts)) for counts in (then, now))
-    return float(np.sum((q - p) * np.log(q / p)))
 
 
 def _chance_of_share(columns: "Sequence[pyarrow.ChunkedArray]", p: float) -> float:

@@ -109,6 +109,11 @@ def find_module(module: str, project: Path) -> Path | None:
     return next((path for path in files if path.is_file()), None)
 
 
+def code_folder(project: Path) -> Path:
+    """Return where evergreen's own code lies for a project: in the project itself, if it is a clone or a package."""
+    return project if _whole("bentos", project) else CODE_FOLDER
+
+
 def project_file(name: str, project: Path) -> Path:
     """Return a file from the top of evergreen's own tree: a clone has it, else the installation keeps a copy.
 

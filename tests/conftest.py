@@ -53,3 +53,19 @@ def prefect_server(tmp_path_factory):
 
     with start_server(Settings(home=tmp_path_factory.mktemp("prefect-server")), free_port()) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def house_model(tmp_path_factory):
+    """A trained regression of house prices, as a Bento carries it; for tests that do not change it."""
+    from house_endpoints import regression
+
+    return regression(tmp_path_factory.mktemp("houses"))
+
+
+@pytest.fixture(scope="session")
+def dear_house_model(tmp_path_factory):
+    """A trained classifier of houses, as a Bento carries it; for tests that do not change it."""
+    from house_endpoints import classification
+
+    return classification(tmp_path_factory.mktemp("dear"))

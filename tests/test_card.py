@@ -8,12 +8,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pyarrow as pa
 import pytest
+from house_endpoints import in_process, regression
 from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LogisticRegression, Ridge, SGDRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from test_page import chromium, violations  # noqa: F401
-from test_service import regression, serving
 from tiny import a_snapshot, a_spec
 
 from bentos.releases import Release
@@ -252,7 +252,6 @@ def test_the_command_on_the_card_gets_the_answer_on_the_card(tmp_path):
         "houses", 1, "houses:x", artifact.manifest["digests"], artifact.manifest["verdict"],
         artifact.manifest["evaluation"], {}, "person", "", "2024-05-06T07:08:09+00:00",
     )  # fmt: skip
-    (tmp_path / "home").mkdir()
 
     def answer(rows):
         return predict(model.estimator, to_frame(rows, artifact.schema.features))
@@ -260,7 +259,7 @@ def test_the_command_on_the_card_gets_the_answer_on_the_card(tmp_path):
     page = page_of(release, artifact, answer, Stored(snapshot))
     command = shlex.split(html.unescape(re.search(r'<pre id="curl">(.*?)</pre>', page, re.DOTALL)[1]))
     assert command[:3] == ["curl", "http://127.0.0.1:3000/predict", "--json"]
-    for server in serving(model, tmp_path / "home"):
+    with in_process(model, tmp_path / "log") as server:
         (said,) = server.send(command[3].encode()).json()["predictions"]
     assert f"It answers <strong>{card.number(said)}</strong> USD." in page
 

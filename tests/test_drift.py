@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tiny import a_classifier, a_spec
 
 from pipeline import drift
-from pipeline.drift import compare, population_stability
+from pipeline.drift import compare
+from pipeline.population_stability import population_stability
 from pipeline.spec import Drift
 from pipeline.split import Rule
 

@@ -20,6 +20,16 @@ from typing import NamedTuple
 
 import pytest
 import schemathesis
+from house_endpoints import (
+    HOUSE,
+    THREE_CSV,
+    Model,
+    Server,
+    first_error,
+    in_process,
+    problem,
+    serving,
+)
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
@@ -30,17 +40,6 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 from serving import processes_with, until
-from test_service import (
-    HOUSE,
-    THREE_CSV,
-    Model,
-    Server,
-    classification,
-    first_error,
-    problem,
-    regression,
-    serving,
-)
 
 CONFORMS = [
     not_a_server_error,
@@ -54,20 +53,21 @@ LATER = settings(deadline=None, suppress_health_check=list(HealthCheck), databas
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return regression(tmp_path_factory.mktemp("houses"))
+def server(house_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    yield from serving(house_model, tmp_path_factory.mktemp("home"), EVERGREEN_RELEASE="7")
 
 
 @pytest.fixture(scope="module")
-def server(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    yield from serving(model, tmp_path_factory.mktemp("home"), EVERGREEN_RELEASE="7")
+def endpoint(house_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The same in this process, for what no server has a part in."""
+    with in_process(house_model, tmp_path_factory.mktemp("log") / "log", release=7) as endpoint:
+        yield endpoint
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def guarded(dear_house_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A classifier that wants a token."""
-    model = classification(tmp_path_factory.mktemp("dear"))
-    yield from serving(model, tmp_path_factory.mktemp("home"), EVERGREEN_TOKENS="old new")
+    yield from serving(dear_house_model, tmp_path_factory.mktemp("home"), EVERGREEN_TOKENS="old new")
 
 
 def described(server: Server, body: str = "application/json", **headers: str) -> schemathesis.BaseSchema:
@@ -158,8 +158,8 @@ def test_a_token_is_described_where_one_is_needed(guarded, path, status):
     asked(schema, path, "GET", GenerationMode.POSITIVE, 5, answered)
 
 
-def test_without_tokens_none_is_described(server):
-    assert "bearer" not in server.client.get("/docs.json").text
+def test_without_tokens_none_is_described(endpoint):
+    assert "bearer" not in endpoint.client.get("/docs.json").text
 
 
 class Answer(NamedTuple):
@@ -275,9 +275,9 @@ def test_half_open_connections_hold_up_nobody_and_are_cut_off(server):
         connection.__exit__()
 
 
-def test_a_body_that_is_too_slow_is_408(model, tmp_path_factory):
+def test_a_body_that_is_too_slow_is_408(house_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("hasty")
-    hasty = with_limits(model, folder, seconds=1)
+    hasty = with_limits(house_model, folder, seconds=1)
     for one in serving(hasty, folder):
         with Connection(one) as connection:
             connection.send(CHUNKED + chunk(b'{"records"'))
@@ -443,18 +443,18 @@ def test_50_megabytes_do_not_stay_in_memory(server, head, part, status):
         b"NaN",
     ],
 )
-def test_json_that_is_too_deep_too_large_twice_or_of_another_encoding_is_400(server, body):
-    assert problem(server.send(body), 400)["detail"].isascii()
+def test_json_that_is_too_deep_too_large_twice_or_of_another_encoding_is_400(endpoint, body):
+    assert problem(endpoint.send(body), 400)["detail"].isascii()
 
 
-def test_a_body_that_says_twice_what_a_record_is_is_400_naming_it(server):
+def test_a_body_that_says_twice_what_a_record_is_is_400_naming_it(endpoint):
     twice = BODY.replace(b'"area": 120', b'"area": 120, "\\u0061rea": 130')
-    assert first_error(server.send(twice)) == (0, "area")
+    assert first_error(endpoint.send(twice)) == (0, "area")
 
 
-def test_numbers_are_read_as_json_writes_them(server):
+def test_numbers_are_read_as_json_writes_them(endpoint):
     def predicted(word: bytes) -> float:
-        return server.send(BODY.replace(b"120", word)).json()["predictions"][0]
+        return endpoint.send(BODY.replace(b"120", word)).json()["predictions"][0]
 
     expected = predicted(b"120")
     assert [predicted(word) for word in (b"120.0", b"1.2e2", b"1200000E-4", b"120." + b"0" * 1000)] == [expected] * 4
@@ -477,20 +477,20 @@ def test_numbers_are_read_as_json_writes_them(server):
         (THREE_CSV.replace(",", "\t"), "utf-8", "is no column"),
     ],
 )
-def test_a_csv_of_another_encoding_or_form_is_400_saying_where(server, text, encoding, said):
-    response = server.send(text.encode(encoding), "text/csv")
+def test_a_csv_of_another_encoding_or_form_is_400_saying_where(endpoint, text, encoding, said):
+    response = endpoint.send(text.encode(encoding), "text/csv")
     if said is None:
         assert response.status_code == 200
     else:
         assert said in problem(response, 400)["detail"]
 
 
-def test_a_csv_with_a_bom_quotes_and_lines_in_its_fields_is_read_and_its_keys_come_back(server):
+def test_a_csv_with_a_bom_quotes_and_lines_in_its_fields_is_read_and_its_keys_come_back(endpoint):
     header, first, *_ = THREE_CSV.splitlines()
     key = 'a "b",\r\nc\n'
     rows = [first.replace("007", f'"{key.replace(chr(34), 2 * chr(34))}"'), first.replace("Ames", '"Ames"')]
     sent = "\ufeff" + "\r\n".join([header, *rows])
-    response = server.send(sent.encode(), "text/csv")
+    response = endpoint.send(sent.encode(), "text/csv")
     assert response.status_code == 200, response.text
     _, one, other = csv.reader(io.StringIO(response.text, newline=""))
     assert (one[0], other[0]) == (key, "007")

@@ -12,13 +12,15 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from conftest import CHECKOUT
 from packed import artifacts_of, copied
 from project import MODEL, SUITE, copy_of_the_project
 from serving import ready
 
-from bentos.package import LEFT_OUT, bentoml_environment, load_bento, package
+from bentos.package import bentoml_environment, carried_modules, load_bento, package
 from pipeline import digest
 from pipeline.artifact import load_artifact
+from pipeline.code import local_modules
 from pipeline.errors import PackageError
 from pipeline.files import sweep
 from pipeline.processes import free_port, leashed, wait_until
@@ -88,15 +90,46 @@ def test_of_two_models_packaged_by_one_process_each_bento_carries_its_own(projec
     assert golden[0] != golden[1]
 
 
-def test_a_bento_carries_both_rooms_as_they_were_and_neither_the_ledger_nor_the_rest(project, bentos):
+def test_a_bento_carries_what_its_entry_points_import_as_it_was_and_nothing_else(project, bentos):
     source = bentos[0].path / "src"
     assert {path.name for path in source.iterdir() if path.is_dir()} == {"pipeline", "bentos", "artifact"}
-    for room in ("pipeline", "bentos"):
-        kept = {path.relative_to(project.folder) for path in (project.folder / room).rglob("*.py")}
-        kept -= {Path("bentos") / name for name in LEFT_OUT}
-        kept = {path for path in kept if "migrations" not in path.parts}
-        assert {path.relative_to(source) for path in (source / room).rglob("*.py")} == kept
-        assert all((source / path).read_bytes() == (project.folder / path).read_bytes() for path in kept)
+    carried = {path.relative_to(project.folder) for path in carried_modules("points", project.folder).values()}
+    data = {Path("bentos/static", name) for name in ("index.html", "page.js", "page.css")}
+    found = {path.relative_to(source) for path in source.rglob("*") if path.is_file() and "artifact" not in path.parts}
+    assert {path for path in found if path.suffix == ".py"} == carried
+    assert data <= found
+    assert all((source / path).read_bytes() == (project.folder / path).read_bytes() for path in carried | data)
+    assert Path("pipeline/models/points.py") in carried
+    assert Path("pipeline/models/curves.py") not in carried
+
+
+def test_what_is_carried_imports_only_what_is_carried():
+    carried = carried_modules("house_prices", CHECKOUT)
+    for name, path in carried.items():
+        imported = {*local_modules([name], CHECKOUT)}
+        assert imported <= carried.keys(), f"{path} imports {sorted(imported - carried.keys())}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [f"bentos.{name}" for name in ("server", "back", "kept", "ledger", "releases", "package", "trial", "workers")]
+    + [f"pipeline.{name}" for name in ("profile", "draft", "sniff", "layout", "backtest", "settings")]
+    + ["pipeline.models.breast_cancer"],
+)
+def test_a_bento_does_not_carry_what_cannot_be_used_inside_of_one(name):
+    assert CHECKOUT.joinpath(*name.split(".")).with_suffix(".py").exists()
+    assert name not in carried_modules("house_prices", CHECKOUT)
+
+
+def test_every_module_inside_a_bento_can_be_imported_there(bentos, run_python):
+    source = bentos[0].path / "src"
+    files = [path.relative_to(source) for room in ("pipeline", "bentos") for path in (source / room).rglob("*.py")]
+    names = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in files]
+    code = """
+import importlib, sys
+print({importlib.import_module(name).__file__.startswith(sys.argv[1]) for name in sys.argv[2:]})
+"""
+    assert run_python(code, source, *names, cwd=source, PYTHONPATH=str(source)) == "{True}"
 
 
 def test_every_requirement_is_pinned_and_none_is_of_training_or_the_ledger(bentos):

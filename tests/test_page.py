@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from house_endpoints import HOUSE, Model, Server, serving
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, expect, sync_playwright
-from test_service import HOUSE, Server, classification, regression, serving
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 ARGUMENTS = (
@@ -42,9 +42,8 @@ HISTORY = {
 
 
 @pytest.fixture(scope="module")
-def houses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    model = regression(tmp_path_factory.mktemp("houses"))
-    yield from serving(model, tmp_path_factory.mktemp("home"), EVERGREEN_RELEASE="7")
+def houses(house_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    yield from serving(house_model, tmp_path_factory.mktemp("home"), EVERGREEN_RELEASE="7")
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +52,8 @@ def guarded(houses: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    yield from serving(classification(tmp_path_factory.mktemp("dear")), tmp_path_factory.mktemp("home"))
+def classifier(dear_house_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    yield from serving(dear_house_model, tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="module")

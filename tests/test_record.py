@@ -7,15 +7,16 @@ import signal
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from house_endpoints import HOUSE, THREE_CSV, bentoml_serving, in_process, serving, trained
+from house_endpoints import prepared as pipeline_of
 from serving import until
 from sklearn.linear_model import LogisticRegression, Ridge
-from test_service import HOUSE, THREE_CSV, bentoml_serving, serving, trained
-from test_service import prepared as pipeline_of
 
 from bentos import record
 from pipeline import recorded
@@ -77,17 +78,11 @@ def ended(servers):
     assert next(servers, None) is None
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("start", [serving, bentoml_serving], ids=["worker", "bentoml serve"])
-def test_what_was_asked_and_answered_is_in_the_log_with_its_key_but_nothing_that_is_sensitive(
-    logged, folder, tmp_path, start
-):
-    servers = serve(logged, tmp_path / "home", folder, start)
-    server = next(servers)
-    answered = server.ask({**HOUSE, "id": 5, "agent": "x"}, {**HOUSE, "area": 60, "id": 6.0}, HOUSE)
-    server.client.post("/predict", content=THREE_CSV, headers={"Content-Type": "text/csv", "X-Request-ID": "mine"})
-    assert server.ask({**HOUSE, "area": "large"}).status_code == 400
-    ended(servers)
+def test_what_was_asked_and_answered_is_in_the_log_with_its_key_but_nothing_that_is_sensitive(logged, folder, tmp_path):
+    with in_process(logged, tmp_path / "log", release=7, request_log=folder) as server:
+        answered = server.ask({**HOUSE, "id": 5, "agent": "x"}, {**HOUSE, "area": 60, "id": 6.0}, HOUSE)
+        server.client.post("/predict", content=THREE_CSV, headers={"Content-Type": "text/csv", "X-Request-ID": "mine"})
+        assert server.ask({**HOUSE, "area": "large"}).status_code == 400
 
     (table,), (counts,) = list(read(folder).tables.values()), read(folder).counts
     assert [*read(folder).tables] == [7]
@@ -109,15 +104,25 @@ def test_what_was_asked_and_answered_is_in_the_log_with_its_key_but_nothing_that
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("start", [serving, bentoml_serving], ids=["worker", "bentoml serve"])
+def test_a_real_server_writes_what_was_asked_when_it_ends(logged, folder, tmp_path, start):
+    servers = serve(logged, tmp_path / "home", folder, start)
+    server = next(servers)
+    answered = server.ask({**HOUSE, "id": 5}).json()["predictions"]
+    ended(servers)
+
+    (row,) = read(folder).tables[7].to_pylist()
+    assert (row["key.id"], [row["prediction"]]) == ("5", answered)
+    assert [one.requests for one in read(folder).counts] == [1]
+
+
 def test_a_share_of_the_requests_is_logged_with_the_labels_probabilities_and_all_are_counted(
     labelled, folder, tmp_path
 ):
-    servers = serve(labelled, tmp_path / "home", folder)
-    server = next(servers)
-    for _ in range(400):
-        server.ask(HOUSE)
-    answer = server.ask(HOUSE).json()
-    ended(servers)
+    with in_process(labelled, tmp_path / "log", release=7, request_log=folder) as server:
+        with ThreadPoolExecutor(32) as pool:
+            assert {answer.status_code for answer in pool.map(server.ask, [HOUSE] * 400)} == {200}
+        answer = server.ask(HOUSE).json()
 
     table = read(folder).tables[7]
     (counts,) = read(folder).counts
@@ -130,10 +135,10 @@ def test_a_share_of_the_requests_is_logged_with_the_labels_probabilities_and_all
     assert row["key.id"] is None
 
 
-def test_nothing_is_logged_where_the_environment_names_no_folder(logged, tmp_path):
-    servers = serving(logged, tmp_path, EVERGREEN_REQUESTS="")
-    next(servers).ask(HOUSE)
-    ended(servers)
+def test_nothing_is_logged_where_no_folder_is_named_nor_on_trial(logged, tmp_path):
+    for settings in ({}, {"request_log": tmp_path, "trial_token": "see"}):
+        with in_process(logged, tmp_path / "log", **settings) as server:
+            assert server.ask(HOUSE).status_code == 200
     assert not [*tmp_path.rglob("*.parquet")]
 
 

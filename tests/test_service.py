@@ -1,21 +1,18 @@
-"""The whole HTTP contract, of the folder that a Bento carries: under a worker of ours, and under `bentoml serve`."""
+"""The HTTP contract, in this process through ASGI; and what only a Bento's folder shows, served by real servers.
+
+The real servers are a worker of ours and `bentoml serve`.
+"""
 
 import asyncio
 import csv
 import io
 import itertools
 import json
-import os
-import shutil
-import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,222 +20,51 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
-from serving import client_of
-from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from house_endpoints import (
+    CHECKOUT,
+    HOUSE,
+    THREE_CSV,
+    THREE_RECORDS,
+    EndpointInProcess,
+    Model,
+    Server,
+    bentoml_serving,
+    first_error,
+    in_process,
+    problem,
+    serving,
+    with_limits,
+)
 
-from bentos import workers
-from bentos.package import LEFT_OUT, Bento
-from pipeline.artifact import load_artifact, write_artifact
-from pipeline.evaluate import evaluate
-from pipeline.gate import decide
-from pipeline.packaged import write_protocol
-from pipeline.snapshot import Stored, ingest
-from pipeline.sources import Function
-from pipeline.spec import BinaryClassification, Gate, Limits, ModelSpec, Regression
-from pipeline.train import train
+from bentos.endpoint_state import Endpoint, EndpointSettings
+from pipeline.artifact import load_artifact
+from pipeline.errors import ArtifactError, ServerError
 
-CHECKOUT = Path(__file__).parent.parent
-FEATURES = ("area", "rooms", "town", "zone", "new", "sold")
-HOUSE = {"area": 120, "rooms": 4, "town": "Ames", "zone": "A", "new": True, "sold": "2024-05-31T12:00:00"}
 TOKEN = "let me see"
 
 
-def houses() -> pd.DataFrame:
-    rng = np.random.default_rng(0)
-    rows = 150
-    area = rng.uniform(50, 200, rows).round(1)
-    rooms = np.where(rng.random(rows) < 0.2, np.nan, rng.integers(1, 7, rows))
-    town = rng.choice(["Ames", "Nevada", "Ürümqi"], rows)
-    price = 1000 * area + 5000 * np.nan_to_num(rooms) + 20_000 * (town == "Ames") + rng.normal(0, 2000, rows)
-    return pd.DataFrame(
-        {
-            "id": [f"{number:03}" for number in range(rows)],
-            "area": area,
-            "rooms": rooms,
-            "town": town,
-            "zone": rng.choice(["A", "B"], rows),
-            "new": rng.random(rows) < 0.5,
-            "sold": pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 1500, rows), unit="D"),
-            "agent": rng.choice(["x", "y"], rows),
-            "price": price.round(),
-            "dear": np.where(price > 140_000, "dear", "cheap"),
-        }
-    )
-
-
-def prepared(*last: Any) -> Any:
-    """A pipeline that ignores unseen towns and raises on unseen zones."""
-    columns = ColumnTransformer(
-        [
-            ("numbers", SimpleImputer(add_indicator=True), ["area", "rooms", "new"]),
-            ("time", FunctionTransformer(pd.DataFrame.astype, kw_args={"dtype": "int64"}), ["sold"]),
-            ("towns", OneHotEncoder(handle_unknown="ignore", sparse_output=False), ["town"]),
-            ("zones", OneHotEncoder(handle_unknown="error", sparse_output=False), ["zone"]),
-        ]
-    )
-    return make_pipeline(columns, StandardScaler(), *last)
-
-
-@dataclass(frozen=True)
-class Model:
-    """What a trained model left behind: the folder that a Bento carries, and the estimator itself."""
-
-    folder: Path
-    estimator: Any
-    snapshot: str
-
-
-def trained(folder: Path, **parts: Any) -> Model:
-    """Train on the houses with the real functions, and lay the artifact beside the code as a Bento does."""
-    spec = ModelSpec(
-        source=Function(houses, nulls=("NA", "")),
-        key=("id",),
-        features=FEATURES,
-        limits=Limits(rows=50, body_bytes=20_000),
-        folds=2,
-        **parts,
-    )
-    snapshot = ingest(spec.source, folder)
-    challenger = train(spec, snapshot, folder / "trained", workers=1)
-    evaluation = evaluate(spec, Stored(snapshot.path), challenger.rule, challenger.estimator(), None)
-    source = folder / "src"
-    source.mkdir()
-    digests = {"snapshot": snapshot.digest, "spec": "s", "code": "c"}
-    verdict = decide(evaluation, spec.gate)
-    write_artifact(spec, snapshot, challenger, evaluation, verdict, digests, (), source / "artifact")
-    write_protocol(source)
-    for package in ("pipeline", "bentos"):
-        shutil.copytree(CHECKOUT / package, source / package, ignore=shutil.ignore_patterns(*LEFT_OUT))
-    (source / "bentofile.yaml").write_text('service: "bentos.service:Endpoint"\n')
-    return Model(source, challenger.estimator(), snapshot.digest)
-
-
-def regression(folder: Path) -> Model:
-    return trained(
-        folder,
-        name="houses",
-        target="price",
-        task=Regression(unit="USD"),
-        candidates={"ridge": TransformedTargetRegressor(prepared(Ridge()), func=np.log, inverse_func=np.exp)},
-        metric="rmse",
-        gate=Gate(at_most=1e6),
-    )
-
-
-def classification(folder: Path) -> Model:
-    return trained(
-        folder,
-        name="dear_houses",
-        target="dear",
-        task=BinaryClassification(positive="dear"),
-        candidates={"logistic": prepared(LogisticRegression())},
-        metric="roc_auc",
-        gate=Gate(at_least=0.5),
-    )
-
-
-class Server:
-    """A running service: its client, its model and its log."""
-
-    def __init__(self, model: Model, client: httpx.Client, log: Path) -> None:
-        self.model, self.client, self._log = model, client, log
-
-    def ask(self, *records: dict[str, Any]) -> httpx.Response:
-        return self.client.post("/predict", json={"records": records})
-
-    def send(self, body: Any, content_type: str | None = "application/json") -> httpx.Response:
-        headers = {} if content_type is None else {"Content-Type": content_type}
-        return self.client.post("/predict", content=body, headers=headers)
-
-    def log(self) -> str:
-        return self._log.read_text()
-
-
-def serving(model: Model, home: Path, **environment: str) -> Iterator[Server]:
-    """A worker of evergreen's on the model."""
-    log = home / "log"
-    with workers.listen("127.0.0.1", 0) as listener, log.open("wb") as out:
-        port = listener.getsockname()[1]
-        bento = Bento("", model.folder.parent, "")
-        worker = workers.start(bento, None, listener, home, environment, log=out)
-        try:
-            with client_of(port) as client:
-                assert worker.becomes_ready(60), log.read_text()
-                yield Server(model, client, log)
-        finally:
-            worker.stop(10)
-
-
-def bentoml_serving(model: Model, home: Path, **environment: str) -> Iterator[Server]:
-    """Plain `bentoml serve` on the model."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = home / "log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bentoml", "serve", ".", "--host", "127.0.0.1", "--port", str(port)],
-            cwd=model.folder,
-            env={**os.environ, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "true", **environment},
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        with client_of(port) as client:
-            for _ in range(300):
-                try:
-                    if client.get("/readyz").status_code == 200:
-                        break
-                except httpx.TransportError:
-                    assert process.poll() is None, log.read_text()
-                time.sleep(0.1)
-            yield Server(model, client, log)
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+@pytest.fixture(scope="module")
+def server(house_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EndpointInProcess]:
+    """The regression, in this process."""
+    with in_process(house_model, tmp_path_factory.mktemp("log") / "log", release=7) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return regression(tmp_path_factory.mktemp("houses"))
+def classifier(dear_house_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EndpointInProcess]:
+    """The classifier, in this process, told nothing."""
+    with in_process(dear_house_model, tmp_path_factory.mktemp("log") / "log") as server:
+        yield server
 
 
 @pytest.fixture(scope="module", params=[serving, bentoml_serving], ids=["worker", "bentoml serve"])
-def server(model: Model, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Server]:
-    named = load_artifact(model.folder / "artifact").digest
+def real(
+    house_model: Model, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Server]:
+    """The regression, on trial, under a real server."""
+    named = load_artifact(house_model.folder / "artifact").digest
     home = tmp_path_factory.mktemp("home")
-    yield from request.param(model, home, EVERGREEN_RELEASE="7", EVERGREEN_TRIAL=TOKEN, EVERGREEN_ARTIFACT=named)
-
-
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    yield from serving(classification(tmp_path_factory.mktemp("dear")), tmp_path_factory.mktemp("home"))
-
-
-def problem(response: httpx.Response, status: int) -> dict[str, Any]:
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    said: dict[str, Any] = response.json()
-    assert said["status"] == status
-    assert said["type"]
-    assert said["title"]
-    assert said["detail"]
-    assert "Traceback" not in response.text
-    assert ".py" not in response.text
-    return said
-
-
-def first_error(response: httpx.Response) -> tuple[Any, Any]:
-    error = problem(response, 400)["errors"][0]
-    return error["row"], error["field"]
+    yield from request.param(house_model, home, EVERGREEN_RELEASE="7", EVERGREEN_TRIAL=TOKEN, EVERGREEN_ARTIFACT=named)
 
 
 def near(values: Any) -> Any:
@@ -265,17 +91,6 @@ THREE = frame(
     (75.5, np.nan, "Nevada", "B", 0.0, "2021-01-01T00:00:00"),
     (60, 2, "Ürümqi", "A", 1.0, "2020-02-29T22:30:00"),
 )
-THREE_RECORDS = (
-    HOUSE,
-    {"area": 75.5, "rooms": None, "town": "Nevada", "zone": "B", "new": False, "sold": "2021-01-01"},
-    {"area": 60, "rooms": 2, "town": "Ürümqi", "zone": "A", "new": True, "sold": "2020-03-01T00:30:00+02:00"},
-)
-THREE_CSV = """\
-new,agent,sold,zone,town,rooms,area,id
-true,x,2024-05-31T12:00:00,A,Ames,4,120,007
-false,NA,2021-01-01,B,Nevada,NA,75.5,"1,5"
-TRUE,,2020-03-01T00:30:00+02:00,A,"Ürümqi",2.0,6e1,NA
-"""
 
 
 def test_json_records_are_answered_as_the_estimator_answers_them(server):
@@ -283,6 +98,21 @@ def test_json_records_are_answered_as_the_estimator_answers_them(server):
     assert response.status_code == 200, response.text
     expected = near(server.model.estimator.predict(THREE))
     assert response.json() == {"predictions": expected, "model": "houses", "release": 7}
+
+
+def test_a_real_server_answers_as_the_endpoint_in_process(real, server):
+    assert real.ask(*THREE_RECORDS).json() == server.ask(*THREE_RECORDS).json()
+    theirs, ours = (one.send(THREE_CSV.encode(), "text/csv; charset=utf-8") for one in (real, server))
+    assert (theirs.status_code, theirs.headers["content-type"], theirs.text) == (
+        200,
+        "text/csv; charset=utf-8",
+        ours.text,
+    )
+    refused = {**HOUSE, "zone": "never"}
+    assert problem(real.ask(HOUSE, refused), 400) == problem(server.ask(HOUSE, refused), 400)
+    assert "never" not in real.log()
+    problem(real.send(b" " * 5_000 for _ in range(5)), 413)
+    assert real.ask(HOUSE).headers["evergreen-release"] == "7"
 
 
 def test_csv_rows_in_any_column_order_are_answered_one_row_each_with_the_keys_first(server):
@@ -339,11 +169,9 @@ def test_key_target_and_ignored_columns_are_accepted_and_never_reach_the_model(s
 
 
 def test_a_category_never_seen_in_training_is_predicted_and_counted(server):
-    text = 'evergreen_unseen_categories_total{feature="town",model="houses"}'
-
     def counted() -> float:
-        lines = [line for line in server.client.get("/metrics").text.splitlines() if line.startswith(text)]
-        return float(lines[0].rpartition(" ")[2]) if lines else 0.0
+        server.endpoint.metrics.flush()
+        return server.endpoint.metrics.all.unseen.labels("houses", "town")._value.get()
 
     before = counted()
     expected = near(server.model.estimator.predict(frame((120, 4, "Rome", "A", 1.0, "2024-05-31T12:00:00"))))
@@ -466,8 +294,8 @@ def test_an_unknown_path_is_404(server, path):
     problem(server.client.post(path), 404)
 
 
-def test_an_unknown_static_file_is_404(server):
-    problem(server.client.get("/static_content/x"), 404)
+def test_an_unknown_static_file_is_404(real):
+    problem(real.client.get("/static_content/x"), 404)
 
 
 @pytest.mark.parametrize(
@@ -479,15 +307,19 @@ def test_an_unknown_static_file_is_404(server):
         ("POST", "/model", "GET, HEAD"),
         ("DELETE", "/", "GET, HEAD"),
         ("POST", "/docs", "GET, HEAD"),
-        ("POST", "/livez", "GET, HEAD"),
-        ("POST", "/metrics", "GET, HEAD"),
-        ("POST", "/schema.json", "GET, HEAD"),
     ],
 )
 def test_another_method_is_405_with_allow(server, method, path, allow):
     response = server.client.request(method, path)
     problem(response, 405)
     assert response.headers["allow"] == allow
+
+
+@pytest.mark.parametrize("path", ["/livez", "/metrics", "/schema.json"])
+def test_another_method_for_a_path_of_bentomls_is_405_with_allow(real, path):
+    response = real.client.post(path)
+    problem(response, 405)
+    assert response.headers["allow"] == "GET, HEAD"
 
 
 def test_the_model_card_says_what_the_model_is(server):
@@ -512,7 +344,11 @@ def test_the_openapi_page_is_at_docs_and_needs_no_other_host(server):
     assert "swagger-ui" in page.text
     assert "http" not in page.text + server.client.get("/docs.json").text
     assert "default-src 'self'" in page.headers["content-security-policy"]
-    assert server.client.get("/static_content/swagger-ui-bundle.js").status_code == 200
+
+
+def test_the_openapi_page_finds_its_script(real):
+    assert "static_content/swagger-ui-bundle.js" in real.client.get("/docs").text
+    assert real.client.get("/static_content/swagger-ui-bundle.js").status_code == 200
 
 
 def test_the_openapi_description_has_predict_and_model_and_an_example_that_works(server):
@@ -524,29 +360,29 @@ def test_the_openapi_description_has_predict_and_model_and_an_example_that_works
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
-def test_bentomls_own_paths_answer(server, path):
-    assert server.client.get(path).status_code == 200
+def test_bentomls_own_paths_answer(real, path):
+    assert real.client.get(path).status_code == 200
 
 
-def test_bentomls_own_client_predicts(server):
+def test_bentomls_own_client_predicts(real):
     from bentoml import SyncHTTPClient
 
-    with SyncHTTPClient(str(server.client.base_url)) as client:
+    with SyncHTTPClient(str(real.client.base_url)) as client:
         answer = client.predict(records=list(THREE_RECORDS))
-    assert answer["predictions"] == near(server.model.estimator.predict(THREE))
+    assert answer["predictions"] == near(real.model.estimator.predict(THREE))
 
 
-def test_the_trial_is_told_where_the_code_came_from(server):
-    modules = server.client.get("/trial", headers={"Authorization": f"Bearer {TOKEN}"}).json()["modules"]
+def test_the_trial_is_told_where_the_code_came_from(real):
+    modules = real.client.get("/trial", headers={"Authorization": f"Bearer {TOKEN}"}).json()["modules"]
     assert {"bentos.service", "bentos.wire", "pipeline.artifact"} <= set(modules)
-    assert all(Path(file).is_relative_to(server.model.folder) for file in modules.values())
+    assert all(Path(file).is_relative_to(real.model.folder) for file in modules.values())
     never = {"releases", "server", "trial", "package"}
     assert not never & {name.removeprefix("bentos.") for name in modules if name.startswith("bentos.")}
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer x"}, {"Authorization": TOKEN}])
-def test_without_its_token_there_is_no_trial(server, headers):
-    problem(server.client.get("/trial", headers=headers), 404)
+def test_without_its_token_there_is_no_trial(real, headers):
+    problem(real.client.get("/trial", headers=headers), 404)
 
 
 def test_one_bad_request_never_spoils_another(server):
@@ -579,23 +415,15 @@ def test_without_an_environment_there_is_no_release_and_no_trial(classifier):
 
 
 @pytest.fixture
-def endpoint(model, monkeypatch):
-    """The endpoint of the served artifact, in this process."""
-    from bentos import service
-
-    monkeypatch.setattr(service, "ARTIFACT", model.folder / "artifact")
-    return service.Endpoint()
+def own(house_model: Model, tmp_path: Path) -> Iterator[EndpointInProcess]:
+    """An endpoint of the regression that a test may change."""
+    with in_process(house_model, tmp_path / "log") as server:
+        yield server
 
 
-def in_process(endpoint):
-    """A client of the contract in this process, with nothing of BentoML's behind it."""
-    from starlette.applications import Starlette
-
-    from bentos.contract import Contract
-
-    return httpx.AsyncClient(
-        transport=httpx.ASGITransport(Contract(Starlette(), lambda: endpoint)), base_url="http://test"
-    )
+def client_of(server: EndpointInProcess) -> httpx.AsyncClient:
+    """A client in the event loop of a test, for what happens at the same time."""
+    return httpx.AsyncClient(transport=httpx.ASGITransport(server.contract), base_url="http://test")
 
 
 class Broken:
@@ -607,11 +435,11 @@ class Broken:
         return np.ones(len(rows))
 
 
-def test_a_crash_is_500_without_a_trace_a_path_or_data_and_the_log_has_the_trace(endpoint, caplog):
-    endpoint.served.program, endpoint.served.estimator = None, Broken()
+def test_a_crash_is_500_without_a_trace_a_path_or_data_and_the_log_has_the_trace(own, caplog):
+    own.endpoint.served.program, own.endpoint.served.estimator = None, Broken()
 
     async def asked() -> httpx.Response:
-        async with in_process(endpoint) as client:
+        async with client_of(own) as client:
             return await client.post("/predict", json={"records": [HOUSE] * 31})
 
     response = asyncio.run(asked())
@@ -635,12 +463,12 @@ class Slow:
         return np.ones(len(rows))
 
 
-def test_other_requests_are_answered_while_a_prediction_runs(endpoint):
-    slow = endpoint.served.estimator = Slow()
-    endpoint.served.program = None
+def test_other_requests_are_answered_while_a_prediction_runs(own):
+    slow = own.endpoint.served.estimator = Slow()
+    own.endpoint.served.program = None
 
     async def asked() -> list[int]:
-        async with in_process(endpoint) as client:
+        async with client_of(own) as client:
             waiting = asyncio.create_task(client.post("/predict", json={"records": [HOUSE]}))
             while not slow.asked.is_set():
                 await asyncio.sleep(0.01)
@@ -652,12 +480,13 @@ def test_other_requests_are_answered_while_a_prediction_runs(endpoint):
     assert asyncio.run(asked()) == [200, 200]
 
 
-def test_a_prediction_that_takes_too_long_is_504_and_others_are_answered(endpoint):
-    slow = endpoint.served.estimator = Slow()
-    endpoint.served.program, endpoint.seconds = None, 0.2
+def test_a_prediction_that_takes_too_long_is_504_and_others_are_answered(own):
+    slow = own.endpoint.served.estimator = Slow()
+    own.endpoint.served.program = None
+    with_limits(own.endpoint, timeout_seconds=0.2)
 
     async def asked() -> list[httpx.Response]:
-        async with in_process(endpoint) as client:
+        async with client_of(own) as client:
             late = await client.post("/predict", json={"records": [HOUSE]})
             slow.told.set()
             return [late, await client.post("/predict", json={"records": [HOUSE]})]
@@ -667,26 +496,27 @@ def test_a_prediction_that_takes_too_long_is_504_and_others_are_answered(endpoin
     assert after.status_code == 200
 
 
-def test_a_body_that_does_not_arrive_is_408(endpoint):
-    endpoint.seconds = 0.1
+def test_a_body_that_does_not_arrive_is_408(own):
+    with_limits(own.endpoint, timeout_seconds=0.1)
 
     async def half() -> AsyncIterator[bytes]:
         yield b'{"records": ['
         await asyncio.sleep(5)
 
     async def asked() -> httpx.Response:
-        async with in_process(endpoint) as client:
+        async with client_of(own) as client:
             return await client.post("/predict", content=half(), headers={"Content-Type": "application/json"})
 
     problem(asyncio.run(asked()), 408)
 
 
-def test_more_at_once_than_the_limit_are_429_and_told_when_to_come_back(endpoint):
-    slow = endpoint.served.estimator = Slow()
-    endpoint.served.program, endpoint.most_at_once = None, 1
+def test_more_at_once_than_the_limit_are_429_and_told_when_to_come_back(own):
+    slow = own.endpoint.served.estimator = Slow()
+    own.endpoint.served.program = None
+    with_limits(own.endpoint, max_concurrency=1)
 
     async def asked() -> list[httpx.Response]:
-        async with in_process(endpoint) as client:
+        async with client_of(own) as client:
             waiting = asyncio.create_task(client.post("/predict", json={"records": [HOUSE]}))
             while not slow.asked.is_set():
                 await asyncio.sleep(0.01)
@@ -711,11 +541,11 @@ def test_more_at_once_than_the_limit_are_429_and_told_when_to_come_back(endpoint
         ({"Authorization": "bearer new"}, 200),
     ],
 )
-def test_where_tokens_are_configured_one_of_them_is_needed(endpoint, sent, status):
-    endpoint.tokens = ("old", "new")
+def test_where_tokens_are_configured_one_of_them_is_needed(own, sent, status):
+    own.endpoint.tokens = ("old", "new")
 
     async def asked() -> list[httpx.Response]:
-        async with in_process(endpoint) as client:
+        async with client_of(own) as client:
             return [
                 await client.post("/predict", json={"records": [HOUSE]}, headers=sent),
                 await client.get("/model", headers=sent),
@@ -734,23 +564,71 @@ def test_every_answer_bears_its_release(server):
     assert server.ask(HOUSE).headers["evergreen-release"] == str(server.ask(HOUSE).json()["release"])
 
 
-def test_an_artifact_of_another_digest_is_refused_before_it_is_loaded(model, monkeypatch):
-    from bentos import service
-    from pipeline.errors import ArtifactError
-
-    monkeypatch.setattr(service, "ARTIFACT", model.folder / "artifact")
-    monkeypatch.setenv("EVERGREEN_ARTIFACT", "0" * 64)
+def test_an_artifact_of_another_digest_is_refused_before_it_is_loaded(house_model):
     with pytest.raises(ArtifactError, match="not 0000"):
-        service.Endpoint()
+        Endpoint.load(house_model.folder / "artifact", EndpointSettings(artifact_digest="0" * 64))
 
 
-def test_a_release_that_is_no_number_is_refused(monkeypatch):
-    from bentos import service
-    from pipeline.errors import ServerError
-
-    monkeypatch.setenv("EVERGREEN_RELEASE", "latest")
+def test_a_release_that_is_no_number_is_refused():
     with pytest.raises(ServerError, match="'latest'"):
-        service.Endpoint()
+        EndpointSettings.from_environment({"EVERGREEN_RELEASE": "latest"})
+
+
+def test_the_environment_says_what_an_endpoint_is_told():
+    assert EndpointSettings.from_environment({}) == EndpointSettings()
+    told = {
+        "EVERGREEN_RELEASE": "7",
+        "EVERGREEN_ARTIFACT": "abc",
+        "EVERGREEN_TRIAL": "see",
+        "EVERGREEN_TOKENS": "old  new",
+        "EVERGREEN_EDGES": "[1, 2.5]",
+        "EVERGREEN_REQUESTS": "/requests",
+        "EVERGREEN_HISTORY": "/history.json",
+    }
+    assert EndpointSettings.from_environment(told) == EndpointSettings(
+        release=7,
+        artifact_digest="abc",
+        trial_token="see",
+        tokens=("old", "new"),
+        tally_edges=(1.0, 2.5),
+        request_log=Path("/requests"),
+        history=Path("/history.json"),
+    )
+    assert EndpointSettings.from_environment(dict.fromkeys(told, "")) == EndpointSettings()
+
+
+def test_two_endpoints_of_two_models_answer_beside_each_other_in_one_process(server, classifier):
+    with ThreadPoolExecutor(4) as pool:
+        ours = pool.map(server.ask, [HOUSE] * 20)
+        theirs = pool.map(classifier.ask, [HOUSE] * 20)
+    said = [answer.json() for answer in ours]
+    assert {(one["model"], one["release"]) for one in said} == {("houses", 7)}
+    assert {(one["model"], one["release"]) for one in (answer.json() for answer in theirs)} == {("dear_houses", None)}
+    assert said[0]["predictions"] == near(server.model.estimator.predict(THREE[:1]))
+    cards = [one.client.get("/model").json() for one in (server, classifier)]
+    assert [card["model"] for card in cards] == ["houses", "dear_houses"]
+    documents = [one.client.get("/docs.json").text for one in (server, classifier)]
+    assert ["probabilities" in document for document in documents] == [False, True]
+
+
+def test_two_endpoints_in_one_process_share_no_count_no_token_no_limit_and_no_log(
+    house_model, dear_house_model, tmp_path
+):
+    with (
+        in_process(house_model, tmp_path / "one", tokens=("secret",)) as one,
+        in_process(dear_house_model, tmp_path / "two") as two,
+    ):
+        with_limits(two.endpoint, max_body_bytes=10)
+        assert one.ask(HOUSE).status_code == 401
+        assert two.ask(HOUSE).status_code == 413
+        one.client.headers["Authorization"] = "Bearer secret"
+        assert one.ask(HOUSE, HOUSE).status_code == 200
+        logged = [[json.loads(line)["status"] for line in server.log().splitlines()] for server in (one, two)]
+        one.endpoint.metrics.flush()
+        two.endpoint.metrics.flush()
+        counts = [server.endpoint.metrics.tally()["rows"] for server in (one, two)]
+    assert logged == [[401, 200], [413]]
+    assert counts == [2, 0]
 
 
 def test_importing_the_service_loads_no_model_and_nothing_that_a_bento_lacks():

@@ -5,8 +5,12 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from serving import served, until
-from test_serve import ROWS, project, released  # noqa: F401  fixtures
+from house_endpoints import HOUSE, in_process
+from serving import until
+from starlette.middleware.cors import CORSMiddleware
+
+from bentos.contract import Contract
+from bentos.traces import Traced, traced
 
 
 @pytest.fixture
@@ -38,17 +42,18 @@ def spans(taken):
     ]
 
 
-def test_a_request_is_a_span_of_its_callers_trace_and_bears_no_value(project, collector, tmp_path):  # noqa: F811
+RECORDS = [HOUSE, {**HOUSE, "town": "Nevada"}]
+
+
+def test_a_request_is_a_span_of_its_callers_trace_and_bears_no_value(house_model, collector, tmp_path, monkeypatch):
     url, taken = collector
-    project.env |= {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": url,
-        "OTEL_EXPORTER_OTLP_HEADERS": "key=abc",
-        "OTEL_SERVICE_NAME": "points",
-    }
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "key=abc")
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "houses")
     trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-    with served(project, "points", tmp_path / "log", "--cors-origin", "https://a.example") as server:
+    with in_process(house_model, tmp_path / "log", traced, release=2) as server:
         headers = {"traceparent": f"00-{trace}-{parent}-01", "X-Request-ID": "mine"}
-        asked = server.client.post("/predict?token=XYZZY", json={"records": ROWS}, headers=headers)
+        asked = server.client.post("/predict?token=XYZZY", json={"records": RECORDS}, headers=headers)
         assert asked.status_code == 200
         assert until(lambda: any(one["traceId"] == trace for one in spans(taken)), 10)
         assert server.client.post("/predict", json={}).status_code == 400
@@ -67,13 +72,28 @@ def test_a_request_is_a_span_of_its_callers_trace_and_bears_no_value(project, co
     assert {path for path, _, _ in taken} == {"/v1/traces"}
     assert {headers["Key"] for _, headers, _ in taken} == {"abc"}
     resource = taken[0][2]["resourceSpans"][0]["resource"]["attributes"]
-    assert {"key": "service.name", "value": {"stringValue": "points"}} in resource
+    assert {"key": "service.name", "value": {"stringValue": "houses"}} in resource
     assert "XYZZY" not in json.dumps([body for _, _, body in taken])
 
 
-def test_a_collector_that_is_gone_costs_no_answer(project, tmp_path):  # noqa: F811
-    project.env |= {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
-    with served(project, "points", tmp_path / "log") as server:
-        assert server.ask(*ROWS).status_code == 200
-        assert until(lambda: "spans were not taken by http://127.0.0.1:9/v1/traces" in server.log.read_text(), 10)
-        assert server.ask(*ROWS).status_code == 200
+def test_a_collector_that_is_gone_costs_no_answer(house_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    with in_process(house_model, tmp_path / "log", traced) as server:
+        assert server.ask(*RECORDS).status_code == 200
+        assert until(lambda: "spans were not taken by http://127.0.0.1:9/v1/traces" in server.log(), 10)
+        assert server.ask(*RECORDS).status_code == 200
+
+
+@pytest.mark.parametrize("collector", ["http://127.0.0.1:9", ""])
+def test_the_service_traces_around_all_else_where_a_collector_is_named(house_model, monkeypatch, collector):
+    from bentos import service
+
+    monkeypatch.setattr(service, "ARTIFACT", house_model.folder / "artifact")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector)
+    monkeypatch.setenv("EVERGREEN_CORS", "https://a.example")
+    app = service.EndpointService.to_asgi()
+    kinds = []
+    while not kinds or kinds[-1] is not Contract:
+        kinds.append(type(app))
+        app = app.app
+    assert kinds == [*([Traced] if collector else []), CORSMiddleware, Contract]

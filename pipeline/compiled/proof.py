@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.bisect_rows import Refused, bisect_rows
 from pipeline.compiled.columns import columns_of
 from pipeline.compiled.plan import Array, Program, UnanswerableError
 from pipeline.predict import Answers, disagreements, joined, predict, taken
@@ -196,25 +197,17 @@ def _ask(ask: Callable[["pyarrow.Table"], Answers], rows: "pyarrow.Table") -> tu
     """Return the answers to the rows that have some, None if none has, and for the others why not."""
     refused: dict[int, str] = {}
     parts: list[Answers] = []
-
-    def halves(start: int, stop: int) -> None:
-        try:
-            answers = ask(rows.slice(start, stop - start))
-        except Exception as error:
-            if stop - start > 1:
-                halves(start, (start + stop) // 2)
-                halves((start + stop) // 2, stop)
-            else:
-                refused[start] = f"refuses ({type(error).__name__})"
-            return
-        finite = np.isfinite(answers.predictions) if not answers.labels else np.ones(stop - start, dtype=bool)
+    for part in bisect_rows(lambda start, stop: ask(rows.slice(start, stop - start)), rows.num_rows):
+        if isinstance(part, Refused):
+            refused[part.row] = f"refuses ({type(part.error).__name__})"
+            continue
+        answers, size = part.result, part.stop - part.start
+        finite = np.isfinite(answers.predictions) if not answers.labels else np.ones(size, dtype=bool)
         if answers.probabilities is not None:
             finite = np.isfinite(answers.probabilities).all(axis=1)
-        refused.update({start + place: "says nothing finite" for place in np.flatnonzero(~finite).tolist()})
+        refused.update({part.start + place: "says nothing finite" for place in np.flatnonzero(~finite).tolist()})
         if finite.any():
             parts.append(taken(answers, finite))
-
-    halves(0, rows.num_rows)
     return joined(parts) if parts else None, refused
 
 
