@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import warm
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -97,10 +98,10 @@ class Project:
     def data(self, frame, name="points.csv"):
         frame.to_csv(self.folder / name, index=False)
 
-    def start(self, *arguments, code="from flows.cli import main; main()"):
-        """Start the command, or other code, in the project."""
+    def start(self, *arguments, code="from flows.cli import main; main()", cold=False):
+        """Start the command, or other code, in the project; with `cold`, as a process that imported nothing yet."""
         dropped = ("EVERGREEN_", "PYTHONPATH")
-        return subprocess.Popen(
+        return (subprocess.Popen if cold else warm.popen())(
             [self.python, "-c", code, *arguments],
             cwd=self.folder,
             env={name: value for name, value in os.environ.items() if not name.startswith(dropped)} | self.env,
@@ -150,11 +151,16 @@ class Project:
         return sorted(path.relative_to(self.home).as_posix() for path in self.home.glob(pattern))
 
 
+def environment(url):
+    """What a project's commands are run with, whose Prefect server is at an address."""
+    return {"PREFECT_API_URL": url, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+
+
 def copy_of_the_project(folder, url):
     """Copy the four rooms into a folder, and give them the tiny model, its suite and its data."""
     for room in ("pipeline", "expectations", "bentos", "flows"):
-        shutil.copytree(CHECKOUT / room, folder / room, ignore=shutil.ignore_patterns("web", "__pycache__"))
-    project = Project(folder, {"PREFECT_API_URL": url, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"})
+        shutil.copytree(CHECKOUT / room, folder / room, ignore=shutil.ignore_patterns("web"))
+    project = Project(folder, environment(url))
     project.write("pipeline/models/points.py", MODEL)
     project.write("expectations/suites/points.py", SUITE)
     project.data(points())
