@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from project import Project, copy_of_the_project, environment
+from project import Project, copy_of_the_project, points
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -100,13 +101,39 @@ def prefect_server(shared):
 @pytest.fixture(scope="session")
 def first_release(shared, prefect_server):
     """A project whose first run released, and what that said; tests that go on from there copy it."""
-    with FileLock(shared / "first-release.lock"):
-        said = shared / "first-release.json"
+
+    def make(folder):
+        return copy_of_the_project(folder, prefect_server)
+
+    return released(shared / "first-release", make, 1)
+
+
+@pytest.fixture(scope="session")
+def second_release(shared, first_release):
+    """The same after a second run, on other and more rows of `points`, which released, too."""
+
+    def make(folder):
+        project = first_release.copied(folder)
+        project.data(points(rows=300, seed=5))
+        return project
+
+    return released(shared / "second-release", make, 2)
+
+
+def released(folder, make, number):
+    """A project that one of the workers made and ran its model in, which was to release as a number."""
+    said = folder.with_suffix(".json")
+    with FileLock(folder.with_suffix(".lock")):
         if not said.exists():
-            project = copy_of_the_project(shared / "first-release", prefect_server)
-            said.write_text(json.dumps(project.json("run", "points")))
-    project = Project(shared / "first-release", environment(prefect_server))
-    project.first = json.loads(said.read_text())
+            # What another worker began is not gone on with.
+            shutil.rmtree(folder, ignore_errors=True)
+            project = make(folder)
+            found = project.json("run", "points")
+            assert found[1].get("release") == number, found
+            said.write_text(json.dumps([*found, project.env]))
+    *first, env = json.loads(said.read_text())
+    project = Project(folder, env)
+    project.first = first
     return project
 
 

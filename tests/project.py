@@ -142,6 +142,11 @@ class Project:
         returned, _, err = self.finish(self.start(step, when, code=code))
         assert returned == -signal.SIGKILL, err
 
+    def copied(self, folder):
+        """A copy of the project in a new folder, with its history."""
+        shutil.copytree(self.folder, folder)
+        return Project(folder, dict(self.env))
+
     def champion(self):
         """The number of the release that is champion, as `status` says; None without one."""
         release = self.json("status", "points")[1]["models"][0]["release"]
@@ -151,16 +156,11 @@ class Project:
         return sorted(path.relative_to(self.home).as_posix() for path in self.home.glob(pattern))
 
 
-def environment(url):
-    """What a project's commands are run with, whose Prefect server is at an address."""
-    return {"PREFECT_API_URL": url, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-
-
 def copy_of_the_project(folder, url):
     """Copy the four rooms into a folder, and give them the tiny model, its suite and its data."""
     for room in ("pipeline", "expectations", "bentos", "flows"):
         shutil.copytree(CHECKOUT / room, folder / room, ignore=shutil.ignore_patterns("web"))
-    project = Project(folder, environment(url))
+    project = Project(folder, {"PREFECT_API_URL": url, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"})
     project.write("pipeline/models/points.py", MODEL)
     project.write("expectations/suites/points.py", SUITE)
     project.data(points())

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import sqlite3
 import subprocess
 import time
@@ -26,8 +25,7 @@ def released(first_release):
 
 @pytest.fixture
 def after_release(released, tmp_path):
-    shutil.copytree(released.folder, tmp_path / "project")
-    return type(released)(tmp_path / "project", dict(released.env))
+    return released.copied(tmp_path / "project")
 
 
 def test_a_first_run_releases_what_passed_and_says_all_of_it(released):

@@ -36,7 +36,8 @@ FRAMEWORKS = """
 prefect.main prefect.flow_engine prefect.task_engine prefect.client.orchestration prefect.events.worker
 prefect.artifacts prefect.concurrency.services prefect.concurrency.v1.services prefect.logging.formatters
 prefect.runtime prefect.utilities.visualization anyio._backends._asyncio anyio.streams.text anyio.streams.tls
-starlette.applications great_expectations great_expectations.expectations great_expectations.core.batch narwhals.stable.v2
+starlette.applications great_expectations great_expectations.expectations great_expectations.core.batch
+narwhals.stable.v2
 sklearn.base sklearn.compose sklearn.ensemble sklearn.impute sklearn.inspection sklearn.isotonic sklearn.linear_model
 sklearn.metrics sklearn.model_selection sklearn.pipeline sklearn.preprocessing feature_engine.encoding
 pandas pyarrow.csv pyarrow.parquet pyarrow.compute pyarrow.dataset scipy.stats joblib threadpoolctl numpy.random
