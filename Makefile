@@ -5,8 +5,9 @@ ARGS ?=
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 PIP = .venv/bin/python -m pip --disable-pip-version-check --no-input --quiet
-# Two at a time: most of a long test waits for processes of its own. A file's tests share what they set up.
-PYTEST = .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
+# Two at a time: most of a long test waits for processes of its own. A file's tests share what they set up, and the
+# order is that of tests/conftest.py, which puts the long files first.
+PYTEST = .venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # What evergreen is measured against lives in environments of its own.
 define PEERS
 test -x $(@D)/bin/python || .venv/bin/python -m venv $(@D)
@@ -14,7 +15,7 @@ $(@D)/bin/python -m pip --disable-pip-version-check --no-input --quiet install -
 touch $@
 endef
 
-.PHONY: run up serve ui test test-all lint format bench soak web web-check requirements clean
+.PHONY: run up serve ui test test-all test-slow lint format bench soak web web-check requirements clean
 
 run: .venv/run  ## retrain a model; evergreen's own options in ARGS
 	.venv/bin/evergreen run $(MODEL) $(ARGS)
@@ -33,6 +34,9 @@ test: .venv/dev  ## the tests that take minutes together
 
 test-all: .venv/dev  ## these and the long ones
 	$(PYTEST) $(ARGS)
+
+test-slow: .venv/dev  ## what `make test` leaves out, and every property on all its examples
+	EVERGREEN_THOROUGH=1 $(PYTEST) -m "slow or hypothesis" $(ARGS)
 
 lint: .venv/dev
 	.venv/bin/ruff check .

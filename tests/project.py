@@ -13,6 +13,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pandas as pd
+import warm
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -113,10 +114,10 @@ class Project:
     def data(self, frame, name="points.csv"):
         frame.to_csv(self.folder / name, index=False)
 
-    def start(self, *arguments, code="from flows.cli import main; main()"):
-        """Start the command, or other code, in the project."""
+    def start(self, *arguments, code="from flows.cli import main; main()", cold=False):
+        """Start the command, or other code, in the project; with `cold`, as a process that imported nothing yet."""
         dropped = ("EVERGREEN_", "PYTHONPATH")
-        return subprocess.Popen(
+        return (subprocess.Popen if cold else warm.popen())(
             [self.python, "-c", code, *arguments],
             cwd=self.folder,
             env={name: value for name, value in os.environ.items() if not name.startswith(dropped)} | self.env,
@@ -159,6 +160,11 @@ class Project:
         returned, _, err = self.finish(self.start(step, when, code=code))
         assert returned == -signal.SIGKILL, err
 
+    def copied(self, folder):
+        """A copy of the project in a new folder, with its history."""
+        shutil.copytree(self.folder, folder)
+        return Project(folder, dict(self.env))
+
     def champion(self):
         """The number of the release that is champion, as `status` says; None without one."""
         release = self.json("status", "points")[1]["models"][0]["release"]
@@ -171,7 +177,7 @@ class Project:
 def copy_of_the_project(folder, url):
     """Copy the four rooms into a folder, and give them the tiny model, its suite and its data."""
     for room in ("pipeline", "expectations", "bentos", "flows"):
-        shutil.copytree(CHECKOUT / room, folder / room, ignore=shutil.ignore_patterns("web", "__pycache__"))
+        shutil.copytree(CHECKOUT / room, folder / room, ignore=shutil.ignore_patterns("web"))
     project = Project(folder, {"PREFECT_API_URL": url, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"})
     project.write("pipeline/models/points.py", MODEL)
     project.write("expectations/suites/points.py", SUITE)

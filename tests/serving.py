@@ -47,7 +47,7 @@ class Served:
 def served(project, model, log, *options, end=signal.SIGTERM, certificate=None):
     """`evergreen serve` of a project's model on a free port, ready; ended by a signal."""
     port = free_port()
-    process = project.start("serve", model, "--port", str(port), *options, str(log), code=LOGGED)
+    process = project.start("serve", model, "--port", str(port), *options, str(log), code=LOGGED, cold=True)
     try:
         with client_of(port, certificate) as client:
             assert wait_until(lambda: ready(client), process, 60), log.read_text()

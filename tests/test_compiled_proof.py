@@ -12,6 +12,7 @@ from feature_engine.datetime import DatetimeFeatures, DatetimeSubtraction
 from feature_engine.selection import DropFeatures
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from profiles import examples
 from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor, make_column_transformer
 from sklearn.ensemble import (
@@ -346,7 +347,7 @@ def pipelines(draw):
 
 
 @given(pipelines(), st.integers(0, 10_000), st.sampled_from([0.0, 0.2]), st.integers(8, 25), rows_of)
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_no_pipeline_differs_in_silence(pipeline, seed, nulls, size, rows):
     training = table_of(seed, nulls, size)
     labels = ["no", "yes"] if seed % 2 else ["p", "q", "r"]

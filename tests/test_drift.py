@@ -10,6 +10,7 @@ import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 from tiny import a_classifier, a_spec
 
 from pipeline import drift
@@ -155,7 +156,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(VALUES, st.randoms(), st.sampled_from([2, 2_000]))
 def test_the_same_rows_in_another_order_never_drift(values, random, large):
     with pytest.MonkeyPatch.context() as patch:

@@ -253,9 +253,8 @@ def test_a_full_disk_while_packaging_is_said_and_the_store_is_as_before(mine, tm
 @pytest.mark.parametrize(
     ("kind", "kilobytes"), [("snapshots", 12), ("trained", 8), ("artifacts", 24), ("bentoml", 1400)]
 )
-def test_a_full_disk_ends_a_run_with_a_sentence_and_the_next_one_releases(tmp_path, prefect_server, kind, kilobytes):
-    project = copy_of_the_project(tmp_path, prefect_server)
-    assert project.json("run", "points")[1]["release"] == 1
+def test_a_full_disk_ends_a_run_with_a_sentence_and_the_next_one_releases(tmp_path, first_release, kind, kilobytes):
+    project = first_release.copied(tmp_path / "project")
     project.data(points(rows=400))
     before = project.files(f"{kind}/**/*")
 

@@ -10,6 +10,7 @@ import pytest
 from great_expectations import expectations as gxe
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
 from expectations.judge import columns_of, judge
 from expectations.validate import Suite, _for_pandas, validate, validate_and_quarantine
@@ -249,7 +250,7 @@ def test_a_check_that_crashes_on_a_sensitive_column_does_not_quote_it():
 NUMBERS = st.lists(st.one_of(st.none(), st.floats(-10, 10), st.just(math.inf)), min_size=1, max_size=30)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(NUMBERS, st.integers(-10, 10))
 def test_good_and_quarantined_rows_are_all_rows_none_twice_in_their_order(numbers, least):
     table = pa.table({"row": range(len(numbers)), "x": pa.array(numbers, pa.float64())})

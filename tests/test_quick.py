@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
 from bentos import quick
 from bentos.batch import Batch, joined, nulls_and_unseen, of_rows
@@ -227,7 +228,7 @@ WORDS = st.sampled_from(
 NAMES = st.sampled_from(["area", "rooms", "town", "kind", "new", "sold", "id", "price", "area ", "Area", ""])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.lists(NAMES, min_size=1, max_size=7), st.lists(st.lists(WORDS, min_size=1, max_size=7), max_size=4))
 def test_no_csv_is_taken_quickly_that_is_refused_or_read_otherwise_strictly(header, rows):
     of_csv("\n".join(",".join(words) for words in [header, *rows]) + "\n")
@@ -245,14 +246,14 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.lists(st.dictionaries(NAMES, VALUES, max_size=8), max_size=4), st.booleans())
 def test_no_json_is_taken_quickly_that_is_refused_or_read_otherwise_strictly(records, whole):
     held = [{**HOUSE, **record} for record in records] if whole else records
     of_json(json.dumps({"records": held}).encode("utf-8", "surrogatepass"))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.data())
 def test_no_damaged_body_is_taken_quickly_that_is_refused_strictly(data):
     body = bytearray(json.dumps({"records": [HOUSE, HOUSE]}).encode())

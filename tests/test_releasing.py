@@ -92,10 +92,8 @@ def test_what_another_champion_was_promoted_past_is_taken_up_again(after_release
     assert project.json("run", "points")[1]["outcome"] in ("awaiting-approval", "kept")
 
 
-def test_a_rollback_tries_the_earlier_package_first_and_changes_nothing_where_that_fails(after_release):  # noqa: F811
-    project = after_release  # noqa: F811
-    project.data(points(rows=300, seed=5))
-    assert project.json("run", "points")[1]["release"] == 2
+def test_a_rollback_tries_the_earlier_package_first_and_changes_nothing_where_that_fails(second_release, tmp_path):
+    project = second_release.copied(tmp_path / "project")  # noqa: F811
     first = project.json("explain", "points", "1")[1]
     source = project.home / f"bentoml/bentos/{first['bento'].replace(':', '/')}/src"
     file = source / "bentos/wire.py"
@@ -111,10 +109,10 @@ def test_a_rollback_tries_the_earlier_package_first_and_changes_nothing_where_th
     assert events(project)[-1] == ("rolled back to", 1, "instead of release 2: complaints")
 
 
-def test_only_where_the_champions_package_is_gone_or_damaged_withdrawing_is_said_to_be_a_way_out(after_release):  # noqa: F811
-    project = after_release  # noqa: F811
-    project.data(points(rows=300, seed=5))
-    assert project.json("run", "points")[1]["release"] == 2
+def test_only_where_the_champions_package_is_gone_or_damaged_withdrawing_is_said_to_be_a_way_out(
+    second_release, tmp_path
+):
+    project = second_release.copied(tmp_path / "project")  # noqa: F811
     packages = {number: package_folder(project, number) for number in (1, 2)}
     golden = packages[1] / "src/artifact/golden.json"
     golden.write_text(golden.read_text() + " ")
@@ -160,16 +158,13 @@ def test_a_key_refuses_what_was_released_without_one_and_the_way_out_it_names_en
     assert (package_folder(project, 2) / "src/artifact/manifest.sig").exists()
 
 
-def test_what_was_rolled_back_is_not_released_again_unless_a_person_forces_it(after_release):  # noqa: F811
-    project = after_release  # noqa: F811
-    better = points(rows=300, seed=5)
-    project.data(better)
-    assert project.json("run", "points")[1]["release"] == 2
+def test_what_was_rolled_back_is_not_released_again_unless_a_person_forces_it(second_release, tmp_path):
+    project = second_release.copied(tmp_path / "project")  # noqa: F811
     project.json("rollback", "points", "--why", "complaints")
     # Another run in between: what is barred is no longer what the last run saw.
     project.data(shuffled(points()))
     assert project.json("run", "points")[1]["outcome"] == "kept"
-    project.data(better)
+    project.data(points(rows=300, seed=5))
     code, said = project.json("run", "points")
     assert (code, said["outcome"]) == (0, "unchanged")
     assert "barred: rolled back to 1, instead of release 2: complaints" in said["reasons"][0]

@@ -4,6 +4,7 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 from tiny import Recorder, a_classifier, a_snapshot, a_spec, a_table
 
 from pipeline.errors import SpecError
@@ -48,7 +49,7 @@ def test_the_seed_decides_which_rows_and_no_more_are_drawn_than_there_are():
     assert drawn(a_spec(), table).equals(table)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(st.lists(st.integers(1, 400), min_size=3, max_size=8), st.integers(50, 300), st.integers(0, 3))
 def test_a_sample_has_its_size_and_none_of_the_rows_that_were_held_out(counts, most, seed):
     table = labels(**{f"label {place}": count for place, count in enumerate(counts)})

@@ -8,6 +8,7 @@ import pytest
 from great_expectations import expectations as gxe
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
 from expectations import sieve
 from expectations.judge import columns_named
@@ -67,7 +68,7 @@ def told(report):
     return json.loads(json.dumps(report.to_dict(), allow_nan=False))
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=examples(15))
 @given(table=TABLES, mostly=st.sampled_from([1.0, 0.6]), group=st.integers(1, 12))
 def test_a_report_is_the_same_whether_rows_are_left_out_beforehand_or_not(table, mostly, group, tmp_path_factory):
     every = rules(mostly)
@@ -80,7 +81,7 @@ def test_a_report_is_the_same_whether_rows_are_left_out_beforehand_or_not(table,
         assert told(validate(data, Suite(error=every))) == told(plain)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=examples(15))
 @given(table=TABLES, group=st.integers(1, 12))
 def test_what_is_set_aside_and_what_is_said_of_the_rest_is_the_same_too(table, group, tmp_path_factory):
     # A frame keeps whole numbers as floats when the nulls among them were set aside; a snapshot does not.

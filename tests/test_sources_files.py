@@ -9,6 +9,7 @@ import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
 from pipeline import digest
 from pipeline.errors import DataError, SourceError, SpecError
@@ -104,7 +105,7 @@ def tables(draw):
 
 
 @given(table=tables(), block=st.sampled_from([32, 100, 2**24]))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_same_table_has_one_digest_as_csv_parquet_and_json_lines_read_in_blocks_of_any_size(
     table, block, tmp_path, monkeypatch
 ):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from project import copy_of_the_project, points
+from project import points
 from serving import served
 
 from bentos.ledger import open_ledger
@@ -18,12 +18,12 @@ from pipeline.settings import Settings
 
 
 @pytest.fixture(scope="module")
-def test_home(tmp_path_factory, prefect_server):
+def test_home(tmp_path_factory, first_release):
     """A project with two releases, both written to files."""
-    project = copy_of_the_project(tmp_path_factory.mktemp("test"), prefect_server)
-    for number, rows in ((1, 150), (2, 300)):
-        project.data(points(rows=rows))
-        assert project.json("run", "points")[1]["release"] == number
+    project = first_release.copied(tmp_path_factory.mktemp("test") / "project")
+    project.data(points(rows=300))
+    assert project.json("run", "points")[1]["release"] == 2
+    for number in (1, 2):
         said = project.json("export", "points", str(number), "--release", str(project.folder / f"{number}.tar"))[1]
         assert (said["release"], said["file"]) == (number, str(project.folder / f"{number}.tar"))
     return project

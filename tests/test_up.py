@@ -34,7 +34,7 @@ class Up:
         self.project = project
         port = free_port()
         self.api = f"http://127.0.0.1:{port}/api"
-        self.process = project.start("up", "--port", str(port))
+        self.process = project.start("up", "--port", str(port), cold=True)
 
     def ask(self, path, **body):
         try:
