@@ -2,8 +2,9 @@
 
 `python -m bench.backtest FOLDER [--data CSV --time YEAR,MONTH] [--candidate NAME]` writes plot, table and JSON into a
 folder; with --data of another history, with --candidate by one candidate of the spec alone, in a tenth of the time. The
-market is that of `pipeline.ames`; from September 2008 on prices fall by 2% a month for a year, and what a good finish
-adds to a price becomes less at the same time. Nobody tells the model: it sees that prices changed when it trains.
+market is that of `pipeline.models._ames`; from September 2008 on prices fall by 2% a month for a year, and what a good
+finish adds to a price becomes less at the same time. Nobody tells the model: it sees that prices changed when it
+trains.
 """
 
 import argparse
@@ -15,10 +16,11 @@ import numpy as np
 import pandas as pd
 
 from flows.backtest import markdown, view_of
-from flows.plots import draw_backtest
-from pipeline import ames, sources
+from flows.reports.plots import draw_backtest
+from pipeline import sources
 from pipeline.backtest import history, replay
 from pipeline.files import write_json, write_text
+from pipeline.models import _ames as ames
 from pipeline.sources import Function
 from pipeline.spec import load_spec
 
@@ -40,7 +42,7 @@ def main() -> None:
     spec = load_spec("house_prices")
     if given.candidate:
         spec = replace(spec, candidates={given.candidate: spec.candidates[given.candidate]})
-    simulated = Function(falling_market, nulls=spec.source.nulls)
+    simulated = Function(falling_market, na_values=spec.source.na_values)
     table = sources.read(sources.at(spec.source, given.data) if given.data else simulated)
     found = replay(spec, history(spec, table, given.time.split(",")), lambda month, *_: print(month, flush=True))
     (given.folder / "backtest.png").write_bytes(draw_backtest(found))

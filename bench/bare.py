@@ -16,7 +16,7 @@ def main(path: str) -> None:
     from sklearn.model_selection import KFold, train_test_split
     from threadpoolctl import threadpool_limits
 
-    from pipeline import ames
+    from pipeline.models import _ames as ames
     from pipeline.models.house_prices import spec
 
     seconds: dict[str, float] = {}
@@ -29,7 +29,7 @@ def main(path: str) -> None:
     X = frame[list(spec.features or ())]
     X = X.astype(dict.fromkeys(X.select_dtypes("number"), "float64"))
     training, held_out, y, y_held_out = train_test_split(
-        X, frame[spec.target].to_numpy("float64"), test_size=spec.holdout.share, random_state=spec.seed
+        X, frame[spec.target].to_numpy("float64"), test_size=spec.holdout.fraction, random_state=spec.seed
     )
     mark("ingest")
 

@@ -21,13 +21,13 @@ from sqlalchemy import Engine
 
 from bench.growth import DATA, RUN, generate, project
 from bench.run_cost import EVERGREEN, environment, measured, server
-from bentos import releases
-from bentos.ledger import open_ledger
-from pipeline.processes import free_port, leashed
+from bentos.ledger import releases
+from bentos.ledger.database import open_ledger
+from pipeline.processes import free_port, supervised_child
 from pipeline.settings import Settings
 
 ROWS, MORE, REPETITIONS = 95_000, 100_000, 3
-WAIT_SECONDS = 240.0
+WAIT_TIMEOUT = 240.0
 BARE = """
 import sys
 import joblib
@@ -101,7 +101,7 @@ def _freshened(folder: Path, env: Mapping[str, str], ledger: Engine, port: int, 
 def _serving(folder: Path, env: Mapping[str, str]) -> Iterator[int]:
     port = free_port()
     command = [*EVERGREEN, "serve", "growth", "--port", str(port)]
-    with leashed(command, env, folder, folder / "serve.log"):
+    with supervised_child(command, env, folder, folder / "serve.log"):
         _until(lambda: _answers(port) == "1")
         yield port
 
@@ -121,7 +121,7 @@ def _answers(port: int) -> str | None:
 
 def _until(condition: Callable[[], bool], child: "subprocess.Popen[bytes] | None" = None) -> None:
     """Ask again and again, seldom enough not to hold up what is measured; RuntimeError when it is not to be."""
-    end = time.monotonic() + WAIT_SECONDS
+    end = time.monotonic() + WAIT_TIMEOUT
     while not condition():
         if time.monotonic() > end or (child and child.poll() is not None and not condition()):
             raise RuntimeError("the new release was not made, or does not answer")

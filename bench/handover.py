@@ -24,24 +24,25 @@ from typing import Any
 import httpx
 from sqlalchemy import Engine, func, select
 
-from bentos import releases
-from bentos.ledger import SERVED, open_ledger, reading
-from bentos.releases import Release
-from pipeline import ames, digest
-from pipeline.processes import free_port, leashed
+from bentos.ledger import releases
+from bentos.ledger.database import SERVER_EVENTS, open_ledger, reading
+from bentos.ledger.releases import Release
+from pipeline import digest
+from pipeline.models import _ames as ames
+from pipeline.processes import free_port, supervised_child
 from pipeline.project import CODE_FOLDER
 from pipeline.settings import Settings
 from pipeline.spec import Canary
 
 MODEL = "house_prices"
-CLIENTS = CODE_FOLDER / "tests" / "clients.py"
-EVERGREEN = [sys.executable, "-c", "from flows.cli import main; main()"]
+CLIENTS = CODE_FOLDER / "tests" / "support" / "clients.py"
+EVERGREEN = [sys.executable, "-c", "from flows.cli.main import main; main()"]
 KEPT, RECONNECTING, PAUSES = 20, 20, {"as fast as it goes": 0.005, "at leisure": 0.1}
 """By load: how long a client waits, in seconds, between an answer and its next request."""
-RELEASES, QUIET_SECONDS, MOST_SECONDS = 20, 10.0, 300.0
+RELEASES, QUIET_SECONDS, MAX_SECONDS = 20, 10.0, 300.0
 WARM_UP_SECONDS = 2.0
 """All clients begin at once; what they ask in that time is answered, but not timed."""
-WAIT_SECONDS = 60.0
+WAIT_TIMEOUT = 60.0
 
 BREAKS = """
 import time
@@ -187,7 +188,7 @@ def bad_canary(ledger: Engine, home: Path, env: Mapping[str, str]) -> Iterator[s
         noted = Path(folder) / "failures"
         number = _release_canary(ledger, home, BREAKS.format(path=str(noted)))
         with _asking(port, PAUSES["as fast as it goes"], body) as answers:
-            _until(lambda: releases.wished(ledger, MODEL).canary is None)
+            _until(lambda: releases.desired_state(ledger, MODEL).canary is None)
             told = time.time()
             time.sleep(QUIET_SECONDS / 2)
         found = answers()
@@ -219,13 +220,13 @@ def _champion(ledger: Engine, number: int) -> None:
 
 def _release_canary(ledger: Engine, home: Path, damage: str) -> int:
     """Release the second package again, under another name and damaged, as a canary; return its number."""
-    second = releases.numbered(ledger, MODEL, 2)
+    second = releases.get_release(ledger, MODEL, 2)
     bentos, tag = home / "bentoml" / "bentos" / MODEL, f"bench{time.time_ns():x}"
     package = bentos / tag
     shutil.copytree(bentos / second.bento.partition(":")[2], package)
     (package / "src" / "bentos" / "served.py").open("a").write(damage)
     digests = {**second.digests, "bento": digest.of_folder(package / "src"), "snapshot": tag}
-    canary = asdict(replace(Canary(), share=0.3, minutes=30.0, requests=100))
+    canary = asdict(replace(Canary(), share=0.3, minutes=30.0, min_requests=100))
     made = Release(**{**asdict(second), "bento": f"{MODEL}:{tag}", "digests": digests, "replaced": 1, "canary": canary})
     return releases.add_release(ledger, made, kind=releases.CANARY).number
 
@@ -236,7 +237,7 @@ def _serving(home: Path, env: Mapping[str, str]) -> Iterator[tuple[int, str]]:
     port = free_port()
     command = [*EVERGREEN, "serve", MODEL, "--port", str(port)]
     log = home / "bench.log"
-    with leashed(command, env, CODE_FOLDER, log):
+    with supervised_child(command, env, CODE_FOLDER, log):
         _until(lambda: _served(port) is not None)
         card = httpx.get(f"http://127.0.0.1:{port}/model", trust_env=False).json()
         yield port, json.dumps({"records": [card["example"]]})
@@ -259,7 +260,7 @@ def _predictions(port: int, body: str) -> Any:
 @contextmanager
 def _asking(port: int, pause: float, body: str) -> Iterator[Callable[[], list[Answer]]]:
     """Have clients ask while the block lasts; yield what returns their answers afterwards, in order."""
-    options = [str(port), str(MOST_SECONDS), str(KEPT), str(RECONNECTING), body, str(pause)]
+    options = [str(port), str(MAX_SECONDS), str(KEPT), str(RECONNECTING), body, str(pause)]
     clients = subprocess.Popen([sys.executable, str(CLIENTS), *options], stdout=subprocess.PIPE, text=True)
     found: list[Answer] = []
 
@@ -277,13 +278,13 @@ def _asking(port: int, pause: float, body: str) -> Iterator[Callable[[], list[An
 
 def _alone(ledger: Engine, number: int) -> int:
     """Return how often a server said that a release alone answers."""
-    asked = select(func.count()).where(SERVED.c.kind == "alone", SERVED.c.release == number)
+    asked = select(func.count()).where(SERVER_EVENTS.c.kind == "alone", SERVER_EVENTS.c.release == number)
     with reading(ledger) as connection:
         return connection.execute(asked).scalar_one()
 
 
 def _until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + WAIT_SECONDS
+    end = time.monotonic() + WAIT_TIMEOUT
     while not condition():
         if time.monotonic() > end:
             raise RuntimeError("what was waited for did not come")

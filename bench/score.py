@@ -146,7 +146,7 @@ def main() -> None:
     }.items():
         ratios = [ratio(one) / other["whole"] for one, other in zip(ours, theirs, strict=True)]
         print(f"{name} takes {statistics.median(ratios):.2f} times as long ({min(ratios):.2f} to {max(ratios):.2f})")
-    print(f"MB at most: pyarrow {_most(theirs):,.0f}, evergreen {_most(ours):,.0f}, its largest process")
+    print(f"MB at most: pyarrow {_max(theirs):,.0f}, evergreen {_max(ours):,.0f}, its largest process")
     print("checking, predicting and writing go on at the same time, in two threads, while the next rows are read")
     print(f"{os.cpu_count()} cores, load {load:.1f} before and {os.getloadavg()[0]:.1f} after")
 
@@ -172,7 +172,7 @@ def _whole(one: dict[str, Any]) -> float:
     return steps["start"] + steps["scoring"] + steps["output"]
 
 
-def _most(measured: Sequence[dict[str, Any]]) -> float:
+def _max(measured: Sequence[dict[str, Any]]) -> float:
     return max(one["memory"] for one in measured)
 
 

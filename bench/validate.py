@@ -140,20 +140,20 @@ def _plain_great_expectations(file: Path) -> Callable[[], int]:
 def _evergreen(file: Path) -> Callable[[], int]:
     """Validate the file as a run does."""
     from expectations.validate import Suite, validate
-    from pipeline.snapshot import Stored
+    from pipeline.snapshot import SnapshotFile
 
     suite = Suite(error=rules())
-    return lambda: sum(not rule.passed for rule in validate(Stored(file), suite).rules)
+    return lambda: sum(not rule.passed for rule in validate(SnapshotFile(file), suite).rules)
 
 
 def _evergreen_with_quarantine(file: Path) -> Callable[[], int]:
     """Validate the file as a run does, the rules about single rows being quarantine rules."""
     from expectations.validate import Suite, validate
-    from pipeline.snapshot import Stored
+    from pipeline.snapshot import SnapshotFile
 
     by_row = [rule for rule in rules() if getattr(rule, "map_metric", None) and "TypeList" not in type(rule).__name__]
     suite = Suite(error=[rule for rule in rules() if rule not in by_row], quarantine=by_row)
-    return lambda: sum(not rule.passed for rule in validate(Stored(file), suite).rules)
+    return lambda: sum(not rule.passed for rule in validate(SnapshotFile(file), suite).rules)
 
 
 WAYS: dict[str, Callable[[Path], Callable[[], int]]] = {

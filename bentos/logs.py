@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import cache
 from queue import Queue
 
-MOST_WAITING = 10_000
+MAX_WAITING = 10_000
 """Lines that wait for a reader; the ones that come then are dropped, and their number is said later."""
 
 
@@ -28,7 +28,7 @@ class Lines:
         count = lines.count("\n")
         with self._lock:
             # Lines come many at a time: it is they that are counted, not how often they come.
-            fits = self._lines + count <= MOST_WAITING
+            fits = self._lines + count <= MAX_WAITING
             if fits:
                 self._lines += count
             else:

@@ -23,15 +23,15 @@ from pipeline.artifact import Artifact, load_artifact
 from pipeline.code import code_digest, local_modules, serving_digest, serving_pins
 from pipeline.errors import ArtifactError, PackageError
 from pipeline.files import NO_SPACE, no_space, put, space_for, whole_folder, write_text
-from pipeline.packaged import MANIFEST, PROTOCOL, protocol_of, write_protocol
 from pipeline.processes import packaged_environment
 from pipeline.project import code_folder
+from pipeline.run_in_package import MANIFEST, PROTOCOL, protocol_of, write_protocol
 
-ENTRY_POINTS = ("bentos.service", "bentos.worker", "bentos.score", "pipeline.answer", "pipeline.reproduce")
+ENTRY_POINTS = ("bentos.service", "bentos.worker", "bentos.score", "pipeline.predict_in_package", "pipeline.reproduce")
 """The modules that are started inside a Bento. It carries these and what they import, and no other module."""
 LOADED_BY_NAME = ("pipeline.sources.remote",)
 """Modules that no import statement names, since most models never need them."""
-BUSY_SECONDS = 60.0
+LOCK_TIMEOUT = 60.0
 """How long who wants to change the packages of a model waits for another; to remove them takes a fraction of that."""
 
 
@@ -51,7 +51,7 @@ def requirements(model: str, checkout: Path) -> tuple[str, ...]:
 
 
 @contextmanager
-def alone_with(model: str, home: Path, seconds: float = BUSY_SECONDS) -> Iterator[None]:
+def package_lock(model: str, home: Path, seconds: float = LOCK_TIMEOUT) -> Iterator[None]:
     """Let nobody else add packages of a model to the BentoML home `home`, remove any, or go back to one meanwhile.
 
     Who holds the lock may take it again. Raises PackageError when another process does for `seconds`. What only reads
@@ -98,7 +98,7 @@ def package(artifact: Artifact, checkout: Path, home: Path) -> Bento:
         _check(built / "src", context, artifact)
         with whole_folder(Path(scratch) / "whole") as part:
             shutil.copytree(built, part, dirs_exist_ok=True)
-        with alone_with(model, home):
+        with package_lock(model, home):
             if not place.exists():
                 put(Path(scratch) / "whole", place)
             write_text(place.parent / "latest", version)
@@ -113,7 +113,7 @@ def load_bento(tag: str, home: Path, expected: str | None = None, way_out: str |
     """
     model, _, version = tag.partition(":")
     path = home / "bentos" / model / version
-    way_out = way_out or f"restore it from a copy, or, where it is the champion's, `evergreen withdraw {model}`"
+    way_out = way_out or f"restore it from a copy, or, where it is the champion's, `evergreen retire {model}`"
     if not (path / "bento.yaml").exists():
         raise PackageError(f"there is no Bento {tag} in {home}; {way_out}")
     found = digest_of(path, expected)

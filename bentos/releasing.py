@@ -26,16 +26,16 @@ from typing import Literal
 
 from sqlalchemy import Engine
 
-from bentos import releases, servers
-from bentos.kept import artifact_of, package_of
-from bentos.package import Bento, alone_with, load_bento
-from bentos.releases import RELEASED, Release
-from bentos.runs import Run
-from bentos.server_states import ServerState
-from bentos.trial import try_bento
+from bentos.ledger import releases, servers
+from bentos.ledger.packages import artifact_of, package_of
+from bentos.ledger.releases import RELEASED, Release
+from bentos.ledger.runs import Run
+from bentos.package import Bento, load_bento, package_lock
+from bentos.serving.server_states import ServerState
+from bentos.trial import run_trial
 from pipeline.artifact import Artifact
 from pipeline.errors import ReleaseError
-from pipeline.processes import gently
+from pipeline.processes import run_niced
 
 SERVERS_TIMEOUT = 30.0
 """How many seconds `wait_for_servers` waits."""
@@ -73,19 +73,19 @@ class RolledBack:
 def release(ledger: Engine, home: Path, new: Release, run: Run | None = None, kind: str = RELEASED) -> Release:
     """Add a release and the run that made it to the ledger; return it with its number.
 
-    `kind` is how it begins: RELEASED, CANARY or AWAITING of `bentos.releases`.
+    `kind` is how it begins: RELEASED, CANARY or AWAITING of `bentos.ledger.releases`.
     """
-    with alone_with(new.model, home):
+    with package_lock(new.model, home):
         artifact_of(new, load_bento(new.bento, home, new.digests["bento"]))
         return releases.add_release(ledger, new, run, kind)
 
 
 def promote(ledger: Engine, home: Path, model: str, number: int, cause: str, why: str) -> Promoted:
     """Make a release champion that awaits approval, or answers a share of the requests."""
-    with alone_with(model, home):
-        _check_package(ledger, releases.numbered(ledger, model, number), home)
+    with package_lock(model, home):
+        _check_package(ledger, releases.get_release(ledger, model, number), home)
         promoted = releases.promote(ledger, model, number, cause, why)
-        canary = releases.wished(ledger, model).canary
+        canary = releases.desired_state(ledger, model).canary
     return Promoted(promoted, "canary" if canary is not None and canary.number == number else "champion")
 
 
@@ -95,15 +95,15 @@ def rollback(ledger: Engine, home: Path, model: str, to: int | None, cause: str,
     If a canary answers a share of the requests, it is stopped and the champion answers alone again, unless `to` names
     another release. Raises ReleaseError when the earlier release does not answer as it was trained.
     """
-    before = releases.wished(ledger, model)
+    before = releases.desired_state(ledger, model)
     if before.canary and before.champion and to in (None, before.champion.number):
         stop_canary(ledger, model, before.canary.number, cause, why or "taken back")
         return RolledBack(before.champion, before.canary, was_canary=True)
-    with alone_with(model, home):
-        target = releases.going_back(ledger, model, to)
+    with package_lock(model, home):
+        target = releases.rollback_target(ledger, model, to)
         bento, artifact = _check_package(ledger, target, home)
         # The trial runs niced: requests that are answered meanwhile on this machine go first.
-        trial = gently(try_bento, bento, artifact)
+        trial = run_niced(run_trial, bento, artifact)
         if not trial.passed:
             raise ReleaseError(
                 f"release {target.number} of {model} does not answer as it was trained, so nothing was changed: "
@@ -121,7 +121,7 @@ def stop_canary(ledger: Engine, model: str, number: int, cause: str, why: str) -
 
 def hold(ledger: Engine, home: Path, model: str, why: str) -> Release:
     """Keep the champion whatever the schedule brings, until `unhold`; return it."""
-    with alone_with(model, home):
+    with package_lock(model, home):
         if champion := releases.champion(ledger, model):
             _check_package(ledger, champion, home)
         return releases.hold(ledger, model, why)
@@ -129,13 +129,13 @@ def hold(ledger: Engine, home: Path, model: str, why: str) -> Release:
 
 def unhold(ledger: Engine, home: Path, model: str, why: str) -> Release | None:
     """Let runs release again; return the champion, None when there is none any more."""
-    with alone_with(model, home):
+    with package_lock(model, home):
         return releases.unhold(ledger, model, why)
 
 
 def retire(ledger: Engine, home: Path, model: str, cause: str) -> Release:
     """Leave a model without a champion, so that the next challenger is judged as a first one; return what it was."""
-    with alone_with(model, home):
+    with package_lock(model, home):
         return releases.retire(ledger, model, cause)
 
 

@@ -19,19 +19,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bentos import wire
-from bentos.admit import Admission, Refused, kept
-from bentos.answer import answer
-from bentos.deliver import Output, deliver
-from bentos.served import ServedModel
+from bentos.endpoint import formats
+from bentos.endpoint.model import ServedModel
+from bentos.scoring.output import Output, deliver
+from bentos.scoring.predict import predict_table
+from bentos.scoring.validation import Refused, RowValidator, accepted_rows
 from pipeline import digest, sources
 from pipeline.artifact import load_artifact
 from pipeline.errors import ArtifactError, DataError, EvergreenError, ServerError, SourceError, StorageError
 from pipeline.files import arrow_writer, read_json, scratch_folder, space_for, whole_file, write_json
-from pipeline.packaged import protocol_of
-from pipeline.processes import end_with, packaged_environment
+from pipeline.processes import exit_with_parent, packaged_environment
+from pipeline.run_in_package import protocol_of
 from pipeline.sources import Csv, JsonLines, Parquet, Source, Sql
-from pipeline.sources.places import marks
+from pipeline.sources.locations import fingerprints
 
 if TYPE_CHECKING:
     import pyarrow
@@ -41,11 +41,11 @@ THREADS = 2
 PART_ROWS = 2**20
 PART_SECONDS = 10.0
 """A part is whole after so many rows or seconds, whatever is first: more than that is never scored twice."""
-TELL_SECONDS = 0.2
-KINDS: Mapping[str, type[Csv] | type[Parquet] | type[JsonLines] | type[Sql]] = {
+PROGRESS_INTERVAL = 0.2
+SOURCE_TYPES: Mapping[str, type[Csv] | type[Parquet] | type[JsonLines] | type[Sql]] = {
     kind.__name__: kind for kind in (Csv, Parquet, JsonLines, Sql)
 }
-Tell = Callable[[Mapping[str, Any]], None]
+ReportProgress = Callable[[Mapping[str, Any]], None]
 
 
 class _ChangedError(Exception):
@@ -120,7 +120,14 @@ class _Scoring:
     """One scoring: takes the tables of a source in order, scores what no part has yet, and gathers parts."""
 
     def __init__(
-        self, served: ServedModel, admission: Admission, parts: _Parts, tell: Tell, *, named: bool, retried: bool
+        self,
+        served: ServedModel,
+        admission: RowValidator,
+        parts: _Parts,
+        tell: ReportProgress,
+        *,
+        named: bool,
+        retried: bool,
     ) -> None:
         """`named` tells rows apart by their content; `retried` sources that begin again do so with the same rows."""
         self.served, self.admission, self.parts, self.tell = served, admission, parts, tell
@@ -191,7 +198,7 @@ class _Scoring:
         self.done.append(scored)
         if sum(one.rows for one in self.done) >= PART_ROWS or time.monotonic() - self.since > PART_SECONDS:
             self._close()
-        if time.monotonic() - self.told > TELL_SECONDS:
+        if time.monotonic() - self.told > PROGRESS_INTERVAL:
             self.told = time.monotonic()
             rejected = sum(len(one.rejected) for one in self.done if one.rejected is not None)
             rows = sum(one.rows for one in self.done)
@@ -213,11 +220,11 @@ class _Scoring:
         import pyarrow as pa
 
         started = time.perf_counter()
-        features, refused = self.admission.admit(table)
-        mask = pa.array(kept(refused, table.num_rows)) if refused else None
+        features, refused = self.admission.validate(table)
+        mask = pa.array(accepted_rows(refused, table.num_rows)) if refused else None
         good = features if mask is None else features.filter(mask)
         admitted = time.perf_counter()
-        answers, none = answer(self.served, good)
+        answers, none = predict_table(self.served, good)
         predicted = time.perf_counter()
         if none:
             places = (
@@ -225,7 +232,7 @@ class _Scoring:
             )
             refused += [Refused(places[one], None, "the model has no answer for this row") for one in none]
             refused.sort(key=lambda one: one.row)
-            mask = pa.array(kept(refused, table.num_rows))
+            mask = pa.array(accepted_rows(refused, table.num_rows))
         scored = _answered(table, first, mask, answers, self.served.schema.key)
         rejected = _set_aside(table, first, refused, self.served) if refused else None
         self.busy["checking"] += admitted - started
@@ -233,7 +240,7 @@ class _Scoring:
         return _Scored(table.num_rows, self._name(table), scored, rejected)
 
 
-def score(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
+def score(request: Mapping[str, Any], tell: ReportProgress) -> dict[str, Any]:
     """Score the rows of a source by the artifact in this folder, and deliver answers and rejected rows.
 
     Returns how many rows there were, were scored, were rejected, and were scored by a process before this one, and the
@@ -245,9 +252,9 @@ def score(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
     served = ServedModel(artifact, request["release"])
     served.check()
     source = _source(request["source"], artifact.schema.nulls)
-    admission = Admission(artifact.schema, artifact.guards, getattr(source, "decimal", "."))
+    admission = RowValidator(artifact.schema, artifact.guards, getattr(source, "decimal", "."))
     folder = Path(request["folder"])
-    found = marks(source, {}) if isinstance(source, Csv | Parquet | JsonLines) else None
+    found = fingerprints(source, {}) if isinstance(source, Csv | Parquet | JsonLines) else None
     about = {"artifact": request["artifact"], "source": request["source"], "output": request["output"]}
     seconds = {"start": time.perf_counter() - started}
     while True:
@@ -283,7 +290,7 @@ def score(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
 def _source(said: Mapping[str, Any], nulls: Sequence[str]) -> Source:
     """Return a source as it is scored: the words of a CSV stay as they are written, but for the model's null words."""
     fields = {name: value for name, value in said.items() if name != "kind"}
-    source = KINDS[said["kind"]](**fields | {"nulls": tuple(nulls), "types": {}})
+    source = SOURCE_TYPES[said["kind"]](**fields | {"nulls": tuple(nulls), "types": {}})
     return replace(source, types=dict.fromkeys(sources.names(source), "text")) if isinstance(source, Csv) else source
 
 
@@ -318,7 +325,7 @@ def _answered(
     )
     if answers.probabilities is not None:
         for label, shares in zip(answers.labels, answers.probabilities.T, strict=True):
-            told = told.append_column(f"probability_{wire.word(label)}", pa.array(np.ascontiguousarray(shares)))
+            told = told.append_column(f"probability_{formats.word(label)}", pa.array(np.ascontiguousarray(shares)))
     return told
 
 
@@ -352,7 +359,7 @@ def _write(tables: Sequence["pyarrow.Table"], path: Path) -> None:
         writer.write_table(whole)
 
 
-def score_packaged(package: Path, request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
+def score_packaged(package: Path, request: Mapping[str, Any], tell: ReportProgress) -> dict[str, Any]:
     """Do `score` in a process of its own, in the source folder of a package, with the code it was packaged with.
 
     `request` says the digest of the `artifact`, the `release`, the `source` (its kind and fields), the `output`, the
@@ -391,7 +398,7 @@ def score_packaged(package: Path, request: Mapping[str, Any], tell: Tell) -> dic
     return done
 
 
-def _listen(child: "subprocess.Popen[str]", tell: Tell) -> dict[str, Any] | None:
+def _listen(child: "subprocess.Popen[str]", tell: ReportProgress) -> dict[str, Any] | None:
     assert child.stdout is not None
     for line in child.stdout:
         said: dict[str, Any] = json.loads(line)
@@ -410,7 +417,7 @@ def _run(path: Path) -> None:
     """Answer one request; what stdout is for others goes to stderr."""
     import filelock
 
-    end_with(os.getppid())
+    exit_with_parent(os.getppid())
     voice = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
 

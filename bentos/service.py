@@ -8,7 +8,8 @@ says:
 - EVERGREEN_TOKENS: bearer tokens with blanks between them, one of which a request must bear (absent: anybody may ask).
 - EVERGREEN_CORS: origins with blanks between them whose pages may ask (absent: none but the endpoint's own).
 - EVERGREEN_EDGES: a JSON list of numbers, by which predictions are counted for the comparison with another release.
-- OTEL_EXPORTER_OTLP_ENDPOINT: the collector that requests are traced to (absent: they are not); see `bentos.traces`.
+- OTEL_EXPORTER_OTLP_ENDPOINT: the collector that requests are traced to (absent: they are not); see
+`bentos.endpoint.tracing`.
 - EVERGREEN_REQUESTS: a folder for the log of requests, where the spec asks for one (absent: none is written).
 - EVERGREEN_HISTORY: a file of JSON, the releases that GET /history tells (absent: none is known).
 """
@@ -21,8 +22,8 @@ import bentoml
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from bentos.contract import Contract
-from bentos.endpoint_state import Endpoint, EndpointSettings
+from bentos.endpoint.asgi import Contract
+from bentos.endpoint.endpoint import Endpoint, EndpointSettings
 
 ARTIFACT = Path(__file__).resolve().parent.parent / "artifact"
 
@@ -50,7 +51,7 @@ class ContractService(bentoml.Service):
             )
         if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
             # Imported here: who does not trace pays nothing for it.
-            from bentos.traces import traced
+            from bentos.endpoint.tracing import traced
 
             contract = traced(contract)
         return contract

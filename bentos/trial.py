@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bentos import workers
+from bentos.endpoint.formats import word
 from bentos.package import Bento
-from bentos.wire import word
+from bentos.serving import processes
 from pipeline.artifact import Artifact, load_artifact
 from pipeline.errors import ArtifactError
-from pipeline.predict import Answers, disagreements, joined
+from pipeline.predict import Answers, concat, disagreements
 from pipeline.schema import Schema
 
 if TYPE_CHECKING:
     import httpx
 
-START_SECONDS = 120.0
-STOP_SECONDS = 5.0
-ANSWER_SECONDS = 60.0
-SHOWN = 5
+START_TIMEOUT = 120.0
+STOP_TIMEOUT = 5.0
+REQUEST_TIMEOUT = 60.0
+MAX_PROBLEMS = 5
 
 Row = Mapping[str, Any]
 
@@ -47,7 +47,7 @@ class Trial:
         return asdict(self)
 
 
-def try_bento(bento: Bento, artifact: Artifact) -> Trial:
+def run_trial(bento: Bento, artifact: Artifact) -> Trial:
     """Serve a Bento on a free loopback port from an empty folder, ask it the golden rows, compare, time, and stop it.
 
     The rows are asked as JSON and as CSV, all together and each alone; every answer must be the trained pipeline's
@@ -64,15 +64,15 @@ def try_bento(bento: Bento, artifact: Artifact) -> Trial:
         env = {"EVERGREEN_TRIAL": token, "EVERGREEN_ARTIFACT": artifact.digest}
         unset = ("EVERGREEN_RELEASE", "EVERGREEN_TOKENS", "EVERGREEN_CORS", "EVERGREEN_REQUESTS")
         env |= dict.fromkeys((*unset, "OTEL_EXPORTER_OTLP_ENDPOINT"), "")
-        with workers.listen("127.0.0.1", 0) as listener, log.open("wb") as output:
-            worker = workers.start(bento, None, listener, here, env, log=output)
+        with processes.listen("127.0.0.1", 0) as listener, log.open("wb") as output:
+            worker = processes.start(bento, None, listener, here, env, log=output)
             try:
-                if not worker.becomes_ready(START_SECONDS):
+                if not worker.becomes_ready(START_TIMEOUT):
                     return Trial(False, (f"the package did not become ready; its log ends: {_said(log)[-2000:]}",))
                 with _client(listener.getsockname()[1]) as client:
-                    return _ask(client, token, bento, artifact, time.monotonic() - worker.started)
+                    return _predict(client, token, bento, artifact, time.monotonic() - worker.started)
             finally:
-                worker.stop(STOP_SECONDS)
+                worker.stop(STOP_TIMEOUT)
 
 
 def _said(log: Path) -> str:
@@ -90,10 +90,10 @@ def _client(port: int) -> "httpx.Client":
     import httpx
 
     # No proxy from the environment: the trial never leaves this machine.
-    return httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=ANSWER_SECONDS, trust_env=False)
+    return httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=REQUEST_TIMEOUT, trust_env=False)
 
 
-def _ask(client: "httpx.Client", token: str, bento: Bento, artifact: Artifact, start_seconds: float) -> Trial:
+def _predict(client: "httpx.Client", token: str, bento: Bento, artifact: Artifact, start_seconds: float) -> Trial:
     import httpx
 
     rows, expected = artifact.golden()
@@ -104,9 +104,9 @@ def _ask(client: "httpx.Client", token: str, bento: Bento, artifact: Artifact, s
         for way, answers in _answers(client, artifact.schema, rows, expected.labels, timings):
             found = disagreements(answers, expected, artifact.manifest["scale"])
             answered += len(answers.predictions)
-            problems += [f"{way}: {problem}" for problem in found[:SHOWN]]
-            if len(found) > SHOWN:
-                problems.append(f"{way}: {len(found) - SHOWN} more rows differ")
+            problems += [f"{way}: {problem}" for problem in found[:MAX_PROBLEMS]]
+            if len(found) > MAX_PROBLEMS:
+                problems.append(f"{way}: {len(found) - MAX_PROBLEMS} more rows differ")
         problems += _foreign_modules(client, token, bento)
     except (httpx.HTTPError, _RefusedError) as error:
         problems.append(f"{type(error).__name__.strip('_')}: {error}")
@@ -125,10 +125,10 @@ def _answers(
     client: "httpx.Client", schema: Schema, rows: Sequence[Row], labels: Sequence[Any], timings: list[float]
 ) -> Iterator[tuple[str, Answers]]:
     yield "as JSON, together", _json(client, rows, labels)
-    yield "as JSON, alone", joined([_timed(timings, client, row, labels) for row in rows])
+    yield "as JSON, alone", concat([_timed(timings, client, row, labels) for row in rows])
     if schema.nulls or not any(value is None for row in rows for value in row.values()):
         yield "as CSV, together", _csv(client, schema, rows, labels)
-        yield "as CSV, alone", joined([_csv(client, schema, [row], labels) for row in rows])
+        yield "as CSV, alone", concat([_csv(client, schema, [row], labels) for row in rows])
 
 
 def _timed(timings: list[float], client: "httpx.Client", row: Row, labels: Sequence[Any]) -> Answers:

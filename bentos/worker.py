@@ -1,8 +1,8 @@
 """A process that answers requests on a socket it was given: `python -m bentos.worker` in the folder of a package.
 
-What it does is in `bentos.work`, whose imports are most of a start; this file imports next to nothing. With
-EVERGREEN_IDLE in the environment they, and the loading of the model, are done while nothing else wants the processor:
-that is for a start in no hurry, since others answer meanwhile.
+What it does is in `bentos.endpoint.uvicorn_worker`, whose imports are most of a start; this file imports next to
+nothing. With EVERGREEN_IDLE in the environment they, and the loading of the model, are done while nothing else wants
+the processor: that is for a start in no hurry, since others answer meanwhile.
 """
 
 import argparse
@@ -16,10 +16,10 @@ from contextlib import suppress
 from typing import Any
 
 from bentos import logs
-from pipeline.processes import in_idle_time
+from pipeline.processes import run_idle
 
 IDLE = "EVERGREEN_IDLE"
-PATIENCE_SECONDS = 5.0
+IDLE_START_TIMEOUT = 5.0
 """How long a start waits for idle time. On a machine that has none it then begins anew, in a hurry as any other."""
 
 
@@ -37,10 +37,10 @@ def main() -> None:
     listener, line = socket.socket(fileno=given.listener), socket.socket(fileno=given.line)
     log = logs.to_stderr()
     loaded = threading.Event()
-    threading.Thread(target=_end_when_alone, args=(line, loaded), daemon=True).start()
+    threading.Thread(target=_exit_with_supervisor, args=(line, loaded), daemon=True).start()
     if os.environ.pop(IDLE, None):
         try:
-            serve, app = in_idle_time(_what_serves, PATIENCE_SECONDS)
+            serve, app = run_idle(_what_serves, IDLE_START_TIMEOUT)
         except TimeoutError:
             log.flush()
             os.execv(sys.executable, [sys.executable, "-m", "bentos.worker", *sys.argv[1:]])
@@ -53,7 +53,7 @@ def main() -> None:
     os._exit(0)
 
 
-def _end_when_alone(line: socket.socket, loaded: threading.Event) -> None:
+def _exit_with_supervisor(line: socket.socket, loaded: threading.Event) -> None:
     """End this process when who started it has gone before the model was loaded; afterwards `serve` listens."""
     while not loaded.wait(0.5):
         with suppress(BlockingIOError):
@@ -62,7 +62,7 @@ def _end_when_alone(line: socket.socket, loaded: threading.Event) -> None:
 
 
 def _what_serves() -> tuple[Callable[..., None], Any]:
-    from bentos.work import application, serve
+    from bentos.endpoint.uvicorn_worker import application, serve
 
     return serve, application()
 

@@ -7,7 +7,7 @@ from expectations.guard import check_guards, guards_of
 from expectations.validate import Report, Suite, load_suite, validate_and_quarantine
 from pipeline.errors import DataError
 from pipeline.schema import check_columns, feature_names
-from pipeline.snapshot import Snapshot, Stored, set_aside
+from pipeline.snapshot import Snapshot, SnapshotFile, set_aside
 from pipeline.sources import logical_type
 from pipeline.spec import load_spec
 
@@ -25,15 +25,15 @@ def check_snapshot(model: str, snapshot: Snapshot) -> Report:
     nothing about the data.
     """
     spec, suite = load_spec(model), load_suite(model)
-    report, failing = validate_and_quarantine(Stored(snapshot.path), suite, spec.sensitive)
+    report, failing = validate_and_quarantine(SnapshotFile(snapshot.path), suite, spec.sensitive)
     if not report.passed or failing is None or report.quarantine is None:
-        return _with_columns(report, spec, suite, Stored(snapshot.path))
+        return _with_columns(report, spec, suite, SnapshotFile(snapshot.path))
     good, file = set_aside(snapshot, failing.by_rule)
     aside = replace(report.quarantine, file=str(file), snapshot=good.digest)
-    return _with_columns(replace(report, quarantine=aside), spec, suite, Stored(good.path))
+    return _with_columns(replace(report, quarantine=aside), spec, suite, SnapshotFile(good.path))
 
 
-def _with_columns(report: Report, spec: "ModelSpec", suite: Suite, table: Stored) -> Report:
+def _with_columns(report: Report, spec: "ModelSpec", suite: Suite, table: SnapshotFile) -> Report:
     try:
         check_columns(spec, table)
         return guarded(report, spec, suite, table.schema) if report.passed else report

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from expectations.judge import columns_named
+from expectations.rules import columns_named
 from expectations.validate import Suite
 from expectations.validate import _sentence as sentence
 from pipeline.errors import CheckError, DataError

@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from expectations.judge import (
-    Columns,
+from expectations.rules import (
+    ColumnReader,
     CrashedCheckError,
-    Found,
+    RuleOutcome,
     cause_of,
+    column_reader,
     columns_named,
-    columns_of,
-    judge,
+    evaluate_rules,
     send_no_analytics,
 )
 from pipeline import digest
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     import pandas
     import pyarrow
 
-    from pipeline.snapshot import Stored
+    from pipeline.snapshot import SnapshotFile
 
 Severity = Literal["error", "warn", "quarantine"]
 
-MOST_EXAMPLES = 5
+MAX_EXAMPLES = 5
 """How many distinct unexpected values a report shows, at most."""
-MOST_LISTED = 8
+MAX_LISTED = 8
 """How many values of a set a report spells out."""
-MOST_CHARACTERS = 80
+MAX_CHARACTERS = 80
 """What a report shows of one text; the rest is cut."""
 
 
@@ -236,7 +236,7 @@ def suite_digest(name: str) -> str | None:
 
 
 def validate(
-    data: "pandas.DataFrame | pyarrow.Table | Stored", suite: Suite, sensitive: Collection[str] = ()
+    data: "pandas.DataFrame | pyarrow.Table | SnapshotFile", suite: Suite, sensitive: Collection[str] = ()
 ) -> Report:
     """Return what became of each rule of the suite on the data; of `sensitive` columns the report shows no value.
 
@@ -247,10 +247,10 @@ def validate(
 
 
 def validate_and_quarantine(
-    data: "pandas.DataFrame | pyarrow.Table | Stored", suite: Suite, sensitive: Collection[str] = ()
+    data: "pandas.DataFrame | pyarrow.Table | SnapshotFile", suite: Suite, sensitive: Collection[str] = ()
 ) -> tuple[Report, Failing | None]:
     """Return the report, as `validate` does, and which rows it sets aside; None when that is none of them."""
-    columns = columns_of(data)
+    columns = column_reader(data)
     if columns.rows == 0:
         nothing = RuleResult(
             rule="the data has rows",
@@ -280,14 +280,14 @@ def validate_and_quarantine(
 
 
 def _find(
-    columns: Columns, rules: Mapping[int, Any], suite: Suite, sensitive: Collection[str], masks: bool = False
-) -> dict[int, Found]:
+    columns: ColumnReader, rules: Mapping[int, Any], suite: Suite, sensitive: Collection[str], masks: bool = False
+) -> dict[int, RuleOutcome]:
     """Return what was found about each rule, by its number."""
     named = {column for _, rule in suite.rules for column in columns_named(rule)}
     missing = {number: unfit for number, rule in rules.items() if (unfit := _missing(rule, columns.names, named))}
     askable = {number: rule for number, rule in rules.items() if number not in missing}
     try:
-        found = judge(columns, askable, partial(_prepared, sensitive=sensitive), masks)
+        found = evaluate_rules(columns, askable, partial(_prepared, sensitive=sensitive), masks)
     except CrashedCheckError as error:
         others = f" ({error.others} more crashed)" if error.others else ""
         hidden = _hidden(error.rule, sensitive)
@@ -296,7 +296,7 @@ def _find(
         raise CheckError(
             f"the check {check} crashed{others}, which says nothing about the data: {cause}; mend the rule in the suite"
         ) from (None if hidden else error)
-    return found | {number: Found(unfit) for number, unfit in missing.items()}
+    return found | {number: RuleOutcome(unfit) for number, unfit in missing.items()}
 
 
 def _prepared(rule: Any, frame: "pandas.DataFrame", sensitive: Collection[str]) -> tuple[str | None, Any]:
@@ -305,7 +305,7 @@ def _prepared(rule: Any, frame: "pandas.DataFrame", sensitive: Collection[str]) 
 
 
 def _set_aside(
-    rows: int, suite: Suite, results: Mapping[int, RuleResult], found: Mapping[int, Found]
+    rows: int, suite: Suite, results: Mapping[int, RuleResult], found: Mapping[int, RuleOutcome]
 ) -> tuple[Failing | None, Quarantine]:
     """Return which rows are to be set aside, unless that is refused, and how many would be."""
     reasons: list[str] = []
@@ -446,7 +446,7 @@ def _timestamp(bound: Any, zone: Any) -> Any:
 
 
 def _result(
-    rule: Any, severity: Severity, asked: Found, columns: Iterable[Any], sensitive: Collection[str]
+    rule: Any, severity: Severity, asked: RuleOutcome, columns: Iterable[Any], sensitive: Collection[str]
 ) -> RuleResult:
     """Return what was found about a rule; of a sensitive column no value, but how many are unexpected."""
     sentence = _sentence(rule, sensitive)
@@ -456,7 +456,7 @@ def _result(
     found = answer.result
     examples = [] if hidden else _distinct(found.get("partial_unexpected_list") or [])
     observed = None if hidden else found.get("observed_value")
-    observed = _plain(observed[:MOST_LISTED] if isinstance(observed, list) else observed)
+    observed = _plain(observed[:MAX_LISTED] if isinstance(observed, list) else observed)
     count, share = found.get("unexpected_count"), None
     if "element_count" in found:
         values = found["element_count"] - found.get("missing_count", 0)
@@ -650,7 +650,7 @@ def _percent(share: float) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 3]}..."
+    return text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 3]}..."
 
 
 def _shown(value: Any) -> str:
@@ -664,11 +664,11 @@ def _shown(value: Any) -> str:
 def _distinct(values: Iterable[Any]) -> list[Any]:
     """Return the first few distinct values, as JSON values."""
     distinct = {json.dumps(plain): plain for plain in map(_plain, values)}
-    return list(distinct.values())[:MOST_EXAMPLES]
+    return list(distinct.values())[:MAX_EXAMPLES]
 
 
 def _listed(values: Iterable[Any]) -> str:
-    first, more = [*values][:MOST_LISTED], len([*values]) - MOST_LISTED
+    first, more = [*values][:MAX_LISTED], len([*values]) - MAX_LISTED
     return ", ".join(map(_shown, first)) + (f" and {more} more" if more > 0 else "")
 
 

@@ -8,19 +8,19 @@ from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.plots import draw_backtest
-from flows.progress import LISTENER, Rows, Step
-from flows.reports import key
-from flows.views import BacktestView, IntervalView, MonthView
+from flows.cli.views import BacktestView, IntervalView, MonthView
+from flows.progress import LISTENER, RowProgress, Step
+from flows.reports.plots import draw_backtest
+from flows.reports.run import key
 from pipeline import backtest as replaying
 from pipeline import sources
 from pipeline.backtest import ALWAYS, GATE, NEVER, Backtest
 from pipeline.files import write_bytes, write_json, write_text
-from pipeline.numbers import number, signed
+from pipeline.format_numbers import format_number, format_signed
 from pipeline.settings import settings
 from pipeline.spec import load_spec
 
-WORDS = {NEVER: "never retrained", ALWAYS: "always retrained", GATE: "retrained by the gate"}
+LABELS = {NEVER: "never retrained", ALWAYS: "always retrained", GATE: "retrained by the gate"}
 
 
 @flow(name="backtest", flow_run_name="{model}")
@@ -64,7 +64,7 @@ def view_of(replayed: Backtest, by: Literal["month"], report: str) -> BacktestVi
         differences={way: IntervalView(**asdict(one)) if one else None for way, one in replayed.differences.items()},
         notes=list(replayed.notes),
         by=by,
-        said=said(replayed),
+        said=summarize(replayed),
         report=report,
     )
 
@@ -78,7 +78,7 @@ def replay_history(model: str, data: str | None, time: list[str]) -> Backtest:
 
     def done(month: str, place: int, of: int) -> None:
         logger.info("trained on all rows until %s, %d of %d", month, place, of)
-        tell(Rows(place, of, f", until {month}"))
+        tell(RowProgress(place, of, f", until {month}"))
 
     tell(Step("read"))
     past = replaying.history(spec, sources.read(spec.source if data is None else sources.at(spec.source, data)), time)
@@ -86,20 +86,20 @@ def replay_history(model: str, data: str | None, time: list[str]) -> Backtest:
     return replaying.replay(spec, past, done)
 
 
-def said(found: Backtest) -> list[str]:
+def summarize(found: Backtest) -> list[str]:
     """Return in sentences what a backtest found, also where it found that nothing mattered."""
-    figures = ", ".join(f"{WORDS[way]} {number(found.overall[way])} ({found.releases[way]})" for way in WORDS)
+    figures = ", ".join(f"{LABELS[way]} {format_number(found.overall[way])} ({found.releases[way]})" for way in LABELS)
     sentences = [
         f"{found.metric} over {found.rows:,} rows of {len(found.months)} months, with how many models: {figures}."
     ]
     for way, one in found.differences.items():
         if one is None:
             continue
-        ends = f"{signed(one.low)} to {signed(one.high)}"
+        ends = f"{format_signed(one.low)} to {format_signed(one.high)}"
         worse, better = (one.low, one.high) if found.greater_is_better else (-one.high, -one.low)
         word = "better than" if worse > 0 else "worse than" if better < 0 else "not surely different from"
         sentences.append(
-            f"The gate is {word} {WORDS[way]}: difference {signed(one.difference)}, "
+            f"The gate is {word} {LABELS[way]}: difference {format_signed(one.difference)}, "
             f"{one.confidence:.0%} interval {ends}."
         )
     return sentences
@@ -119,7 +119,7 @@ def markdown(found: BacktestView, image: str) -> str:
         "|---|---:|---:|---:|---:|---|---|",
     ]
     for month in found.months:
-        figures = " | ".join(number(month.metrics[way]) for way in WORDS)
+        figures = " | ".join(format_number(month.metrics[way]) for way in LABELS)
         why = month.reasons[0].replace("|", "\\|")
         lines.append(f"| {month.month} | {month.rows:,} | {figures} | {month.outcome} | {why} |")
     return "\n".join([*lines, ""])

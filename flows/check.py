@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from expectations.check import check_snapshot
 from expectations.validate import Report
-from flows.since import changes_since
-from flows.views import (
+from flows.cli.views import (
     ColumnDriftView,
     DriftView,
     HistogramView,
@@ -17,18 +16,19 @@ from flows.views import (
     RuleView,
     ValidationView,
 )
+from flows.monitoring.champion_drift import drift_since_champion
 from pipeline import sources
-from pipeline.drift import Changes, ColumnDrift
+from pipeline.drift import ColumnDrift, DriftReport
 from pipeline.errors import DataError
 from pipeline.settings import Settings
-from pipeline.snapshot import Stored, ingest
+from pipeline.snapshot import SnapshotFile, ingest
 from pipeline.spec import load_spec
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 
-def check(settings: Settings, ledger: "Engine", model: str, data: str | None) -> tuple[Report, Changes | None]:
+def check(settings: Settings, ledger: "Engine", model: str, data: str | None) -> tuple[Report, DriftReport | None]:
     """Judge `data`, or the spec's own source, as a run would; return the report, and what changed since the champion.
 
     It is frozen in a folder of its own meanwhile, so that it may be of any size. Raises SourceError and DataError, as
@@ -45,7 +45,7 @@ def check(settings: Settings, ledger: "Engine", model: str, data: str | None) ->
             left = left.with_name(f"{report.quarantine.snapshot}.parquet")
             # What was set aside goes with the folder.
             report = replace(report, quarantine=replace(report.quarantine, file=None, snapshot=None))
-        return report, changes_since(settings, ledger, model, Stored(left))
+        return report, drift_since_champion(settings, ledger, model, SnapshotFile(left))
 
 
 def unreadable(error: DataError) -> Report:
@@ -53,7 +53,7 @@ def unreadable(error: DataError) -> Report:
     return Report(rows=0, columns=0, rules=()).refused(str(error))
 
 
-def view_of(model: str, report: Report, changes: Changes | None) -> ValidationView:
+def view_of(model: str, report: Report, changes: DriftReport | None) -> ValidationView:
     """Return what `evergreen validate --json` prints: data passes when neither its rules nor its drift refuse it."""
     aside, refused = report.quarantine, changes.errors if changes else ()
     return ValidationView(
@@ -69,7 +69,7 @@ def view_of(model: str, report: Report, changes: Changes | None) -> ValidationVi
     )
 
 
-def _drift(changes: Changes) -> DriftView:
+def _drift(changes: DriftReport) -> DriftView:
     then, now = changes.rows_then, changes.rows_now
     return DriftView(
         passed=changes.passed,

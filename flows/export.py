@@ -12,10 +12,10 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from bentos import releases
-from bentos.kept import artifact_of
+from bentos.ledger import releases
+from bentos.ledger.packages import artifact_of
+from bentos.ledger.releases import Release
 from bentos.package import Bento
-from bentos.releases import Release
 from pipeline import digest
 from pipeline.errors import ReleaseError
 from pipeline.files import read_json, whole_folder, write_json, write_text

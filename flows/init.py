@@ -4,14 +4,14 @@ import keyword
 import re
 from pathlib import Path
 
-from expectations.profile import suite_source
-from flows.views import InitView
-from pipeline.draft import spec_source
+from expectations.scaffold import suite_source
+from flows.cli.views import InitView
 from pipeline.errors import SpecError
 from pipeline.files import write_text
-from pipeline.profile import Ask, Profile, profile
+from pipeline.init.profile import Ask, Profile, profile
+from pipeline.init.scaffold import spec_source
+from pipeline.init.sniff import check_header, sniffed, whole
 from pipeline.project import from_here
-from pipeline.sniff import check_header, sniffed, whole
 
 
 def begin(checkout: Path, data: str, target: str, name: str, force: bool, ask: Ask) -> InitView:

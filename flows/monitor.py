@@ -13,17 +13,18 @@ from prefect import flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
-from bentos.ledger import open_ledger
-from flows import look, monitoring, triggers
-from flows.look import Observed
-from flows.monitoring_report import MonitoringReport
+from bentos.ledger.database import open_ledger
+from flows.monitoring import observe, triggers
+from flows.monitoring.observe import Observed
+from flows.monitoring.report import MonitoringReport
 from flows.progress import timed
-from flows.words import summarize
+from flows.reports import monitoring
+from flows.summaries import summarize_monitoring
 from pipeline.files import write_bytes, write_json, write_text
 from pipeline.settings import settings
 from pipeline.spec import load_spec
 
-KEPT = 60
+MAX_REPORTS = 60
 """The reports of so many looks stay."""
 
 
@@ -35,8 +36,8 @@ def monitor(model: str) -> State[Any]:
     """
     folder = settings().folder("runs", f"{model}.monitor", str(runtime.flow_run.id))
     seconds: dict[str, float] = {}
-    observed = timed("look", seconds, look_at, model)
-    timed("tell", seconds, tell, model, observed.report)
+    observed = timed("look", seconds, observe_model, model)
+    timed("tell", seconds, notify, model, observed.report)
     try:
         timed("report", seconds, report, observed, folder)
     except Exception:
@@ -46,20 +47,20 @@ def monitor(model: str) -> State[Any]:
     write_json(folder / "monitor.json", found.to_dict())
     _keep_newest(folder.parent)
     name = "".join(word.capitalize() for word in found.due[0].name.split("-")) if found.due else "Quiet"
-    message = "; ".join(trigger.sentence for trigger in found.due) or summarize(found)
+    message = "; ".join(trigger.sentence for trigger in found.due) or summarize_monitoring(found)
     return Completed(name=name, message=message, data=found)
 
 
 @task(name="look", task_run_name="look", cache_policy=NO_CACHE, persist_result=False)
-def look_at(model: str) -> Observed:
-    return look.look(settings(), open_ledger(settings().ledger_url), load_spec(model), datetime.now(UTC))
+def observe_model(model: str) -> Observed:
+    return observe.observe(settings(), open_ledger(settings().ledger_url), load_spec(model), datetime.now(UTC))
 
 
 @task(name="tell", task_run_name="tell", cache_policy=NO_CACHE, persist_result=False)
-def tell(model: str, found: MonitoringReport) -> None:
+def notify(model: str, found: MonitoringReport) -> None:
     # First what cooldowns go by: told twice is worse than told late.
-    look.record(open_ledger(settings().ledger_url), found)
-    triggers.tell(model, found.triggers)
+    observe.record(open_ledger(settings().ledger_url), found)
+    triggers.emit_events(model, found.triggers)
 
 
 @task(name="report", task_run_name="report", cache_policy=NO_CACHE, persist_result=False)
@@ -74,5 +75,5 @@ def report(observed: Observed, folder: Path) -> None:
 def _keep_newest(runs: Path) -> None:
     """Remove the reports of the oldest looks."""
     folders = sorted((one for one in runs.iterdir() if one.is_dir()), key=lambda one: one.stat().st_mtime_ns)
-    for folder in folders[:-KEPT]:
+    for folder in folders[:-MAX_REPORTS]:
         shutil.rmtree(folder, ignore_errors=True)

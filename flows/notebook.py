@@ -22,7 +22,7 @@ from flows.outcome import Outcome
 from pipeline.errors import ArtifactError, DataError, EvergreenError, ReleaseError, ServerError
 from pipeline.files import read_json, whole_file, write_json
 from pipeline.gate import Check, Verdict
-from pipeline.processes import leashed
+from pipeline.processes import supervised_child
 from pipeline.project import CODE_FOLDER, project_folder, project_package
 from pipeline.settings import settings
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow
 
-    from bentos.releases import Release
-    from bentos.served import ServedModel
+    from bentos.endpoint.model import ServedModel
+    from bentos.ledger.releases import Release
     from expectations.validate import Report
-    from pipeline.drift import Changes
+    from pipeline.drift import DriftReport
     from pipeline.predict import Answers
 
 AT_ONCE = 8192
@@ -88,7 +88,7 @@ class LoadedModel:
     @property
     def card(self) -> dict[str, Any]:
         """The model card, as the endpoint's `GET /model` answers it. No value of a sensitive column is in it."""
-        from bentos import page
+        from bentos.endpoint import page
         from pipeline.guard import without_sensitive
 
         artifact = self._served.artifact
@@ -123,11 +123,11 @@ class LoadedModel:
         Columns that the spec calls sensitive are left out. A row without an answer has a missing prediction. Raises
         ArtifactError when the snapshot is gone.
         """
-        from pipeline.snapshot import Stored
+        from pipeline.snapshot import SnapshotFile
         from pipeline.split import Rule, held_out
 
         manifest = self._served.artifact.manifest
-        table = Stored(_snapshot_file(self._release))
+        table = SnapshotFile(_snapshot_file(self._release))
         rows = table.filter(held_out(Rule.from_dict(manifest["holdout"]), table))
         shown = [name for name in rows.column_names if name not in {*manifest["sensitive"], manifest["target"]}]
         frame = rows.select(shown).to_pandas()
@@ -137,13 +137,13 @@ class LoadedModel:
     def _with_answers(self, frame: "pd.DataFrame", rows: "pyarrow.Table") -> "pd.DataFrame":
         import numpy as np
 
-        from bentos.answer import answer
-        from bentos.wire import word
+        from bentos.endpoint.formats import word
+        from bentos.scoring.predict import predict_table
         from pipeline.schema import table_of
 
         features = self._served.schema.features
         typed = table_of({one.name: rows.column(one.name).to_pylist() for one in features}, features)
-        answers, unanswered = answer(self._served, typed)
+        answers, unanswered = predict_table(self._served, typed)
         answered = np.setdiff1d(np.arange(len(frame)), unanswered)
         labelled = answers is not None and bool(answers.labels)
         predictions = np.full(len(frame), None if labelled else np.nan, dtype=object if labelled else np.float64)
@@ -161,9 +161,9 @@ class LoadedModel:
         """Return the answers to rows, and their index: what the endpoint's own parser reads of them is predicted."""
         import pandas as pd
 
-        from bentos import wire
-        from bentos.problems import Problem
-        from pipeline.predict import joined
+        from bentos.endpoint import formats
+        from bentos.endpoint.problems import Problem
+        from pipeline.predict import concat
 
         if isinstance(rows, pd.DataFrame):
             records, index = _records(rows), rows.index
@@ -174,15 +174,15 @@ class LoadedModel:
         if not records:
             raise DataError("there are no rows to predict; give one or more")
         parts = []
-        size = min(AT_ONCE, self._served.most_rows)
+        size = min(AT_ONCE, self._served.max_rows)
         for start in range(0, len(records), size):
             body = json.dumps({"records": records[start : start + size]}, default=_plain).encode()
-            batch = self._served.read(wire.JSON, body)
-            answers = batch if isinstance(batch, Problem) else self._served.ask(batch)
+            batch = self._served.read(formats.JSON, body)
+            answers = batch if isinstance(batch, Problem) else self._served.predict(batch)
             if isinstance(answers, Problem):
                 raise DataError(_refusal(answers, start))
             parts.append(answers)
-        return joined(parts), index
+        return concat(parts), index
 
     def __repr__(self) -> str:
         return f"<release {self.release} of {self.name}: {self.metric} {self.metrics[self.metric]}>"
@@ -216,7 +216,7 @@ class Validation:
 
     model: str
     report: "Report"
-    changes: "Changes | None"
+    changes: "DriftReport | None"
 
     @property
     def passed(self) -> bool:
@@ -262,8 +262,8 @@ def load(model: str, release: int | None = None) -> LoadedModel:
     Its package's digest is checked, then that it answers its golden rows as it was trained. Raises ReleaseError when
     there is no such release, PackageError or ArtifactError when its package is gone or not what was released.
     """
-    from bentos.kept import artifact_of, package_of
-    from bentos.served import ServedModel
+    from bentos.endpoint.model import ServedModel
+    from bentos.ledger.packages import artifact_of, package_of
 
     found = _release_of(model, release)
     artifact = artifact_of(found, package_of(_ledger(), found, settings().folder("bentoml")))
@@ -311,7 +311,7 @@ def history(model: str) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    from bentos import releases
+    from bentos.ledger import releases
 
     _check_model(model)
     made, events = releases.history(_ledger(), model)
@@ -341,11 +341,11 @@ def snapshot(model: str, release: int | None = None, *, sensitive: bool = False)
     Columns that the spec calls sensitive are there only with `sensitive=True`. Raises ReleaseError when there is no
     such release, ArtifactError when its snapshot is gone.
     """
-    from flows.since import packed_manifest
-    from pipeline.snapshot import Stored
+    from flows.monitoring.champion_drift import packed_manifest
+    from pipeline.snapshot import SnapshotFile
 
     found = _release_of(model, release)
-    table = Stored(_snapshot_file(found))
+    table = SnapshotFile(_snapshot_file(found))
     hidden: set[str] = set()
     if not sensitive:
         manifest = packed_manifest(settings(), found)
@@ -360,7 +360,7 @@ def snapshot(model: str, release: int | None = None, *, sensitive: bool = False)
 
 
 def _ledger() -> Any:
-    from bentos.ledger import open_ledger
+    from bentos.ledger.database import open_ledger
 
     return open_ledger(settings().ledger_url)
 
@@ -372,11 +372,11 @@ def _check_model(model: str) -> None:
 
 
 def _release_of(model: str, number: int | None) -> "Release":
-    from bentos import releases
+    from bentos.ledger import releases
 
     _check_model(model)
     if number is not None:
-        return releases.numbered(_ledger(), model, number)
+        return releases.get_release(_ledger(), model, number)
     champion = releases.champion(_ledger(), model)
     if champion is None:
         raise ReleaseError(f"{model} has no champion; `evergreen run {model}` makes one, or name a release=")
@@ -435,7 +435,7 @@ def _given(data: "pd.DataFrame | str | Path | None") -> Iterator[str | None]:
     """Yield where data is that was given as a frame, a file or a glob, for a process that runs in the project."""
     import pandas as pd
 
-    from pipeline.sources.kinds import remote
+    from pipeline.sources.source_types import remote
 
     if data is None:
         yield None
@@ -457,7 +457,7 @@ def _apart(verb: str, model: str, data: str | None, **options: bool) -> Any:
         write_json(folder / "request.json", {"verb": verb, "model": model, "data": data, **options})
         path = os.pathsep.join(part for part in (str(CODE_FOLDER), os.environ.get("PYTHONPATH")) if part)
         command = [sys.executable, "-m", "flows.notebook", name]
-        with leashed(command, {**os.environ, "PYTHONPATH": path}, project, folder / "log") as child:
+        with supervised_child(command, {**os.environ, "PYTHONPATH": path}, project, folder / "log") as child:
             code = child.wait()
         if not (folder / "answer").exists():
             log = (folder / "log").read_text(errors="replace")[-2000:].strip()
@@ -478,7 +478,7 @@ class _Broken:
 
 
 def _run(model: str, data: str | None, force: bool, release: bool) -> Outcome:
-    from flows.launch import launch
+    from flows.ops.warmup import launch
 
     return launch(settings(), lambda _: None, model=model, data=data, force=force, release=release)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipeline.numbers import number
+from pipeline.format_numbers import format_number
 
 
 def facts(title: str, said: Mapping[str, str]) -> str:
@@ -44,4 +44,4 @@ def outcome_html(title: str, reasons: Iterable[str], warnings: Iterable[str], fo
 
 
 def _number(value: float | None) -> str:
-    return "undefined" if value is None else number(value)
+    return "undefined" if value is None else format_number(value)

@@ -16,16 +16,16 @@ class Step:
     name: str
     seconds: float | None = None
     passed: bool = True
-    words: str = ""
+    summary: str = ""
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowProgress:
     """How many rows a step has done, of how many, where that is known, and what is to be said of them."""
 
     done: int
     total: int | None
-    words: str = ""
+    summary: str = ""
 
 
 LISTENER: ContextVar[Callable[[Any], None] | None] = ContextVar("LISTENER", default=None)
@@ -45,7 +45,7 @@ def timed(name: str, seconds: dict[str, float], work: Callable[..., Result], *ar
         raise
     seconds[name] = round(time.perf_counter() - started, 3)
     if LISTENER.get():
-        from flows.words import in_words
+        from flows.summaries import summarize
 
-        tell(Step(name, seconds[name], getattr(result, "passed", True), in_words(result)))
+        tell(Step(name, seconds[name], getattr(result, "passed", True), summarize(result)))
     return result

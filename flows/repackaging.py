@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
-from bentos import releases
-from bentos.releases import Release
+from bentos.ledger import releases
+from bentos.ledger.releases import Release
 from pipeline.run_digests import PACKAGED, package_is_outdated
 
 
@@ -27,7 +27,7 @@ class Repackaging:
 
 def repackaging(ledger: Engine, model: str, now: Mapping[str, str]) -> Repackaging:
     """Decide, from the digests of what is here now, whether the champion of a model is packaged again."""
-    desired = releases.wished(ledger, model)
+    desired = releases.desired_state(ledger, model)
     champion = desired.champion
     if champion is None:
         return _no(f"{model} has no champion")
@@ -43,7 +43,7 @@ def repackaging(ledger: Engine, model: str, now: Mapping[str, str]) -> Repackagi
         return _no(f"release {desired.canary.number} is a canary; packages are made again when that has ended")
     if waiting := releases.awaiting(ledger, model):
         return _no(f"release {waiting[-1]} awaits approval; packages are made again when that has ended")
-    if bar := releases.barred(ledger, model, {**champion.digests, **changed}, package=True):
+    if bar := releases.blocked_by(ledger, model, {**champion.digests, **changed}, package=True):
         return _no(f"the package is barred: {bar.kind} {bar.release}, {bar.reason}")
     return Repackaging(champion, f"repackaged the model of {name}: {outdated_parts(changed)} changed", changed)
 

@@ -19,33 +19,38 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed, State
 
-from bentos import releases, releasing, runs, servers
-from bentos.canary import share_in_words
-from bentos.kept import artifact_of, package_of
-from bentos.ledger import alone, open_ledger
+from bentos import releasing
+from bentos.canary import describe_share
+from bentos.ledger import releases, runs, servers
+from bentos.ledger.database import model_lock, open_ledger
+from bentos.ledger.packages import artifact_of, package_of
+from bentos.ledger.releases import Event, Release
+from bentos.ledger.runs import Run
 from bentos.package import Bento, load_bento, package, requirements
-from bentos.releases import Event, Release
-from bentos.runs import Run
-from bentos.trial import Trial, try_bento
-from expectations.apart import STARTED, Validator, started
+from bentos.trial import Trial, run_trial
+from expectations.subprocess_validator import STARTED_VALIDATOR, Validator, start_validator
 from expectations.validate import Report, suite_digest
-from flows import notify, pages, plots, reports, retention, under_way
-from flows.card import write_card
+from flows import gc
+from flows.monitoring.champion_drift import drift_since_champion
+from flows.ops import notify, run_state
+from flows.ops.run_state import UP_PID_VARIABLE, CrashedRun, RunMarker
 from flows.outcome import Name, Outcome
 from flows.progress import timed
 from flows.repackaging import Repackaging, repackaging
-from flows.since import changes_since
-from flows.under_way import UP, Dead, Mark
-from flows.words import in_words
+from flows.reports import http, plots
+from flows.reports import run as reports
+from flows.reports.model_card import write_card
+from flows.summaries import summarize
 from pipeline import sources
-from pipeline.answer import ask
 from pipeline.artifact import Artifact, repackaged, write_artifact
-from pipeline.drift import Changes
+from pipeline.drift import DriftReport
 from pipeline.errors import ArtifactError, DataError, ReleaseError, SourceError
 from pipeline.evaluate import Champion, Evaluation, evaluate
 from pipeline.files import sweep, write_bytes, write_json, write_text
 from pipeline.gate import Verdict, decide
-from pipeline.processes import end_with, ends_without, gently
+from pipeline.ingest_cache import IngestCache
+from pipeline.predict_in_package import predict_packaged
+from pipeline.processes import exit_with_parent, exit_with_pid, run_niced
 from pipeline.project import project_folder
 from pipeline.run_digests import (
     Work,
@@ -56,16 +61,15 @@ from pipeline.run_digests import (
     trained_folder,
     work_needed,
 )
-from pipeline.seen import Seen
 from pipeline.settings import settings
-from pipeline.snapshot import Snapshot, Stored, ingest, load_snapshot
-from pipeline.sources.patience import SCHEDULED_PAUSES, UnansweredError, nobody_waits
+from pipeline.snapshot import Snapshot, SnapshotFile, ingest, load_snapshot
+from pipeline.sources.retry import SCHEDULED_PAUSES, RetriesExhaustedError, nobody_waits
 from pipeline.spec import load_spec
 from pipeline.split import Rule
 from pipeline.train import Trained, load_trained, train
 
 Result = TypeVar("Result")
-KINDS = {"released": releases.RELEASED, "canary": releases.CANARY, "awaiting-approval": releases.AWAITING}
+EVENT_OF_OUTCOME = {"released": releases.RELEASED, "canary": releases.CANARY, "awaiting-approval": releases.AWAITING}
 """By outcome: the event with which a release begins. The run is recorded together with it."""
 
 
@@ -95,23 +99,23 @@ def retrain(
     folder = settings().folder("runs", model, str(id))
     run = _Run(model, cause, folder, deployed=deployment is not None, why=why)
     said = {"started": run.started, "cause": cause, "deployment": deployment and str(deployment), "pid": os.getpid()}
-    with under_way.marked(run.folder, **said) as run.mark:
+    with run_state.run_marker(run.folder, **said) as run.mark:
         try:
             if deployment:
-                _end_with_the_worker()
-                run.show(under_way.stand_for_late_ones, id, deployment)
-            with _alone(run), under_way.limited(load_spec(model).time_limit, f"the run of {model}"):
+                _exit_with_worker()
+                run.show(run_state.cancel_late_runs, id, deployment)
+            with _model_lock(run), run_state.time_limit(load_spec(model).time_limit, f"the run of {model}"):
                 if only_package:
                     outcome = _only_package(run)
                 else:
                     with _validator(model) as validator:
                         outcome = _steps(run, validator, data, force, release)
                 run.conclude(outcome)
-                run.show(_tell, run, outcome)
+                run.show(_notify, run, outcome)
                 # What waits for the next run stays: it goes on from there.
                 if run.digests and outcome.outcome not in ("tried", "trial-failed"):
                     run.show(_collect, run)
-            run.show(notify.tell_outcome, outcome, _ledger())
+            run.show(notify.notify_outcome, outcome, _ledger())
         except Exception as error:
             run.crash(error)
             raise
@@ -132,12 +136,12 @@ def _steps(run: "_Run", validator: Validator, data: str | None, force: bool, rel
     model, gate = run.model, load_spec(run.model).gate
     try:
         snapshot = run.step(
-            "ingest", _patiently(ingest_rows) if run.deployed else ingest_rows, model, data, run.deployed
+            "ingest", _retry_ingest(ingest_rows) if run.deployed else ingest_rows, model, data, run.deployed
         )
     except DataError as error:
         return run.outcome("data-rejected", [str(error)])
     run.digests = _digests(model, snapshot)
-    run.show(_say_alarm, run)
+    run.show(_record_alarm, run)
     if not force and (settled := _without_training(run, release)):
         return settled
 
@@ -147,11 +151,11 @@ def _steps(run: "_Run", validator: Validator, data: str | None, force: bool, rel
     if not report.passed:
         return run.outcome("data-rejected", report.reasons)
     if report.quarantine:
-        snapshot = run.goes_on_with(report.quarantine.snapshot or snapshot.digest)
+        snapshot = run.continue_with(report.quarantine.snapshot or snapshot.digest)
         if not force and (settled := _without_training(run, release)):
             return settled
     changes = run.step("drift", compare_with_champion, model, snapshot)
-    run.show(_tell_changes, run, changes)
+    run.show(_notify_drift, run, changes)
     run.show(reports.write_validation, run.folder, model, report, changes)
     if not changes.passed:
         return run.outcome("data-rejected", changes.errors)
@@ -160,13 +164,13 @@ def _steps(run: "_Run", validator: Validator, data: str | None, force: bool, rel
         trained = run.step("train", train_candidates, model, snapshot, run.digests, force)
     except DataError as error:
         return run.outcome("data-rejected", [str(error)])
-    run.goes_on_from(trained)
+    run.resume_from(trained)
     run.show(reports.publish_candidates, model, trained, load_spec(model).metric)
 
-    wish = releases.wished(_ledger(), model)
+    wish = releases.desired_state(_ledger(), model)
     champion = wish.champion
     evaluation = run.step("evaluate", evaluate_models, model, snapshot, trained, champion)
-    verdict = run.step("gate", judge, evaluation, gate)
+    verdict = run.step("gate", decide_verdict, evaluation, gate)
     run.show(reports.publish_comparison, model, evaluation)
     run.show(reports.publish_verdict, model, verdict)
     if not verdict.passed:
@@ -210,7 +214,7 @@ def _without_training(run: "_Run", release: bool) -> Outcome | None:
     What is barred is not trained either.
     """
     work, last = _work(run.model, run.digests)
-    bar = releases.barred(_ledger(), run.model, run.digests)
+    bar = releases.blocked_by(_ledger(), run.model, run.digests)
     if work in ("train", "judge") and not bar:
         run.judges = work == "judge"
         return None
@@ -218,7 +222,7 @@ def _without_training(run: "_Run", release: bool) -> Outcome | None:
     if due.champion and release:
         return _repackage(run, due, due.champion)
     if bar:
-        return run.outcome("unchanged", [_barred(bar)])
+        return run.outcome("unchanged", [_blocked_by(bar)])
     # Without a verdict that holds there is work to do.
     assert last is not None
     return run.unchanged(last)
@@ -239,7 +243,7 @@ def _repackage(run: "_Run", due: Repackaging, champion: Release) -> Outcome:
     """Package, try and release the champion's trained model again, as limits and serving code are now."""
     # The verdict that holds stays the last one: nothing was judged.
     last = runs.last_run(_ledger(), run.model, runs.VERDICTS)
-    judged = last.digests if last and releases.stands(_ledger(), run.model, last) else champion.digests
+    judged = last.digests if last and releases.still_valid(_ledger(), run.model, last) else champion.digests
     run.digests = {**judged, **due.digests}
     artifact = run.step("artifact", make_artifact_again, champion, due.digests)
     bento = run.step("package", build_bento, artifact)
@@ -266,7 +270,7 @@ def _how(model: str, champion: Release | None) -> tuple[Name, list[str]]:
     if spec.approval == "manual":
         way = "`evergreen promote` makes it champion"
         if spec.canary and champion:
-            way = f"`evergreen promote` goes on with it: it {share_in_words(spec.canary)} where a server is up"
+            way = f"`evergreen promote` goes on with it: it {describe_share(spec.canary)} where a server is up"
         return "awaiting-approval", [way]
     if spec.canary is None:
         return "released", []
@@ -274,17 +278,19 @@ def _how(model: str, champion: Release | None) -> tuple[Name, list[str]]:
         return "released", ["there was no champion to be a canary beside"]
     if not servers.live_servers(_ledger(), model):
         return "released", ["no server is up on which it could be a canary"]
-    share = f"it {share_in_words(spec.canary)}"
+    share = f"it {describe_share(spec.canary)}"
     return "canary", [f"{share}; then it answers all of them, unless an alarm sends it back"]
 
 
 def _unreachable(_task: Any, _run: Any, state: State[Any]) -> bool:
     """Retry what may heal by itself: not a path that is not there, bad data, or what `patience` retried."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, SourceError) and error.__cause__ is not None and not isinstance(error, UnansweredError)
+    return (
+        isinstance(error, SourceError) and error.__cause__ is not None and not isinstance(error, RetriesExhaustedError)
+    )
 
 
-def _patiently(step: Any) -> Any:
+def _retry_ingest(step: Any) -> Any:
     """Retry a source's own function, say, as late as `patience` retries what it asks over a network."""
     return step.with_options(retries=len(SCHEDULED_PAUSES), retry_delay_seconds=list(SCHEDULED_PAUSES))
 
@@ -309,8 +315,8 @@ def validate_rows(validator: Validator, snapshot: Snapshot) -> Report:
 
 
 @task(name="drift", task_run_name="drift", cache_policy=NO_CACHE)
-def compare_with_champion(model: str, snapshot: Snapshot) -> Changes:
-    return changes_since(settings(), _ledger(), model, Stored(snapshot.path), snapshot.digest)
+def compare_with_champion(model: str, snapshot: Snapshot) -> DriftReport:
+    return drift_since_champion(settings(), _ledger(), model, SnapshotFile(snapshot.path), snapshot.digest)
 
 
 @task(name="train", task_run_name="train", cache_policy=NO_CACHE)
@@ -331,11 +337,11 @@ def train_candidates(model: str, snapshot: Snapshot, digests: dict[str, str], fo
 @task(name="evaluate", task_run_name="evaluate", cache_policy=NO_CACHE)
 def evaluate_models(model: str, snapshot: Snapshot, trained: Trained, champion: Release | None) -> Evaluation:
     compared = _compared(champion) if champion else None
-    return evaluate(load_spec(model), Stored(snapshot.path), trained.rule, trained.estimator(), compared)
+    return evaluate(load_spec(model), SnapshotFile(snapshot.path), trained.rule, trained.estimator(), compared)
 
 
 @task(name="gate", task_run_name="gate", cache_policy=NO_CACHE)
-def judge(evaluation: Evaluation, gate: Any) -> Verdict:
+def decide_verdict(evaluation: Evaluation, gate: Any) -> Verdict:
     return decide(evaluation, gate)
 
 
@@ -370,7 +376,7 @@ def build_bento(artifact: Artifact) -> Bento:
 
 @task(name="trial", task_run_name="trial", cache_policy=NO_CACHE)
 def try_package(bento: Bento, artifact: Artifact) -> Trial:
-    return gently(try_bento, bento, artifact)
+    return run_niced(run_trial, bento, artifact)
 
 
 @task(name="release", task_run_name="release", cache_policy=NO_CACHE)
@@ -393,7 +399,7 @@ def add_release(
         replaced=champion.number if champion else None,
         canary=asdict(canary) if canary and champion and run.outcome in ("canary", "awaiting-approval") else None,
     )
-    return releasing.release(_ledger(), settings().folder("bentoml"), release, run, KINDS[run.outcome])
+    return releasing.release(_ledger(), settings().folder("bentoml"), release, run, EVENT_OF_OUTCOME[run.outcome])
 
 
 def _ledger() -> Any:
@@ -408,7 +414,7 @@ def _digests(model: str, snapshot: Snapshot) -> dict[str, str]:
 def _work(model: str, digests: dict[str, str]) -> tuple[Work, Run | None]:
     """Return what a run with these digests has to do, and the last run with a verdict, if what it came to holds."""
     last, champion = runs.last_run(_ledger(), model, runs.VERDICTS), releases.champion(_ledger(), model)
-    if last and not releases.stands(_ledger(), model, last):
+    if last and not releases.still_valid(_ledger(), model, last):
         last = None
     return work_needed(last.digests if last else None, champion.digests if champion else None, digests), last
 
@@ -416,15 +422,15 @@ def _work(model: str, digests: dict[str, str]) -> tuple[Work, Run | None]:
 def nothing_new(model: str, data: str | None) -> bool:
     """Tell, reading no row, whether a run would surely neither train nor judge anything."""
     source, folder = load_spec(model).source, settings().folder("snapshots")
-    known = Seen(source if data is None else sources.at(source, data), folder).snapshot()
+    known = IngestCache(source if data is None else sources.at(source, data), folder).snapshot()
     if known is None:
         return False
     digests = _digests(model, load_snapshot(folder / f"{known}.parquet"))
     work, _ = _work(model, digests)
-    return work not in ("train", "judge") or releases.barred(_ledger(), model, digests) is not None
+    return work not in ("train", "judge") or releases.blocked_by(_ledger(), model, digests) is not None
 
 
-def _barred(bar: Event) -> str:
+def _blocked_by(bar: Event) -> str:
     return f"snapshot, spec and code are barred: {bar.kind} {bar.release}, {bar.reason}; --force retrains"
 
 
@@ -434,7 +440,7 @@ def _compared(champion: Release) -> Champion:
     packed = artifact_of(champion, bento)
     return Champion(
         release=champion.number,
-        ask=lambda rows: ask(bento.path / "src", packed.digest, rows),
+        predict=lambda rows: predict_packaged(bento.path / "src", packed.digest, rows),
         required=tuple(feature.name for feature in packed.schema.features if feature.required),
         rule=Rule.from_dict(packed.manifest["holdout"]),
     )
@@ -442,13 +448,13 @@ def _compared(champion: Release) -> Champion:
 
 def _collect(run: "_Run") -> None:
     """Remove what no release of the model needs any more, as its spec says."""
-    retention.collect(settings(), _ledger(), {run.model: load_spec(run.model).keep}, running=run.model)
+    gc.collect_garbage(settings(), _ledger(), {run.model: load_spec(run.model).keep_releases}, running=run.model)
 
 
 def _write_card(run: "_Run", made: Release) -> None:
     """Write the release's model card; servers are on their way to the release meanwhile."""
-    write_card(settings(), made, run.folder, run.folder / pages.CARD)
-    run.results["card"] = {"model card": pages.CARD, "validation report": pages.VALIDATION}
+    write_card(settings(), made, run.folder, run.folder / http.CARD)
+    run.results["card"] = {"model card": http.CARD, "validation report": http.VALIDATION}
 
 
 def _show_release(run: "_Run", made: Release, trial: Trial, name: Name) -> None:
@@ -458,10 +464,10 @@ def _show_release(run: "_Run", made: Release, trial: Trial, name: Name) -> None:
 def _links(run: "_Run") -> dict[str, str]:
     """Return where the pages of a run are, and the endpoints of its model that are up."""
     up = servers.live_servers(_ledger(), run.model)
-    return pages.links(settings(), run.folder) | {f"endpoint {one.server}": one.url for one in up}
+    return http.links(settings(), run.folder) | {f"endpoint {one.server}": one.url for one in up}
 
 
-def _tell(run: "_Run", outcome: Outcome) -> None:
+def _notify(run: "_Run", outcome: Outcome) -> None:
     """Say in the run's log, its name and an artifact what it came to."""
     get_run_logger().info("%s: %s", outcome.outcome, "; ".join(outcome.reasons))
     reports.publish_outcome(outcome, _links(run))
@@ -471,7 +477,7 @@ def _tell(run: "_Run", outcome: Outcome) -> None:
         client.update_flow_run(here.id, name=f"{here.name} -> {ended}", tags=sorted({*here.tags, run.model}))
 
 
-def _tell_changes(run: "_Run", changes: Changes) -> None:
+def _notify_drift(run: "_Run", changes: DriftReport) -> None:
     """Show what changed since the champion, and leave it in the run's folder."""
     write_json(run.folder / "drift.json", changes.to_dict())
     image = plots.draw_drift(changes.drifted)
@@ -480,7 +486,7 @@ def _tell_changes(run: "_Run", changes: Changes) -> None:
     reports.publish_changes(run.model, changes, image)
 
 
-def _say_alarm(run: "_Run") -> None:
+def _record_alarm(run: "_Run") -> None:
     """Show the alarm that sent a canary back since the last run, if one did: nobody may have been told."""
     last = runs.last_run(_ledger(), run.model)
     for event in releases.history(_ledger(), run.model)[1]:
@@ -492,7 +498,7 @@ def _say_alarm(run: "_Run") -> None:
 
 def _draw(run: "_Run", snapshot: Snapshot, trained: Trained, importance: list[dict[str, Any]]) -> None:
     """Draw the challenger on the held-out rows, for the run's folder and for Prefect."""
-    estimator, table = trained.estimator(), Stored(snapshot.path)
+    estimator, table = trained.estimator(), SnapshotFile(snapshot.path)
     drawn = plots.draw(load_spec(run.model), table, trained.rule, estimator, importance)
     for name, png in drawn.items():
         write_bytes(run.folder / f"{name}.png", png)
@@ -514,8 +520,8 @@ class _Run:
     digests: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
-    mark: Mark | None = None
-    dead: Dead | None = None
+    mark: RunMarker | None = None
+    dead: CrashedRun | None = None
     """The run before, where its process died."""
     resumed: str | None = None
     judges: bool = False
@@ -523,17 +529,17 @@ class _Run:
 
     def step(self, name: str, work: Callable[..., Result], *args: Any) -> Result:
         """Do a step, timed and told of; its result belongs to the run's report."""
-        self._say(doing=name)
+        self._mark(doing=name)
         self.results[name] = result = timed(name, self.seconds, work, *args)
-        self._say(doing=None, steps=[*self.results])
-        get_run_logger().info("%s: %s", name, in_words(result))
+        self._mark(doing=None, steps=[*self.results])
+        get_run_logger().info("%s: %s", name, summarize(result))
         return result
 
-    def _say(self, **facts: Any) -> None:
+    def _mark(self, **facts: Any) -> None:
         if self.mark is not None:
-            self.mark.say(digests=self.digests, seconds=self.seconds, **facts)
+            self.mark.update(digests=self.digests, seconds=self.seconds, **facts)
 
-    def goes_on_from(self, trained: Trained) -> None:
+    def resume_from(self, trained: Trained) -> None:
         """Say so when what is gone on with was trained by a run before."""
         if trained.created < self.started and self.judges:
             self.resumed = f"the model trained at {trained.created} is judged again; nothing is trained"
@@ -552,7 +558,7 @@ class _Run:
             get_run_logger().warning("%s failed", publish.__name__, exc_info=True)
         self.seconds[part] = round(self.seconds.get(part, 0.0) + time.perf_counter() - started, 3)
 
-    def goes_on_with(self, left: str) -> Snapshot:
+    def continue_with(self, left: str) -> Snapshot:
         """Return the snapshot with this digest, which is what is left of the one ingested; it is trained on instead."""
         snapshot = load_snapshot(settings().folder("snapshots") / f"{left}.parquet")
         self.results["snapshot"] = snapshot
@@ -563,7 +569,7 @@ class _Run:
         """Return how this run ends, with all it has found."""
         snapshot: Snapshot | None = self.results.get("snapshot", self.results.get("ingest"))
         report: Report | None = self.results.get("validate")
-        changes: Changes | None = self.results.get("drift")
+        changes: DriftReport | None = self.results.get("drift")
         evaluation: Evaluation | None = self.results.get("evaluate")
         release: Release | None = self.results.get("release")
         bento: Bento | None = self.results.get("package")
@@ -601,7 +607,7 @@ class _Run:
         with suppress(Exception):
             runs.add_run(_ledger(), self.record("crashed", [why]))
         with suppress(Exception):
-            notify.tell("crashed", self.model, [why])
+            notify.notify("crashed", self.model, [why])
 
     def conclude(self, outcome: Outcome) -> None:
         """Leave the outcome in the run's folder and in the ledger, where a release has put it already."""
@@ -611,24 +617,24 @@ class _Run:
             headline, _, rest = report.partition("\n\n")
             report = f"{headline}\n\n- {outcome.resumed}\n\n{rest}"
         write_text(self.folder / "report.md", report)
-        if outcome.outcome not in KINDS:
+        if outcome.outcome not in EVENT_OF_OUTCOME:
             runs.add_run(_ledger(), self.record(outcome.outcome, outcome.reasons))
 
 
 @contextmanager
 def _validator(model: str) -> Iterator[Validator]:
     """Yield the process that validates: the one that was started with the command, or one that starts now."""
-    here = STARTED.get()
+    here = STARTED_VALIDATOR.get()
     if here and here.model == model:
         yield here
         return
-    with started(model) as validator:
+    with start_validator(model) as validator:
         validator.begin()
         yield validator
 
 
 @contextmanager
-def _alone(run: _Run) -> Iterator[None]:
+def _model_lock(run: _Run) -> Iterator[None]:
     """Let one run per model go on at a time, on all machines that share a PostgreSQL ledger.
 
     The lock of a run that was killed is freed by the system, or by the database.
@@ -643,24 +649,24 @@ def _alone(run: _Run) -> Iterator[None]:
     except Timeout:
         waiting(lock.acquire)
     try:
-        with alone(_ledger(), run.model, waiting):
+        with model_lock(_ledger(), run.model, waiting):
             sweep(settings().folder())
-            run.show(_close_dead, run)
+            run.show(_close_crashed, run)
             yield
     finally:
         lock.release()
 
 
-def _close_dead(run: _Run) -> None:
+def _close_crashed(run: _Run) -> None:
     """Close runs whose process died, and go on from the last one of this model."""
-    for dead in under_way.close_dead(settings(), _ledger()):
+    for dead in run_state.close_crashed(settings(), _ledger()):
         get_run_logger().warning("%s of %s: closed", dead.sentence, dead.model)
         if dead.model == run.model and (run.dead is None or dead.started > run.dead.started):
             run.dead = dead
 
 
-def _end_with_the_worker() -> None:
+def _exit_with_worker() -> None:
     """A run ends with the worker that has begun it, and with `evergreen up`; the next one goes on from what it did."""
-    end_with(os.getppid())
-    if up := os.environ.get(UP):
-        ends_without(int(up))
+    exit_with_parent(os.getppid())
+    if up := os.environ.get(UP_PID_VARIABLE):
+        exit_with_pid(int(up))

@@ -11,19 +11,19 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from bentos import releases
-from bentos.deliver import Output
-from bentos.ledger import open_ledger
+from bentos.ledger import releases
+from bentos.ledger.database import open_ledger
 from bentos.package import load_bento
-from bentos.score import KINDS, score_packaged
-from flows.progress import LISTENER, Rows, timed
-from flows.reports import key
-from flows.views import ScoresView
+from bentos.score import SOURCE_TYPES, score_packaged
+from bentos.scoring.output import Output
+from flows.cli.views import ScoresView
+from flows.progress import LISTENER, RowProgress, timed
+from flows.reports.run import key
 from pipeline import digest, sources
 from pipeline.errors import ReleaseError, SpecError
 from pipeline.settings import settings
 from pipeline.sources import Source, Sql
-from pipeline.sources.kinds import remote
+from pipeline.sources.source_types import remote
 from pipeline.spec import load_spec
 
 SQL = re.compile(r"sql:([A-Za-z_]\w*):(.+)", re.DOTALL)
@@ -48,7 +48,7 @@ def score(model: str, source: str, output: str) -> ScoresView:
     request = {
         "artifact": champion.digests["artifact"],
         "release": champion.number,
-        "source": described(origin(load_spec(model).source, source)),
+        "source": to_json(origin(load_spec(model).source, source)),
         "output": asdict(to),
         "rejected": str(rejected_file(to, here.folder("scores", model))),
         "folder": str(folder),
@@ -69,7 +69,7 @@ def score(model: str, source: str, output: str) -> ScoresView:
         of_score=done["seconds"],
     )
     try:
-        create_markdown_artifact(told(found), key=key(model, "scores"), description=headline(found))
+        create_markdown_artifact(to_markdown(found), key=key(model, "scores"), description=headline(found))
     except Exception:
         get_run_logger().warning("the scores could not be shown", exc_info=True)
     return found
@@ -93,7 +93,7 @@ def score_rows(package: str, request: dict[str, Any]) -> dict[str, Any]:
             total = said["total"]
             if said["resumed"]:
                 get_run_logger().info("%d rows were scored by a process before this one", said["resumed"])
-        tell(Rows(said.get("rows", said.get("resumed", 0)), total, _rejected(said.get("rejected", 0))))
+        tell(RowProgress(said.get("rows", said.get("resumed", 0)), total, _rejected(said.get("rejected", 0))))
 
     return score_packaged(Path(package), request, hear)
 
@@ -121,10 +121,10 @@ def target(text: str) -> Output:
     return Output(kinds[path.suffix.lower()], str(path))
 
 
-def described(source: Source) -> dict[str, Any]:
+def to_json(source: Source) -> dict[str, Any]:
     """Return a source as JSON values, for the process that reads it."""
     kind = type(source).__name__
-    assert kind in KINDS
+    assert kind in SOURCE_TYPES
     wanted = ("path", "separator", "decimal", "encoding", "url_env", "query", "timeout")
     return {"kind": kind, **{name: getattr(source, name) for name in wanted if hasattr(source, name)}}
 
@@ -143,7 +143,7 @@ def headline(found: ScoresView) -> str:
     return f"{words} in {found.seconds['total']:,.1f} s{_rejected(found.rejected)}."
 
 
-def told(found: ScoresView) -> str:
+def to_markdown(found: ScoresView) -> str:
     """Return what came of a scoring as Markdown."""
     facts = {
         "from": f"`{found.source}`",

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
-from flows.views import FeatureView, SpecView, SuiteView, TaskView
+from flows.cli.views import FeatureView, SpecView, SuiteView, TaskView
 from pipeline import sources
 from pipeline.errors import ArtifactError, CheckError
 from pipeline.schema import feature_names
@@ -45,7 +45,7 @@ def resolved(spec: ModelSpec, snapshot: str | None, settings: Settings) -> SpecV
         monitor=spec.monitor,
         schedule=spec.schedule,
         seed=spec.seed,
-        keep=spec.keep,
+        keep=spec.keep_releases,
         notify=[type(channel).__name__ for channel in spec.notify],
         time_limit=str(spec.time_limit),
         suite=_suite(spec.name),

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from pipeline import formats
 from pipeline.compiled import (
+    CompiledModel,
     Plan,
-    Program,
     UnanswerableError,
     UncompilableError,
     columns_of,
@@ -30,12 +30,12 @@ from pipeline.formats import check_format
 from pipeline.gate import Verdict
 from pipeline.guard import Guard, passing, required_by
 from pipeline.importance import importance
-from pipeline.pickled import lacks, needs
-from pipeline.predict import Answers, joined, predict, predict_rows, target
-from pipeline.sample import at_most
+from pipeline.manifest import open_sealed, seal
+from pipeline.pickle_requirements import pickle_requirements, unmet_requirements
+from pipeline.predict import Answers, concat, predict, predict_rows, target
+from pipeline.sample import sample_rows
 from pipeline.schema import Feature, Schema, describe, to_frame, to_table
-from pipeline.seal import open_sealed, seal
-from pipeline.snapshot import Snapshot, Stored
+from pipeline.snapshot import Snapshot, SnapshotFile
 from pipeline.split import held_out
 from pipeline.train import Trained, load_estimator
 
@@ -48,7 +48,7 @@ PLAN, ESTIMATOR = "plan", "estimator"
 """What answers requests: the compiled plan, or the estimator itself."""
 SHUFFLES = {PLAN: 5, ESTIMATOR: 2}
 """Of a feature's values, to see how much it counts; fewer where asking takes longer."""
-MOST_HELD_OUT = 100_000
+MAX_HELD_OUT = 100_000
 """Of more held-out rows than these, golden rows, those of the proof and of the importance are taken from a sample."""
 GOLDEN_ROWS = 40
 UNSEEN = "a category never seen in training"
@@ -80,16 +80,16 @@ class Artifact:
         """
         if "model.joblib" not in self.manifest["files"]:
             raise ArtifactError(f"{self.folder} has no model.joblib: its plan alone answers; train it again to get one")
-        if lacking := lacks(self.manifest["pickle"]):
+        if lacking := unmet_requirements(self.manifest["pickle"]):
             raise ArtifactError(
                 f"{self.manifest['model']} was trained {'; '.join(lacking)}; its pickle is not loaded: install what it "
                 "was trained with, or train it anew"
             )
         return load_estimator(self.folder / "model.joblib", self.manifest["files"]["model.joblib"])
 
-    def program(self) -> Program | None:
+    def compiled_model(self) -> CompiledModel | None:
         """Return the compiled plan that answers as the estimator does; None where only the estimator answers."""
-        return Program(load_plan(self.folder)) if self.manifest["answers"]["by"] == PLAN else None
+        return CompiledModel(load_plan(self.folder)) if self.manifest["answers"]["by"] == PLAN else None
 
     def golden(self) -> tuple[list[dict[str, Any]], Answers]:
         """Return the golden rows as a caller would send them, and what the trained pipeline answers to them."""
@@ -120,11 +120,11 @@ def write_artifact(
     `unguarded` the rules that no request is. Raises TrainingError when the pipeline cannot predict a row that its own
     spec allows, or the guards would refuse every held-out row.
     """
-    table = Stored(snapshot.path)
+    table = SnapshotFile(snapshot.path)
     schema = required_by(describe(spec, table), guards)
     estimator = trained.estimator()
     mask = held_out(trained.rule, table)
-    held = table.filter(at_most(MOST_HELD_OUT, mask, spec.seed))
+    held = table.filter(sample_rows(MAX_HELD_OUT, mask, spec.seed))
     accepted = held.filter(passing(held, guards))
     if not accepted.num_rows:
         rules = ", ".join(str(guard) for guard in guards if guard.refuse)
@@ -141,7 +141,7 @@ def write_artifact(
         "created": trained.created,
         "python": platform.python_version(),
         "requirements": list(requirements),
-        "pickle": needs(estimator),
+        "pickle": pickle_requirements(estimator),
         "digests": {**digests, "model": trained.model_digest},
         "schema": schema.to_dict(),
         "labels": list(answers.labels),
@@ -209,7 +209,7 @@ def _compiled(
         plan = compile_pipeline(estimator, features)
         # One thread, as in a server's worker. Hostile rows overflow in the estimator, which is no news.
         with threadpool_limits(1), warnings.catch_warnings(action="ignore"):
-            proof = prove(estimator, Program(plan), held_out_rows, features, scale)
+            proof = prove(estimator, CompiledModel(plan), held_out_rows, features, scale)
     except UncompilableError as error:
         return None, {"by": ESTIMATOR, "why": str(error), "proof": None}
     except Exception as error:
@@ -229,7 +229,7 @@ def _asking(estimator: Any, plan: Plan | None, features: Sequence[Feature]) -> C
 
     if plan is None:
         return by_estimator
-    program = Program(plan)
+    program = CompiledModel(plan)
 
     def ask(rows: "pyarrow.Table") -> Answers:
         try:
@@ -279,7 +279,7 @@ def _golden(
                     f"{model} allows {names} to be null, but its trained pipeline cannot answer then: "
                     f"{type(error).__name__}: {error}; add an imputer, or take the feature out of nullable"
                 ) from error
-    return plain, joined(answers)
+    return plain, concat(answers)
 
 
 def _telling(rows: "pyarrow.Table", features: Sequence[Feature]) -> list[int]:

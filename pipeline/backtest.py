@@ -21,7 +21,7 @@ from pipeline.errors import DataError, TrainingError, did_you_mean
 from pipeline.evaluate import Champion, Interval, evaluate, interval, score
 from pipeline.files import write_parquet
 from pipeline.gate import decide
-from pipeline.predict import Answers, joined, predict_rows, target
+from pipeline.predict import Answers, concat, predict_rows, target
 from pipeline.schema import check_columns, describe, feature_names
 from pipeline.snapshot import Snapshot
 from pipeline.sources import logical_type
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from pipeline.spec import ModelSpec
 
 Array = NDArray[Any]
-Way = str
+Strategy = str
 NEVER, ALWAYS, GATE = "never", "always", "gate"
-WAYS = (NEVER, ALWAYS, GATE)
+STRATEGIES = (NEVER, ALWAYS, GATE)
 """Never retrained, always retrained, retrained by the gate."""
 FIRST_MONTHS = 12
 """So many months are there before the first model is trained; half of all, where there are few."""
@@ -55,8 +55,8 @@ class Month:
     rows: int
     outcome: str
     reasons: tuple[str, ...]
-    metrics: dict[Way, float | None]
-    pooled: dict[Way, float | None] = field(default_factory=dict)
+    metrics: dict[Strategy, float | None]
+    pooled: dict[Strategy, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class Backtest:
     trained_before: str
     months: tuple[Month, ...]
     rows: int
-    overall: dict[Way, float | None]
-    releases: dict[Way, int]
-    differences: dict[Way, Interval | None]
+    overall: dict[Strategy, float | None]
+    releases: dict[Strategy, int]
+    differences: dict[Strategy, Interval | None]
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class _Model:
     features: Any
     trained: Trained
 
-    def ask(self, rows: "pyarrow.Table") -> Answers:
+    def predict(self, rows: "pyarrow.Table") -> Answers:
         return predict_rows(self.estimator, rows, self.features)
 
 
@@ -135,9 +135,9 @@ def replay(spec: "ModelSpec", past: History, done: Callable[[str, int, int], obj
     first = min(FIRST_MONTHS, len(months) // 2)
     if first < 1:
         raise DataError(f"a backtest needs two months at least, and the data has {len(months)}")
-    models: dict[Way, _Model] = {}
-    steps: list[tuple[Month, Array, dict[Way, Answers | None]]] = []
-    releases = dict.fromkeys(WAYS, 0)
+    models: dict[Strategy, _Model] = {}
+    steps: list[tuple[Month, Array, dict[Strategy, Answers | None]]] = []
+    releases = dict.fromkeys(STRATEGIES, 0)
     began = ""
     with tempfile.TemporaryDirectory(prefix="evergreen-backtest-") as scratch:
         for place in range(first - 1, len(months) - 1):
@@ -155,13 +155,13 @@ def replay(spec: "ModelSpec", past: History, done: Callable[[str, int, int], obj
             began = began or _name(until)
             rows = past.table.filter(past.months == then)
             y = target(spec.task.kind, rows.column(spec.target))
-            answers = {way: _asked(models[way], rows) for way in WAYS}
+            answers = {way: _predict(models[way], rows) for way in STRATEGIES}
             metrics = {way: _metric(spec, [y], [said]) for way, said in answers.items()}
             steps.append((Month(_name(then), len(y), outcome, reasons, metrics), y, answers))
     if not steps:
         raise DataError(f"no challenger of {spec.name} passes the gate in any month, at last: {'; '.join(reasons)}")
     truth = [y for _, y, _ in steps]
-    by_way = {way: [answers[way] for _, _, answers in steps] for way in WAYS}
+    by_way = {way: [answers[way] for _, _, answers in steps] for way in STRATEGIES}
     return Backtest(
         model=spec.name,
         metric=spec.metric,
@@ -169,7 +169,7 @@ def replay(spec: "ModelSpec", past: History, done: Callable[[str, int, int], obj
         trained_before=began,
         months=tuple(_pooled(spec, steps)),
         rows=sum(len(y) for y in truth),
-        overall={way: _metric(spec, truth, by_way[way]) for way in WAYS},
+        overall={way: _metric(spec, truth, by_way[way]) for way in STRATEGIES},
         releases=releases,
         differences={way: _difference(spec, truth, by_way[GATE], by_way[way]) for way in (NEVER, ALWAYS)},
         notes=past.notes,
@@ -195,7 +195,7 @@ def _challenge(
 
 def _champion(model: _Model) -> Champion:
     required = tuple(feature.name for feature in model.features if feature.required)
-    return Champion(model.number, model.ask, required, model.trained.rule)
+    return Champion(model.number, model.predict, required, model.trained.rule)
 
 
 def _frozen(table: "pyarrow.Table", folder: Path) -> Snapshot:
@@ -206,10 +206,10 @@ def _frozen(table: "pyarrow.Table", folder: Path) -> Snapshot:
     return Snapshot(path, name, table.num_rows, columns, "a backtest", "")
 
 
-def _asked(model: _Model, rows: "pyarrow.Table") -> Answers | None:
+def _predict(model: _Model, rows: "pyarrow.Table") -> Answers | None:
     """Return a model's answers to rows that came later; None when it has none, as for words that it never saw."""
     try:
-        return model.ask(rows)
+        return model.predict(rows)
     except Exception:
         return None
 
@@ -218,7 +218,7 @@ def _metric(spec: "ModelSpec", truth: Sequence[Array], answers: Sequence[Answers
     known = [one for one in answers if one is not None]
     if len(known) < len(answers) or len({one.labels for one in known}) > 1:
         return None
-    value = score(spec.task, spec.metric, np.concatenate(truth), joined(known))
+    value = score(spec.task, spec.metric, np.concatenate(truth), concat(known))
     return float(value) if np.isfinite(value) else None
 
 
@@ -228,17 +228,19 @@ def _difference(
     one, other = [a for a in ours if a is not None], [a for a in theirs if a is not None]
     if len(one) < len(ours) or len(other) < len(theirs) or len({a.labels for a in (*one, *other)}) > 1:
         return None
-    return interval(spec, np.concatenate(truth), joined(one), joined(other))
+    return interval(spec, np.concatenate(truth), concat(one), concat(other))
 
 
-def _pooled(spec: "ModelSpec", steps: Sequence[tuple[Month, Array, Mapping[Way, Answers | None]]]) -> Iterator[Month]:
+def _pooled(
+    spec: "ModelSpec", steps: Sequence[tuple[Month, Array, Mapping[Strategy, Answers | None]]]
+) -> Iterator[Month]:
     for place, (month, _, _) in enumerate(steps):
         start = place
         while start > 0 and sum(len(y) for _, y, _ in steps[start : place + 1]) < POOLED_ROWS:
             start -= 1
         some = steps[start : place + 1]
         truth = [y for _, y, _ in some]
-        pooled = {way: _metric(spec, truth, [answers[way] for _, _, answers in some]) for way in WAYS}
+        pooled = {way: _metric(spec, truth, [answers[way] for _, _, answers in some]) for way in STRATEGIES}
         yield Month(**{**_fields(month), "pooled": pooled})
 
 

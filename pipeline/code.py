@@ -19,7 +19,7 @@ from pipeline.project import code_folder, find_module
 ROOMS = ("pipeline", "expectations", "bentos", "flows")
 FITTED_WITH = ("numpy", "scipy", "scikit-learn", "pandas")
 """What every model is fitted with. pyarrow only reads: what it read is in the snapshot's digest."""
-SERVES = ("bentos.service", "bentos.worker", "bentos.score", "pipeline.answer")
+SERVES = ("bentos.service", "bentos.worker", "bentos.score", "pipeline.predict_in_package")
 """What runs inside a package to answer; what these import is the code that answers."""
 ONLY_MAKES_A_MODEL = (
     "pipeline.code",
@@ -31,7 +31,7 @@ ONLY_MAKES_A_MODEL = (
     "pipeline.incremental",
     "pipeline.metrics",
     "pipeline.sample",
-    "pipeline.seen",
+    "pipeline.ingest_cache",
     "pipeline.snapshot",
     "pipeline.sources",
     "pipeline.spec",

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError, did_you_mean
-from pipeline.numbers import number
+from pipeline.format_numbers import format_number
 from pipeline.population_stability import population_stability
-from pipeline.schema import MOST_CATEGORIES, feature_names
+from pipeline.schema import MAX_CATEGORIES, feature_names
 from pipeline.sources import logical_type
 from pipeline.split import Rule, held_out
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Role = Literal["feature", "target"]
 
-MOST_ROWS = 100_000
+MAX_ROWS = 100_000
 """Numbers are compared on a sample of so many rows of either side: more would tell the same, and cost more."""
-LARGE = 2_000
+MIN_EFFECT_SIZE_ROWS = 2_000
 """From so many rows on, effect sizes are compared; below, tests. With fewer, chance alone fills twenty bins so unevenly
 that the usual thresholds are crossed in one of a thousand comparisons. With many, a test finds each trifle: a p-value
 says how surely two sides differ, not by how much, and of a million rows it is always 0."""
-BARS = 20
+MAX_BARS = 20
 """A histogram has so many bars at most, and so many categories are compared; the rarest are one together."""
 BINS = 10
 FEW_NUMBERS = 10
 """Numbers with no more distinct values than this are compared as categories."""
-MOST_SHOWN = 5
+MAX_SHOWN = 5
 OTHERS = "(others)"
 
 
@@ -82,7 +82,7 @@ class ColumnDrift:
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowQuality:
     """What is odd about the rows of a table: how many have the key of an earlier one, are the same as an earlier one
     in features and target, or have the features of another one and another label (of a classification).
     """
@@ -94,7 +94,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Changes:
+class DriftReport:
     """What changed since the champion, release `since`, was trained; `incomparable` says why nothing was compared.
 
     `errors` refuse the data, `notes` are worth a look. `sampled` says how many rows of a side numbers were compared
@@ -105,8 +105,8 @@ class Changes:
     errors: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     columns: tuple[ColumnDrift, ...] = ()
-    rows_then: Rows | None = None
-    rows_now: Rows | None = None
+    rows_then: RowQuality | None = None
+    rows_now: RowQuality | None = None
     relabelled: int | None = None
     sampled: int | None = None
     incomparable: str | None = None
@@ -126,11 +126,13 @@ class Changes:
         return {"passed": self.passed, **asdict(self)}
 
 
-def compare(spec: "ModelSpec", then: "pyarrow.Table", now: "pyarrow.Table", since: int, rule: Rule | None) -> Changes:
+def compare(
+    spec: "ModelSpec", then: "pyarrow.Table", now: "pyarrow.Table", since: int, rule: Rule | None
+) -> DriftReport:
     """Compare a table with the one that the champion, release `since`, was trained on.
 
     `rule` is how rows were held out from it (None: not known). A feature that is lost or holds another type is an
-    error, and with `drift.refuse` so is all that drifted. The cost is bounded by MOST_ROWS, but for counts of
+    error, and with `drift.refuse` so is all that drifted. The cost is bounded by MAX_ROWS, but for counts of
     categories, nulls and rows that occur twice.
     """
     columns = [*feature_names(spec, then.column_names), spec.target]
@@ -153,14 +155,14 @@ def compare(spec: "ModelSpec", then: "pyarrow.Table", now: "pyarrow.Table", sinc
     found.sort(key=_badness)
     before, after = _rows(spec, then, columns), _rows(spec, now, columns)
     drifted = [*_drift_sentences(spec, found, since), *_row_sentences(spec, before, after, since)]
-    relabelled = _relabelled(spec, rule, then, now)
+    relabelled = _count_relabelled(spec, rule, then, now)
     notes = [*_schema_notes(spec, then, now, since), *_news(found, since)]
     if after.keys_twice:
         notes.append(f"{after.keys_twice:,} rows have the key of an earlier row, and a key should name one row")
     if relabelled:
         notes.append(f"{relabelled:,} rows that release {since} was judged by have another {spec.target!r} now")
     most = max(then.num_rows, now.num_rows)
-    return Changes(
+    return DriftReport(
         since=since,
         errors=tuple(errors + (drifted if spec.drift.refuse else [])),
         notes=tuple(notes if spec.drift.refuse else drifted + notes),
@@ -168,7 +170,7 @@ def compare(spec: "ModelSpec", then: "pyarrow.Table", now: "pyarrow.Table", sinc
         rows_then=before,
         rows_now=after,
         relabelled=relabelled,
-        sampled=MOST_ROWS if most > MOST_ROWS else None,
+        sampled=MAX_ROWS if most > MAX_ROWS else None,
     )
 
 
@@ -189,7 +191,7 @@ def _lost(
             hint = did_you_mean(name, added)
             yield (
                 f"column {name!r}, which release {since} of {spec.name} was trained on, is gone from the data{hint}; "
-                f"restore it, or leave it out of the spec's features, or `evergreen withdraw {spec.name}`"
+                f"restore it, or leave it out of the spec's features, or `evergreen retire {spec.name}`"
             )
 
 
@@ -228,17 +230,17 @@ def _drift_sentences(spec: "ModelSpec", found: Sequence[ColumnDrift], since: int
     for role, subject in (("target", f"the target {spec.target!r}"), ("feature", "")):
         drifted = [one for one in found if one.role == role and one.drifted]
         if drifted:
-            told = "; ".join(f"{one.column}: {in_words(one)}" for one in drifted[:MOST_SHOWN])
-            more = f" and {len(drifted) - MOST_SHOWN} more" if len(drifted) > MOST_SHOWN else ""
+            told = "; ".join(f"{one.column}: {describe_drift(one)}" for one in drifted[:MAX_SHOWN])
+            more = f" and {len(drifted) - MAX_SHOWN} more" if len(drifted) > MAX_SHOWN else ""
             count = f"{len(drifted)} of {sum(one.role == role for one in found)} features"
             yield f"{subject or count} drifted since release {since}: {told}{more}{way_out}"
 
 
-def in_words(one: ColumnDrift) -> str:
+def describe_drift(one: ColumnDrift) -> str:
     """Say by how much a column drifted, with its thresholds."""
     said = []
     if one.moved:
-        said.append(f"{one.test} {number(one.value)}, over {number(one.threshold)}")
+        said.append(f"{one.test} {format_number(one.value)}, over {format_number(one.threshold)}")
     if abs(one.nulls_now - one.nulls_then) > one.nulls_threshold:
         said.append(f"{one.nulls_now:.1%} null, were {one.nulls_then:.1%}")
     return " and ".join(said)
@@ -254,8 +256,8 @@ def drift_cells(column: ColumnDrift) -> tuple[str, ...]:
     return (
         column.column,
         column.test or "no values to compare",
-        number(column.value) if compared else "",
-        number(column.threshold) if compared else "",
+        format_number(column.value) if compared else "",
+        format_number(column.threshold) if compared else "",
         f"{column.nulls_then:.1%}",
         f"{column.nulls_now:.1%}",
         f"{column.new:,}" if column.new else "",
@@ -270,11 +272,11 @@ def _news(found: Sequence[ColumnDrift], since: int) -> Iterator[str]:
         if one.new
     ]
     if told:
-        more = f"; and of {len(told) - MOST_SHOWN} more columns" if len(told) > MOST_SHOWN else ""
-        yield f"new categories since release {since}: {'; '.join(told[:MOST_SHOWN])}{more}"
+        more = f"; and of {len(told) - MAX_SHOWN} more columns" if len(told) > MAX_SHOWN else ""
+        yield f"new categories since release {since}: {'; '.join(told[:MAX_SHOWN])}{more}"
 
 
-def _row_sentences(spec: "ModelSpec", then: Rows, now: Rows, since: int) -> Iterator[str]:
+def _row_sentences(spec: "ModelSpec", then: RowQuality, now: RowQuality, since: int) -> Iterator[str]:
     for count, was, what in (
         (now.duplicate, then.duplicate, "are the same as another one in every feature and the target"),
         (now.conflicting, then.conflicting, "have the features of another one and another label"),
@@ -314,26 +316,28 @@ def _column(
     kind = logical_type(columns[0].type)
     if kind in ("text", "boolean"):
         counts = [_counts(column) for column in columns]
-        if any(len(one) > MOST_CATEGORIES for one in counts):
+        if any(len(one) > MAX_CATEGORIES for one in counts):
             # Free text and identifiers: nearly every value is new, which is no news; a broken export shows in lengths.
             numbers = [_picked(pc.utf8_length(column), rows) for column, rows in zip(columns, sides, strict=True)]
             return _of_numbers(thresholds, numbers, facts, " of the lengths", sensitive)
         only = [sorted(set(one) - set(other)) for one, other in (counts, counts[::-1])]
         facts |= {"new": len(only[1]), "lost": len(only[0])}
         if not sensitive:
-            facts |= {"new_examples": tuple(only[1][:MOST_SHOWN]), "lost_examples": tuple(only[0][:MOST_SHOWN])}
+            facts |= {"new_examples": tuple(only[1][:MAX_SHOWN]), "lost_examples": tuple(only[0][:MAX_SHOWN])}
         return _of_categories(thresholds, counts, facts, sensitive)
     numbers = [_picked(column, rows) for column, rows in zip(columns, sides, strict=True)]
     if kind == "number" and _few(*numbers):
         distinct = [np.unique(one, return_counts=True) for one in numbers]
-        counts = [dict(zip(map(number, values.tolist()), count.tolist(), strict=True)) for values, count in distinct]
+        counts = [
+            dict(zip(map(format_number, values.tolist()), count.tolist(), strict=True)) for values, count in distinct
+        ]
         return _of_categories(thresholds, counts, facts, sensitive)
     return _of_numbers(thresholds, numbers, facts, "", sensitive, times=kind == "timestamp")
 
 
 def _few(then: Array, now: Array) -> bool:
     # To sort all of them costs more than the comparison; the first tell for nearly every column.
-    return all(len(np.unique(np.concatenate([then[:most], now[:most]]))) <= FEW_NUMBERS for most in (1000, MOST_ROWS))
+    return all(len(np.unique(np.concatenate([then[:most], now[:most]]))) <= FEW_NUMBERS for most in (1000, MAX_ROWS))
 
 
 def _of_numbers(
@@ -342,7 +346,7 @@ def _of_numbers(
     from scipy.stats import ks_2samp, kstwobign
 
     then, now = sides
-    if min(len(then), len(now)) < LARGE:
+    if min(len(then), len(now)) < MIN_EFFECT_SIZE_ROWS:
         test, value = "Kolmogorov-Smirnov", float(ks_2samp(then, now, method="asymp").statistic)
         # The two-sample test's critical distance for many rows, which is a little too large for few.
         threshold = float(kstwobign.isf(thresholds.p)) * np.sqrt(1 / len(then) + 1 / len(now))
@@ -361,7 +365,7 @@ def _of_categories(
     from scipy.stats import chi2, chi2_contingency
 
     rows = [sum(one.values()) for one in counts]
-    if min(rows) < LARGE:
+    if min(rows) < MIN_EFFECT_SIZE_ROWS:
         # Cochran (1954): the statistic follows its distribution where five of each are expected on either side.
         pooled = _pooled(counts, least=5 * sum(rows) / min(rows))
         several = pooled.shape[1] > 1
@@ -376,7 +380,7 @@ def _of_categories(
         return drift
     names, bars = _named(counts), _pooled(counts)
     shares = bars / np.array(rows)[:, None]
-    labels = [*names[: bars.shape[1]]] if len(names) <= BARS else [*names[: BARS - 1], OTHERS]
+    labels = [*names[: bars.shape[1]]] if len(names) <= MAX_BARS else [*names[: MAX_BARS - 1], OTHERS]
     histogram = Histogram(tuple(labels), tuple(shares[0].tolist()), tuple(shares[1].tolist()))
     return replace(drift, histogram=histogram)
 
@@ -391,9 +395,9 @@ def _chance_of_share(columns: "Sequence[pyarrow.ChunkedArray]", p: float) -> flo
 
 
 def _sample(rows: int, seed: int) -> Array | None:
-    if rows <= MOST_ROWS:
+    if rows <= MAX_ROWS:
         return None
-    return np.sort(np.random.default_rng(seed).choice(rows, MOST_ROWS, replace=False))
+    return np.sort(np.random.default_rng(seed).choice(rows, MAX_ROWS, replace=False))
 
 
 def _picked(column: "pyarrow.ChunkedArray", rows: Array | None) -> Array:
@@ -409,7 +413,7 @@ def _picked(column: "pyarrow.ChunkedArray", rows: Array | None) -> Array:
 
 def _counts(column: "pyarrow.ChunkedArray") -> dict[str, int]:
     """Return how often there is each value; of too many values only so many that they are known to be too many."""
-    counted = column.drop_null().value_counts()[: MOST_CATEGORIES + 1]
+    counted = column.drop_null().value_counts()[: MAX_CATEGORIES + 1]
     values, counts = (counted.field(name).to_pylist() for name in ("values", "counts"))
     return {str(value): count for value, count in zip(values, counts, strict=True)}
 
@@ -428,8 +432,8 @@ def _pooled(counts: Sequence[Mapping[str, int]], least: float = 0) -> Array:
     names = _named(counts)
     table = np.array([[one.get(name, 0) for name in names] for one in counts])
     kept = int((table.sum(axis=0) >= least).sum())
-    if len(names) > BARS:
-        kept = min(kept, BARS - 1)
+    if len(names) > MAX_BARS:
+        kept = min(kept, MAX_BARS - 1)
     if kept == len(names):
         return table
     rest = table[:, kept:].sum(axis=1, keepdims=True)
@@ -444,30 +448,32 @@ def _histogram(then: Array, now: Array, times: bool) -> Histogram:
     low, high = np.quantile(np.concatenate([then, now]), [0.01, 0.99])
     if low == high:
         low, high = low - 0.5, high + 0.5
-    edges = np.linspace(low, high, BARS + 1)
+    edges = np.linspace(low, high, MAX_BARS + 1)
     shares = [np.histogram(np.clip(side, low, high), edges)[0] / len(side) for side in (then, now)]
     middles = (edges[:-1] + edges[1:]) / 2
-    bars = [str(np.datetime64(int(one), "us").astype("datetime64[D]")) if times else number(one) for one in middles]
+    bars = [
+        str(np.datetime64(int(one), "us").astype("datetime64[D]")) if times else format_number(one) for one in middles
+    ]
     return Histogram(tuple(bars), tuple(shares[0].tolist()), tuple(shares[1].tolist()))
 
 
-def _rows(spec: "ModelSpec", table: "pyarrow.Table", columns: Sequence[str]) -> Rows:
+def _rows(spec: "ModelSpec", table: "pyarrow.Table", columns: Sequence[str]) -> RowQuality:
     """Count what is odd about rows by their hashes, column after column."""
     present = [name for name in columns if name in table.column_names and name != spec.target]
     features = np.zeros(table.num_rows, dtype=np.uint64)
     for name in present:
-        features = mixed(features, table.column(name))
-    whole = mixed(features, table.column(spec.target)) if spec.target in table.column_names else features
+        features = mix_hashes(features, table.column(name))
+    whole = mix_hashes(features, table.column(spec.target)) if spec.target in table.column_names else features
     keys = np.zeros(table.num_rows, dtype=np.uint64)
     for name in spec.key:
-        keys = mixed(keys, table.column(name)) if name in table.column_names else keys
+        keys = mix_hashes(keys, table.column(name)) if name in table.column_names else keys
     conflicting = 0
     if spec.task.kind != "regression":
         # Each row once by its features and label; features that are there with several labels are in conflict.
         _, first, times = np.unique(whole, return_index=True, return_counts=True)
         _, group = np.unique(features[first], return_inverse=True)
         conflicting = int(times[np.bincount(group)[group] > 1].sum())
-    return Rows(
+    return RowQuality(
         rows=table.num_rows,
         keys_twice=_repeated(keys) if spec.key and set(spec.key) <= set(table.column_names) else 0,
         duplicate=_repeated(whole),
@@ -481,7 +487,7 @@ def _repeated(hashes: Array) -> int:
     return int((hashes[1:] == hashes[:-1]).sum())
 
 
-def mixed(seen: Array, column: "pyarrow.ChunkedArray") -> Array:
+def mix_hashes(seen: Array, column: "pyarrow.ChunkedArray") -> Array:
     """Return hashes of 64 bits of rows, a column mixed into those of the columns before.
 
     Each round is one of splitmix64 (Steele, Lea and Flood, OOPSLA 2014). Among a million rows two that differ have the
@@ -515,7 +521,7 @@ def mixed(seen: Array, column: "pyarrow.ChunkedArray") -> Array:
     return mixed
 
 
-def _relabelled(spec: "ModelSpec", rule: Rule | None, then: "pyarrow.Table", now: "pyarrow.Table") -> int | None:
+def _count_relabelled(spec: "ModelSpec", rule: Rule | None, then: "pyarrow.Table", now: "pyarrow.Table") -> int | None:
     """Count the rows held out by the champion's rule whose label is another now; None when keys cannot be compared."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -524,7 +530,7 @@ def _relabelled(spec: "ModelSpec", rule: Rule | None, then: "pyarrow.Table", now
     if rule is None or not spec.key or any(name not in table.column_names for name in names for table in (then, now)):
         return None
     try:
-        before, after = (_once(table.select(names), spec.key) for table in (then, now))
+        before, after = (_with_unique_key(table.select(names), spec.key) for table in (then, now))
         after = after.cast(before.schema).rename_columns([*spec.key, "now"])
         before = before.append_column("then", before.column(spec.target)).drop([spec.target])
         both = before.join(after, [*spec.key], join_type="inner")
@@ -537,7 +543,7 @@ def _relabelled(spec: "ModelSpec", rule: Rule | None, then: "pyarrow.Table", now
         return None
 
 
-def _once(table: "pyarrow.Table", key: Sequence[str]) -> "pyarrow.Table":
+def _with_unique_key(table: "pyarrow.Table", key: Sequence[str]) -> "pyarrow.Table":
     """Return the rows whose key no other row has."""
     import pyarrow.compute as pc
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DataError, ServerError, TrainingError
 from pipeline.metrics import METRICS, Metric, metrics_of
-from pipeline.predict import Answers, Label, predict, predict_rows, taken, target
+from pipeline.predict import Answers, Label, predict, predict_rows, take, target
 from pipeline.schema import describe
 from pipeline.split import Rule, held_out
 
@@ -30,7 +30,7 @@ class Champion:
     """The model now released, as far as a comparison needs it: `ask` returns its answers to rows of a table."""
 
     release: int
-    ask: Callable[["pyarrow.Table"], Answers]
+    predict: Callable[["pyarrow.Table"], Answers]
     required: tuple[str, ...]
     rule: Rule
 
@@ -113,7 +113,7 @@ def evaluate(
         ) from error
     theirs = None
     if champion is not None and incomparable is None:
-        theirs, incomparable = _ask(spec, champion, rows, y_true)
+        theirs, incomparable = _predict(spec, champion, rows, y_true)
     every = {"challenger": answers, "champion": theirs, "baseline": dummy}
     scores = {who: _all_metrics(spec, y_true, said) if said else None for who, said in every.items()}
     return Evaluation(
@@ -224,7 +224,7 @@ def _comparable(spec: "ModelSpec", rule: Rule, champion: Champion, table: "pyarr
     return both, None
 
 
-def _ask(
+def _predict(
     spec: "ModelSpec", champion: Champion, rows: "pyarrow.Table", y_true: Array
 ) -> tuple[Answers | None, str | None]:
     """Return the champion's answers, or why it has none: data or spec may no longer be what it was trained for."""
@@ -233,7 +233,7 @@ def _ask(
         names = ", ".join(repr(name) for name in lacking)
         return None, f"release {champion.release} requires {names}, which the data no longer has"
     try:
-        answers = champion.ask(rows)
+        answers = champion.predict(rows)
         score(spec.task, spec.metric, y_true, answers)
         return answers, None
     except ServerError:
@@ -281,7 +281,7 @@ def _slices(
     judged = sum(mask.sum() >= spec.gate.slice_rows for _, _, mask in found)
     confidence = 1 - (1 - CONFIDENCE) / max(judged, 1)
     for column, value, mask in found:
-        mine, other = taken(answers, mask), taken(theirs, mask) if theirs else None
+        mine, other = take(answers, mask), take(theirs, mask) if theirs else None
         enough = other is not None and mask.sum() >= spec.gate.slice_rows
         yield Slice(
             column=column,

@@ -1,7 +1,8 @@
 """State on disk: the only module of evergreen that writes, renames and serializes files.
 
 A file or folder appears whole or not at all: it is written beside its place, flushed to disk, then renamed. What was
-written under a digest is checked against it before it is used. tests/test_state.py keeps other modules from doing this.
+written under a digest is checked against it before it is used. tests/end_to_end/test_state.py keeps other modules from
+doing this.
 """
 
 import errno

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from pipeline.evaluate import Evaluation, Interval, Slice
-from pipeline.numbers import number, signed
+from pipeline.format_numbers import format_number, format_signed
 from pipeline.spec import Gate
 
 
@@ -67,7 +67,8 @@ def _threshold(evaluation: Evaluation, gate: Gate) -> Check:
     sign = ("is" if passed else "is not") + f" {bound}"
     return Check(
         passed,
-        f"{metric} {number(found)} {sign} the threshold {number(limit)}, on {evaluation.rows:,} held-out rows",
+        f"{metric} {format_number(found)} {sign} the threshold {format_number(limit)}, "
+        f"on {evaluation.rows:,} held-out rows",
     )
 
 
@@ -95,7 +96,7 @@ def _champion(evaluation: Evaluation, gate: Gate) -> Iterator[Check]:
     )
     if evaluation.champion is None or interval is None:
         why = evaluation.incomparable or f"its {evaluation.metric} is undefined on these rows"
-        way_out = "to judge the next model as a first one, `evergreen withdraw` it"
+        way_out = "to judge the next model as a first one, `evergreen retire` it"
         yield Check(False, f"not compared with {name}: {why}; {way_out}")
         return
     worse = _worse_end(interval, evaluation.greater_is_better)
@@ -104,8 +105,9 @@ def _champion(evaluation: Evaluation, gate: Gate) -> Iterator[Check]:
     said = "holds its own against" if passed else "may be worse than"
     yield Check(
         passed,
-        f"{said} {name}: {numbers}; the worse end is {number(abs(worse))} {'worse' if worse >= 0 else 'better'}, "
-        f"tolerance {number(gate.tolerance)}",
+        f"{said} {name}: {numbers}; the worse end is {format_number(abs(worse))} "
+        f"{'worse' if worse >= 0 else 'better'}, "
+        f"tolerance {format_number(gate.tolerance)}",
     )
     for one in evaluation.slices:
         if one.interval is not None and _better_end(one.interval, evaluation.greater_is_better) > gate.slice_tolerance:
@@ -115,9 +117,10 @@ def _champion(evaluation: Evaluation, gate: Gate) -> Iterator[Check]:
 def _slice(one: Slice, interval: Interval, evaluation: Evaluation, gate: Gate) -> str:
     return (
         f"worse than the champion, release {evaluation.champion_release}, where {one.column} is {one.value} "
-        f"({one.rows:,} rows): {evaluation.metric} {number(one.challenger)} against {number(one.champion)}, "
-        f"{_percent(interval)} interval {signed(interval.low)} to {signed(interval.high)}, "
-        f"slice tolerance {number(gate.slice_tolerance)}"
+        f"({one.rows:,} rows): {evaluation.metric} {format_number(one.challenger)} "
+        f"against {format_number(one.champion)}, "
+        f"{_percent(interval)} interval {format_signed(interval.low)} to {format_signed(interval.high)}, "
+        f"slice tolerance {format_number(gate.slice_tolerance)}"
     )
 
 
@@ -137,10 +140,10 @@ def _numbers(
     interval: Interval,
 ) -> str:
     metric = evaluation.metric
-    ends = f"{signed(interval.low)} to {signed(interval.high)}"
+    ends = f"{format_signed(interval.low)} to {format_signed(interval.high)}"
     return (
-        f"{metric} {number(challenger[metric])} against {number(other[metric])}, "
-        f"difference {signed(interval.difference)}, {_percent(interval)} interval {ends}"
+        f"{metric} {format_number(challenger[metric])} against {format_number(other[metric])}, "
+        f"difference {format_signed(interval.difference)}, {_percent(interval)} interval {ends}"
     )
 
 

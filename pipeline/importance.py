@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.evaluate import score
-from pipeline.predict import Answers, taken, target
+from pipeline.predict import Answers, take, target
 from pipeline.schema import Feature
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from pipeline.spec import ModelSpec
 
-MOST_ROWS = 1_000
-MOST_ASKED = 500_000
+MAX_ROWS = 1_000
+MAX_ASKED = 500_000
 """Of very many features, fewer rows are shuffled, so that no more than this many are predicted."""
 
 
@@ -34,7 +34,7 @@ def importance(
     metric is not finite, leaves a feature out. The list is empty where the metric is undefined on the rows as they are.
     """
     rng = np.random.default_rng(spec.seed)
-    most = max(50, min(MOST_ROWS, MOST_ASKED // (shuffles * len(features))))
+    most = max(50, min(MAX_ROWS, MAX_ASKED // (shuffles * len(features))))
     rows = rows.take(np.sort(rng.permutation(rows.num_rows)[:most])).combine_chunks()
     y_true = target(spec.task.kind, rows.column(spec.target))
     before = score(spec.task, spec.metric, y_true, ask(rows))
@@ -52,7 +52,7 @@ def importance(
             # A pipeline may refuse values that never came together; that must not keep it from its endpoint.
             continue
         parts = [slice(start, start + len(y_true)) for start in range(0, len(shuffled), len(y_true))]
-        after = np.array([score(spec.task, spec.metric, y_true, taken(answers, part)) for part in parts])
+        after = np.array([score(spec.task, spec.metric, y_true, take(answers, part)) for part in parts])
         worse = before - after if spec.greater_is_better else after - before
         worse = worse[np.isfinite(worse)]
         if len(worse):

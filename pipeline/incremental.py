@@ -22,18 +22,18 @@ from pipeline.schema import Feature, to_frame
 if TYPE_CHECKING:
     import pyarrow
 
-    from pipeline.snapshot import Stored
+    from pipeline.snapshot import SnapshotFile
     from pipeline.spec import ModelSpec
 
 Array = NDArray[Any]
-Rows = tuple[Any, Array]
+FrameAndTarget = tuple[Any, Array]
 """Some rows' features, and their target."""
 
 BATCH_ROWS = 10_000
 """So many rows are transformed, and learned, at a time."""
 PART_ROWS, PART_CELLS = 400_000, 16_000_000
 """A part has about so many rows, or fewer where they have many features. One part is in memory at a time."""
-MOST_PARTS = 128
+MAX_PARTS = 128
 """All are open while they are written, and on some machines a process may have no more than 256 files open."""
 
 
@@ -55,7 +55,7 @@ def learner(estimator: Any) -> Any:
     return estimator
 
 
-def why_not(estimator: Any) -> str | None:
+def partial_fit_blocker(estimator: Any) -> str | None:
     """Return why the learner of an estimator cannot learn in batches; None where nothing is known that forbids it.
 
     >>> from sklearn.linear_model import Ridge
@@ -73,8 +73,8 @@ def why_not(estimator: Any) -> str | None:
     return None
 
 
-def scatter(
-    spec: "ModelSpec", table: "Stored", rows: Array, features: Sequence[Feature], folder: Path
+def shuffle_to_disk(
+    spec: "ModelSpec", table: "SnapshotFile", rows: Array, features: Sequence[Feature], folder: Path
 ) -> "list[Callable[[], pyarrow.Table]]":
     """Write the masked rows of a snapshot into files, each row into a random one; return what reads each of them.
 
@@ -85,7 +85,7 @@ def scatter(
 
     count = int(rows.sum())
     size = max(BATCH_ROWS, min(PART_ROWS, PART_CELLS // len(features)))
-    parts = min(-(-count // size), MOST_PARTS)
+    parts = min(-(-count // size), MAX_PARTS)
     if parts == 0:
         return []
     names = [*(feature.name for feature in features), spec.target]
@@ -126,7 +126,7 @@ def fit_in_batches(
     It learns all of them as often as the spec's `epochs` say, each time in another order: of the frame's rows, which no
     part has, so many with each part. Of a classifier the frame has all the labels. Returns the estimator.
     """
-    begun = begin(estimator, frame, y)
+    begun = fit_transformers(estimator, frame, y)
     labels = {"classes": np.unique(y)} if is_classifier(begun.learner) else {}
     rng = np.random.default_rng(spec.seed)
     for _ in range(spec.epochs or 1):
@@ -140,7 +140,7 @@ def fit_in_batches(
 
 
 @dataclass(frozen=True)
-class Begun:
+class PartiallyFitted:
     """An estimator that is fitted but for its learner, and what it was fitted on, as the learner is to be given it.
 
     `changes` are what other rows go through before they are learned.
@@ -150,16 +150,16 @@ class Begun:
     learner: Any
     features: Any
     target: Array
-    changes: tuple[Callable[[Any, Array], Rows], ...] = ()
+    changes: tuple[Callable[[Any, Array], FrameAndTarget], ...] = ()
 
-    def changed(self, features: Any, y: Array) -> Rows:
+    def changed(self, features: Any, y: Array) -> FrameAndTarget:
         """Return other rows as the learner is given them."""
         for change in self.changes:
             features, y = change(features, y)
         return features, y
 
 
-def begin(estimator: Any, features: Any, y: Array) -> Begun:
+def fit_transformers(estimator: Any, features: Any, y: Array) -> PartiallyFitted:
     """Fit an estimator on some rows but for its learner.
 
     A search finds its parameters on these rows, as it does without batches. What a transformer makes of the rows that
@@ -171,11 +171,11 @@ def begin(estimator: Any, features: Any, y: Array) -> Begun:
             transformers = estimator[:-1]
             features = transformers.fit_transform(features, y)
             before = transformers.steps
-        begun = begin(last, features, y)
+        begun = fit_transformers(last, features, y)
         estimator.steps = [*before, (name, begun.estimator)]
         steps = [step for _, step in before if step is not None and step != "passthrough"]
 
-        def transform(features: Any, y: Array) -> Rows:
+        def transform(features: Any, y: Array) -> FrameAndTarget:
             for step in steps:
                 features = step.transform(features)
             return features, y
@@ -186,18 +186,18 @@ def begin(estimator: Any, features: Any, y: Array) -> Begun:
         # What changes the target is fitted by it alone.
         estimator.set_params(regressor=DummyRegressor()).fit(features, y)
         estimator.set_params(regressor=regressor)
-        begun = begin(clone(regressor), features, _changed(estimator, y))
+        begun = fit_transformers(clone(regressor), features, _changed(estimator, y))
         estimator.regressor_ = begun.estimator
         changes = (lambda features, y: (features, _changed(estimator, y)), *begun.changes)
         return replace(begun, estimator=estimator, changes=changes)
     if isinstance(estimator, GridSearchCV | RandomizedSearchCV):
         estimator.fit(features, y)
-        begun = begin(clone(estimator.best_estimator_), features, y)
+        begun = fit_transformers(clone(estimator.best_estimator_), features, y)
         estimator.best_estimator_ = begun.estimator
         return replace(begun, estimator=estimator)
-    if reason := why_not(estimator):
+    if reason := partial_fit_blocker(estimator):
         raise ValueError(f"the search chose {estimator!r:.80}, which {reason}")
-    return Begun(estimator, estimator, features, y)
+    return PartiallyFitted(estimator, estimator, features, y)
 
 
 def _changed(estimator: Any, y: Array) -> Array:
@@ -206,7 +206,7 @@ def _changed(estimator: Any, y: Array) -> Array:
     return changed.squeeze(axis=1) if changed.ndim == 2 and changed.shape[1] == 1 else changed
 
 
-def _of_frame(begun: Begun, places: Array) -> Iterator[Rows]:
+def _of_frame(begun: PartiallyFitted, places: Array) -> Iterator[FrameAndTarget]:
     """Yield some of the rows that all but the learner was fitted on, in the order of `places`."""
     rows = getattr(begun.features, "iloc", begun.features)
     for start in range(0, len(places), BATCH_ROWS):
@@ -216,11 +216,11 @@ def _of_frame(begun: Begun, places: Array) -> Iterator[Rows]:
 
 def _of_part(
     spec: "ModelSpec",
-    begun: Begun,
+    begun: PartiallyFitted,
     part: "Callable[[], pyarrow.Table]",
     features: Sequence[Feature],
     rng: np.random.Generator,
-) -> Iterator[Rows]:
+) -> Iterator[FrameAndTarget]:
     """Yield the rows of a part in a random order, as the learner is given them."""
     table = part()
     shuffled = rng.permutation(len(table))

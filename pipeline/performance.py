@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pipeline.errors import DataError, did_you_mean
 from pipeline.evaluate import CONFIDENCE, inputs, score
 from pipeline.metrics import METRICS
-from pipeline.predict import Answers, Label, taken, target
-from pipeline.recorded import KEY, PROBABILITY
+from pipeline.predict import Answers, Label, take, target
+from pipeline.request_log import KEY, PROBABILITY
 from pipeline.sources import logical_type
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def by_day(spec: "ModelSpec", labelled: Labelled, least: int) -> list[tuple[int,
     for day in np.unique(labelled.days).tolist():
         rows = labelled.days == day
         if rows.sum() >= least:
-            found.append((day, estimate(spec, labelled.y_true[rows], taken(labelled.answers, rows))))
+            found.append((day, estimate(spec, labelled.y_true[rows], take(labelled.answers, rows))))
     return found
 
 

@@ -66,17 +66,17 @@ def predict_rows(estimator: Any, rows: "pyarrow.Table", features: "Sequence[Feat
 def in_parts(ask: "Callable[[pyarrow.Table], Answers]", rows: "pyarrow.Table") -> Answers:
     """Return the answers to the rows of a table, so many of which are asked for at a time."""
     starts = range(0, max(rows.num_rows, 1), FRAME_ROWS)
-    return joined([ask(rows.slice(start, FRAME_ROWS)) for start in starts])
+    return concat([ask(rows.slice(start, FRAME_ROWS)) for start in starts])
 
 
-def joined(parts: Sequence[Answers]) -> Answers:
+def concat(parts: Sequence[Answers]) -> Answers:
     """Return the answers of several parts of rows as one, in order."""
     known = [part.probabilities for part in parts if part.probabilities is not None]
     probabilities = np.concatenate(known) if len(known) == len(parts) else None
     return Answers(np.concatenate([part.predictions for part in parts]), parts[0].labels, probabilities)
 
 
-def taken(answers: Answers, rows: "slice | NDArray[Any]") -> Answers:
+def take(answers: Answers, rows: "slice | NDArray[Any]") -> Answers:
     """Return the answers to some of the rows."""
     probabilities = None if answers.probabilities is None else answers.probabilities[rows]
     return Answers(answers.predictions[rows], answers.labels, probabilities)

@@ -19,13 +19,13 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-GRACE_SECONDS = 8.0
-GENTLE = 10
+GRACE_PERIOD = 8.0
+NICENESS = 10
 """The niceness of what is done gently: a tenth of the share of others, which still ends on a machine that is busy."""
 
 
 @contextmanager
-def leashed(
+def supervised_child(
     command: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path, aside: bool = False
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a command while the block lasts, its output in the file `log`; end it and all its children afterwards.
@@ -61,7 +61,7 @@ def packaged_environment() -> dict[str, str]:
     return kept | {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def end_with(pid: int) -> None:
+def exit_with_parent(pid: int) -> None:
     """End this worker process soon after the process that started it has died, even when that had no time to say so."""
 
     def watch() -> None:
@@ -73,7 +73,7 @@ def end_with(pid: int) -> None:
         threading.Thread(target=watch, name="end_with", daemon=True).start()
 
 
-def gently(work: Callable[..., Result], *given: Any) -> Result:
+def run_niced(work: Callable[..., Result], *given: Any) -> Result:
     """Do something in a thread of low priority, return what it returns and raise what it raises.
 
     Processes that it starts have that priority, too. On Linux priority belongs to a thread, and one that was lowered
@@ -82,11 +82,11 @@ def gently(work: Callable[..., Result], *given: Any) -> Result:
     """
     if sys.platform != "linux":
         return work(*given)
-    with ThreadPoolExecutor(1, initializer=_step_back) as alone:
+    with ThreadPoolExecutor(1, initializer=_lower_priority) as alone:
         return alone.submit(work, *given).result()
 
 
-def in_idle_time(work: Callable[[], Result], seconds: float) -> Result:
+def run_idle(work: Callable[[], Result], seconds: float) -> Result:
     """Do something in a thread that runs while nothing else wants the processor, and return what it returns.
 
     Raises TimeoutError when that takes longer than so many seconds: the thread goes on, and cannot be hurried. A thread
@@ -107,12 +107,12 @@ def in_idle_time(work: Callable[[], Result], seconds: float) -> Result:
     return done.result(seconds)
 
 
-def _step_back() -> None:
+def _lower_priority() -> None:
     own = os.getpriority(os.PRIO_PROCESS, 0)
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(own, GENTLE))
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(own, NICENESS))
 
 
-def ends_without(pid: int) -> None:
+def exit_with_pid(pid: int) -> None:
     """End this process soon after another one has ended, which need not have started it."""
 
     def watch() -> None:
@@ -135,7 +135,7 @@ def alive(pid: int) -> bool:
 
 
 @contextmanager
-def asked_to_end() -> Iterator[Callable[[], bool]]:
+def stop_requested() -> Iterator[Callable[[], bool]]:
     """Yield what tells whether this process was asked to end."""
     asked: list[int] = []
     before = {kind: signal.signal(kind, lambda kind, _: asked.append(kind)) for kind in (signal.SIGINT, signal.SIGTERM)}
@@ -170,7 +170,7 @@ def _hold(command: Sequence[str]) -> int:
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def end(*_: object) -> None:
-        for kind, patience in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, 0.0)):
+        for kind, patience in ((signal.SIGTERM, GRACE_PERIOD), (signal.SIGKILL, 0.0)):
             try:
                 os.killpg(child.pid, kind)
             except ProcessLookupError:

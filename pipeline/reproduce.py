@@ -20,10 +20,10 @@ from pipeline.artifact import load_artifact
 from pipeline.errors import ArtifactError
 from pipeline.field_kinds import spec_digest
 from pipeline.files import scratch_folder, write_text
-from pipeline.packaged import run_packaged
 from pipeline.predict import Answers, disagreements, predict
+from pipeline.run_in_package import run_packaged
 from pipeline.schema import to_frame
-from pipeline.snapshot import Stored, load_snapshot
+from pipeline.snapshot import SnapshotFile, load_snapshot
 from pipeline.spec import load_spec
 from pipeline.train import train
 
@@ -98,7 +98,7 @@ def _train_again(expected: str, path: Path, out: Path) -> None:
     artifact = load_artifact(Path("artifact"), expected)
     model, digests = artifact.manifest["model"], artifact.manifest["digests"]
     snapshot, spec = load_snapshot(path), load_spec(model)
-    if (found := Stored(snapshot.path).digest()) != digests["snapshot"]:
+    if (found := SnapshotFile(snapshot.path).digest()) != digests["snapshot"]:
         raise ArtifactError(f"{path} is not the snapshot of {model}: its digest is {found}, not {digests['snapshot']}")
     # Beside the snapshot: as many rows may be scattered as it has, and a system's temporary folder is often memory.
     with scratch_folder(path.parent) as folder:

@@ -8,14 +8,16 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pyarrow
 
-    from pipeline.snapshot import Stored
+    from pipeline.snapshot import SnapshotFile
     from pipeline.spec import ModelSpec
 
 STRATA = 10
 """A target that is a number is cut into so many parts of about equal size."""
 
 
-def sampled(spec: "ModelSpec", table: "pyarrow.Table | Stored", rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def stratified_sample(
+    spec: "ModelSpec", table: "pyarrow.Table | SnapshotFile", rows: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
     """Return `spec.sample` of some rows, or all of them where there are no more.
 
     Each label, or each tenth of the values of a number, keeps its share of the rows (Cochran, Sampling Techniques,
@@ -35,7 +37,7 @@ def sampled(spec: "ModelSpec", table: "pyarrow.Table | Stored", rows: NDArray[np
     return mask
 
 
-def at_most(most: int, rows: NDArray[np.bool_], seed: int = 0) -> NDArray[np.bool_]:
+def sample_rows(most: int, rows: NDArray[np.bool_], seed: int = 0) -> NDArray[np.bool_]:
     """Return so many of some rows, drawn at random by the seed, or all of them where there are no more."""
     places = np.flatnonzero(rows)
     if len(places) <= most:

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     import pandas
     import pyarrow
 
-    from pipeline.snapshot import Stored
+    from pipeline.snapshot import SnapshotFile
     from pipeline.spec import ModelSpec
 
-MOST_CATEGORIES = 200
+MAX_CATEGORIES = 200
 """A text feature with more distinct values than this is free text or an identifier; its values are not listed."""
 
 
@@ -69,7 +69,7 @@ def feature_names(spec: "ModelSpec", columns: Sequence[str]) -> tuple[str, ...]:
     return spec.features or tuple(name for name in columns if name not in outside)
 
 
-def check_columns(spec: "ModelSpec", table: "pyarrow.Table | Stored") -> None:
+def check_columns(spec: "ModelSpec", table: "pyarrow.Table | SnapshotFile") -> None:
     """Raise DataError, naming the column, unless the table has what the spec trains on.
 
     That is: every column the spec names, a target without nulls, of a type and with labels that suit the task.
@@ -121,7 +121,7 @@ def _first_infinity(column: "pyarrow.ChunkedArray") -> int | None:
     return None if found < 0 else int(found)
 
 
-def _check_target(spec: "ModelSpec", table: "pyarrow.Table | Stored") -> None:
+def _check_target(spec: "ModelSpec", table: "pyarrow.Table | SnapshotFile") -> None:
     kind = logical_type(table.schema.field(spec.target).type)
     column = table.column(spec.target)
     # Of a number, which may have a value a row, some are enough to show.
@@ -150,7 +150,7 @@ def describe(spec: "ModelSpec", table: "pyarrow.Table") -> Schema:
         features=tuple(_feature(spec, name, table.column(name)) for name in names),
         key=spec.key,
         ignored=tuple(name for name in table.column_names if name not in {*names, *spec.key}),
-        nulls=spec.source.nulls,
+        nulls=spec.source.na_values,
     )
 
 
@@ -163,7 +163,7 @@ def _feature(spec: "ModelSpec", name: str, column: "pyarrow.ChunkedArray") -> Fe
     categories = None
     if kind == "text":
         values = column.unique().drop_null()
-        categories = tuple(sorted(values.to_pylist())) if len(values) <= MOST_CATEGORIES else None
+        categories = tuple(sorted(values.to_pylist())) if len(values) <= MAX_CATEGORIES else None
     return Feature(name, kind, required, categories)
 
 

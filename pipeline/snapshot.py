@@ -20,7 +20,7 @@ from pipeline.files import (
     write_parquet,
 )
 from pipeline.formats import SNAPSHOT, check_format
-from pipeline.seen import Seen
+from pipeline.ingest_cache import IngestCache
 from pipeline.sources import Source, logical_type
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 TABLE = "main"
 """The name that a manifest gives the one table of a snapshot; later there may be several."""
-RECORD = ".forgotten"
-"""How the file beside a snapshot ends that tells what was forgotten of it: see `pipeline.forget`."""
+ERASURE_SUFFIX = ".forgotten"
+"""How the file beside a snapshot ends that tells what was forgotten of it: see `pipeline.erase`."""
 GROUP_ROWS, GROUP_BYTES = 100_000, 2**26
 """A row group is written when there are so many rows, or so many bytes: few are read faster than many."""
 
@@ -67,11 +67,11 @@ def ingest(source: Source, folder: Path) -> Snapshot:
     The same table, read again, is the same file with its first manifest; files that are surely unchanged are not read
     again. Nothing is written when the source cannot be read (SourceError) or holds no usable table (DataError).
     """
-    seen = Seen(source, folder)
+    seen = IngestCache(source, folder)
     if known := seen.snapshot():
         path = folder / f"{known}.parquet"
         with suppress(ArtifactError):
-            if not path.with_suffix(RECORD).exists():
+            if not path.with_suffix(ERASURE_SUFFIX).exists():
                 return load_snapshot(path)
     with space_for(folder), scratch_folder(folder) as scratch:
         snapshot = _placed(_frozen(source, scratch), folder, sources.origin(source))
@@ -208,7 +208,7 @@ def _describe(path: Path, name: str, origin: str) -> None:
     created = datetime.now(UTC).isoformat(timespec="seconds")
     snapshot = Snapshot(path, name, rows, columns, origin, created)
     # What was forgotten of it before is in it again.
-    path.with_suffix(RECORD).unlink(missing_ok=True)
+    path.with_suffix(ERASURE_SUFFIX).unlink(missing_ok=True)
     write_manifest(snapshot)
 
 
@@ -229,7 +229,7 @@ def _whole(path: Path, name: str, same: Path) -> bool:
     except ArtifactError:
         return False
     try:
-        if found.digest != name or path.with_suffix(RECORD).exists():
+        if found.digest != name or path.with_suffix(ERASURE_SUFFIX).exists():
             return False
         return filecmp.cmp(path, same, shallow=False) or digest.of_parquet(path) == name
     except (DataError, UnicodeDecodeError, pa.ArrowException, OSError):
@@ -275,7 +275,7 @@ class Statistics:
     greatest: Any = None
 
 
-class Stored:
+class SnapshotFile:
     """A snapshot's file under the names that an Arrow table has, of which columns are read when they are asked for."""
 
     def __init__(self, path: Path) -> None:

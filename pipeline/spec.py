@@ -74,18 +74,20 @@ class Gate:
 class Holdout:
     """Which rows are held out: a `share`, by hash of the key; with a time column, the newest `share` or `days`."""
 
-    share: float = field(default=0.2, metadata=of_kind("model"))
+    fraction: float = field(default=0.2, metadata=of_kind("model"))
     days: float | None = field(default=None, metadata=of_kind("model"))
 
     def __post_init__(self) -> None:
-        if not 0 < self.share < 1:
-            raise SpecError(f"holdout: share is {self.share}; give a part of the rows, between 0 and 1, such as 0.2")
+        if not 0 < self.fraction < 1:
+            raise SpecError(
+                f"holdout: fraction is {self.fraction}; give a part of the rows, between 0 and 1, such as 0.2"
+            )
         if self.days is not None and self.days <= 0:
             raise SpecError(f"holdout: days is {self.days}; give the length of the newest window, such as 90")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Value:
+class BusinessValue:
     """What the predictions are worth to the business: `function(y_true, y_pred)`, in `unit`, beside the metrics."""
 
     function: Callable[[Any, Any], float] = field(metadata=of_kind("verdict"))
@@ -127,21 +129,28 @@ class Canary:
 
     share: float = field(default=0.1, metadata=of_kind("operations"))
     minutes: float = field(default=30.0, metadata=of_kind("operations"))
-    requests: int = field(default=100, metadata=of_kind("operations"))
-    errors: float = field(default=0.01, metadata=of_kind("operations"))
-    nulls: float = field(default=0.5, metadata=of_kind("operations"))
-    unseen: float = field(default=0.1, metadata=of_kind("operations"))
-    latency: float = field(default=3.0, metadata=of_kind("operations"))
-    predictions: float = field(default=0.25, metadata=of_kind("operations"))
+    min_requests: int = field(default=100, metadata=of_kind("operations"))
+    max_error_increase: float = field(default=0.01, metadata=of_kind("operations"))
+    max_null_increase: float = field(default=0.5, metadata=of_kind("operations"))
+    max_unseen_increase: float = field(default=0.1, metadata=of_kind("operations"))
+    max_latency_ratio: float = field(default=3.0, metadata=of_kind("operations"))
+    max_psi: float = field(default=0.25, metadata=of_kind("operations"))
     shadow: bool = field(default=False, metadata=of_kind("operations"))
 
     def __post_init__(self) -> None:
         most = 1.0 if self.shadow else 0.5
         if not 0 < self.share <= most:
             raise SpecError(f"canary: share is {self.share}; give more than 0 and at most {most:g}, such as 0.1")
-        if self.requests < 1:
-            raise SpecError(f"canary: requests is {self.requests}; give 1 or more")
-        for name in ("minutes", "errors", "nulls", "unseen", "latency", "predictions"):
+        if self.min_requests < 1:
+            raise SpecError(f"canary: min_requests is {self.min_requests}; give 1 or more")
+        for name in (
+            "minutes",
+            "max_error_increase",
+            "max_null_increase",
+            "max_unseen_increase",
+            "max_latency_ratio",
+            "max_psi",
+        ):
             if not getattr(self, name) > 0:
                 raise SpecError(f"canary: {name} is {getattr(self, name)}; give more than 0")
 
@@ -204,17 +213,19 @@ Channel = Webhook | Slack | Email
 class Limits:
     """What the endpoint takes: rows and bytes of a request, requests `at_once`, `seconds` to send or to answer one."""
 
-    rows: int = field(default=10_000, metadata=of_kind("package"))
-    body_bytes: int = field(default=16 * 2**20, metadata=of_kind("package"))
-    at_once: int = field(default=64, metadata=of_kind("package"))
-    seconds: float = field(default=30.0, metadata=of_kind("package"))
+    max_rows: int = field(default=10_000, metadata=of_kind("package"))
+    max_body_bytes: int = field(default=16 * 2**20, metadata=of_kind("package"))
+    max_concurrency: int = field(default=64, metadata=of_kind("package"))
+    timeout_seconds: float = field(default=30.0, metadata=of_kind("package"))
 
     def __post_init__(self) -> None:
-        for name in ("rows", "body_bytes", "at_once"):
+        for name in ("max_rows", "max_body_bytes", "max_concurrency"):
             if getattr(self, name) < 1:
                 raise SpecError(f"limits: {name} is {getattr(self, name)}; give 1 or more")
-        if not 0 < self.seconds <= 60:
-            raise SpecError(f"limits: seconds is {self.seconds}; give more than 0 and at most 60, as BentoML does")
+        if not 0 < self.timeout_seconds <= 60:
+            raise SpecError(
+                f"limits: timeout_seconds is {self.timeout_seconds}; give more than 0 and at most 60, as BentoML does"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,14 +235,16 @@ class RequestLog:
     The log of a model takes up `most_bytes`, on each machine that serves it, and goes back `days`.
     """
 
-    share: float = field(default=0.1, metadata=of_kind("package"))
-    most_bytes: int = field(default=10**9, metadata=of_kind("package"))
-    days: float = field(default=30.0, metadata=of_kind("package"))
+    sample_rate: float = field(default=0.1, metadata=of_kind("package"))
+    max_bytes: int = field(default=10**9, metadata=of_kind("package"))
+    retention_days: float = field(default=30.0, metadata=of_kind("package"))
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise SpecError(f"log: share is {self.share}; give a part of the requests, more than 0 and at most 1")
-        for name in ("most_bytes", "days"):
+        if not 0 < self.sample_rate <= 1:
+            raise SpecError(
+                f"log: sample_rate is {self.sample_rate}; give a part of the requests, more than 0 and at most 1"
+            )
+        for name in ("max_bytes", "retention_days"):
             if not getattr(self, name) > 0:
                 raise SpecError(f"log: {name} is {getattr(self, name)}; give more than 0")
 
@@ -253,10 +266,10 @@ class Monitor:
 
     schedule: Cron | None = field(default=None, metadata=of_kind("operations"))
     days: float = field(default=7.0, metadata=of_kind("operations"))
-    rows: int = field(default=500, metadata=of_kind("operations"))
-    labelled: int = field(default=100, metadata=of_kind("operations"))
-    drifted: int = field(default=1, metadata=of_kind("operations"))
-    worse: float = field(default=0.0, metadata=of_kind("operations"))
+    min_rows: int = field(default=500, metadata=of_kind("operations"))
+    min_labelled_rows: int = field(default=100, metadata=of_kind("operations"))
+    min_drifted_columns: int = field(default=1, metadata=of_kind("operations"))
+    tolerance: float = field(default=0.0, metadata=of_kind("operations"))
     stale_days: float | None = field(default=None, metadata=of_kind("operations"))
     retrain: tuple[TriggerName, ...] = field(
         default=("performance", "drift", "new-data", "stale"), metadata=of_kind("operations")
@@ -264,11 +277,11 @@ class Monitor:
     cooldown_hours: float = field(default=24.0, metadata=of_kind("operations"))
 
     def __post_init__(self) -> None:
-        for name in ("days", "rows", "labelled", "drifted", "cooldown_hours"):
+        for name in ("days", "min_rows", "min_labelled_rows", "min_drifted_columns", "cooldown_hours"):
             if not getattr(self, name) > 0:
                 raise SpecError(f"monitor: {name} is {getattr(self, name)}; give more than 0")
-        if self.worse < 0:
-            raise SpecError(f"monitor: worse is {self.worse}; it is a distance, so give 0 or more")
+        if self.tolerance < 0:
+            raise SpecError(f"monitor: tolerance is {self.tolerance}; it is a distance, so give 0 or more")
         if self.stale_days is not None and not self.stale_days > 0:
             raise SpecError(f"monitor: stale_days is {self.stale_days}; give more than 0, or leave it out")
         _check_names("monitor", "retrain", self.retrain)
@@ -316,7 +329,7 @@ class ModelSpec:
     sample: int | None = field(default=None, metadata=of_kind("model"))
     epochs: int | None = field(default=None, metadata=of_kind("model"))
     folds: int = field(default=5, metadata=of_kind("model"))
-    value: Value | None = field(default=None, metadata=of_kind("verdict"))
+    value: BusinessValue | None = field(default=None, metadata=of_kind("verdict"))
     schedule: Cron | None = field(default=None, metadata=of_kind("operations"))
     limits: Limits = field(default=Limits(), metadata=of_kind("package"))
     canary: Canary | None = field(default=None, metadata=of_kind("operations"))
@@ -325,7 +338,7 @@ class ModelSpec:
     monitor: Monitor = field(default_factory=Monitor, metadata=of_kind("operations"))
     approval: Literal["none", "manual"] = field(default="none", metadata=of_kind("operations"))
     seed: int = field(default=0, metadata=of_kind("model"))
-    keep: int = field(default=5, metadata=of_kind("operations"))
+    keep_releases: int = field(default=5, metadata=of_kind("operations"))
     time_limit: timedelta = field(default=timedelta(hours=6), metadata=of_kind("operations"))
     notify: tuple[Channel, ...] = field(default=(), metadata=of_kind("operations"))
 
@@ -357,8 +370,11 @@ class ModelSpec:
             self._check_labels()
         if self.approval not in ("none", "manual"):
             raise SpecError(f"{self.name}: approval is {self.approval!r}; give 'none' or 'manual'")
-        if self.keep < 1:
-            raise SpecError(f"{self.name}: keep is {self.keep}; the newest release is always kept, so give 1 or more")
+        if self.keep_releases < 1:
+            raise SpecError(
+                f"{self.name}: keep_releases is {self.keep_releases}; the newest release is always kept, "
+                "so give 1 or more"
+            )
         if self.time_limit <= timedelta(0):
             raise SpecError(f"{self.name}: time_limit is {self.time_limit}; give how long a run may take")
         if not isinstance(self.notify, tuple) or not all(isinstance(one, Channel) for one in self.notify):
@@ -379,7 +395,7 @@ class ModelSpec:
             self._check_epochs(self.epochs)
 
     def _check_epochs(self, epochs: int) -> None:
-        from pipeline.incremental import learner, why_not
+        from pipeline.incremental import learner, partial_fit_blocker
 
         if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
             raise SpecError(f"{self.name}: epochs is {epochs!r}; give how often all rows are learned, 1 or more")
@@ -389,7 +405,7 @@ class ModelSpec:
                 "transformers fitted; give sample="
             )
         for name, estimator in self.candidates.items():
-            if reason := why_not(estimator):
+            if reason := partial_fit_blocker(estimator):
                 raise SpecError(
                     f"{self.name}: epochs is {epochs}, but candidate {name!r} ends in {learner(estimator)!r:.80}, "
                     f"which {reason}; take it out, or leave out epochs and all are trained on the sample"
@@ -481,7 +497,11 @@ def _check_names(owner: str, field_name: str, names: object) -> None:
 
 def model_names() -> list[str]:
     """Return the names of all models of this project, sorted."""
-    return sorted(module.name for module in pkgutil.iter_modules(project_package("pipeline").__path__))
+    return sorted(
+        module.name
+        for module in pkgutil.iter_modules(project_package("pipeline").__path__)
+        if not module.name.startswith("_")
+    )
 
 
 def check_name(name: str) -> None:

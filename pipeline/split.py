@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DataError
 from pipeline.schema import feature_names
-from pipeline.snapshot import Stored
+from pipeline.snapshot import SnapshotFile
 
 if TYPE_CHECKING:
     import pyarrow
@@ -48,20 +48,20 @@ def holdout_rule(spec: "ModelSpec", table: "pyarrow.Table") -> Rule:
     """
     by = (spec.group,) if spec.group else spec.key or feature_names(spec, table.column_names)
     if spec.time is None:
-        return Rule(spec.name, by, spec.holdout.share)
+        return Rule(spec.name, by, spec.holdout.fraction)
     times = np.sort(_times(table, spec.time))
     if spec.holdout.days is not None:
         if times.dtype.kind != "M":
             raise DataError(f"holdout of {spec.name} is given in days, but column {spec.time!r} holds no timestamps")
         start = times[-1] - np.timedelta64(round(spec.holdout.days * 86_400_000_000), "us")
     else:
-        start = times[int(len(times) * (1 - spec.holdout.share))]
-    return Rule(spec.name, by, spec.holdout.share, spec.time, _plain(start))
+        start = times[int(len(times) * (1 - spec.holdout.fraction))]
+    return Rule(spec.name, by, spec.holdout.fraction, spec.time, _plain(start))
 
 
-def held_out(rule: Rule, table: "pyarrow.Table | Stored") -> NDArray[np.bool_]:
+def held_out(rule: Rule, table: "pyarrow.Table | SnapshotFile") -> NDArray[np.bool_]:
     """Return, per row, whether the rule holds it out; DataError when the time column no longer holds what it did."""
-    if isinstance(table, Stored):
+    if isinstance(table, SnapshotFile):
         return _of_snapshot(rule, table.path, table.num_rows)
     return _held_out(rule, table)
 
@@ -72,14 +72,14 @@ def _of_snapshot(rule: Rule, path: Path, rows: int) -> NDArray[np.bool_]:
 
     Of a file from which rows were forgotten, there are fewer.
     """
-    stored = Stored(path)
+    stored = SnapshotFile(path)
     stored.check(rows)
     mask = _held_out(rule, stored)
     mask.flags.writeable = False
     return mask
 
 
-def _held_out(rule: Rule, table: "pyarrow.Table | Stored") -> NDArray[np.bool_]:
+def _held_out(rule: Rule, table: "pyarrow.Table | SnapshotFile") -> NDArray[np.bool_]:
     if rule.time is None:
         return hash_share(rule.model, rule.by, table) < rule.share
     start = np.datetime64(rule.start, "us") if isinstance(rule.start, str) else rule.start
@@ -98,7 +98,7 @@ def split(rule: Rule, table: "pyarrow.Table") -> NDArray[np.bool_]:
     return mask
 
 
-def hash_share(model: str, by: tuple[str, ...], table: "pyarrow.Table | Stored") -> NDArray[np.float64]:
+def hash_share(model: str, by: tuple[str, ...], table: "pyarrow.Table | SnapshotFile") -> NDArray[np.float64]:
     """Return, per row, a number in [0, 1) that depends on the model's name and the row's key alone."""
     begun = hashlib.blake2b(key=model.encode(), digest_size=8)
 
@@ -109,7 +109,9 @@ def hash_share(model: str, by: tuple[str, ...], table: "pyarrow.Table | Stored")
 
     # In batches, since the keys of a table without a key column are all of it, as texts.
     names = list(by)
-    tables = table.groups(np.ones(table.num_rows, bool), names) if isinstance(table, Stored) else [table.select(names)]
+    tables = (
+        table.groups(np.ones(table.num_rows, bool), names) if isinstance(table, SnapshotFile) else [table.select(names)]
+    )
     digests = (
         b"".join(map(digest, zip(*map(_words, batch.columns), strict=True)))
         for part in tables

@@ -28,11 +28,11 @@ from pipeline.files import (
     write_json,
 )
 from pipeline.predict import predict, target
-from pipeline.processes import end_with
+from pipeline.processes import exit_with_parent
 from pipeline.project import find_project, project_package
-from pipeline.sample import sampled
+from pipeline.sample import stratified_sample
 from pipeline.schema import describe, to_frame
-from pipeline.snapshot import Snapshot, Stored
+from pipeline.snapshot import Snapshot, SnapshotFile
 from pipeline.split import Rule, holdout_rule, split
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-MOST_BYTES = 3 * 2**30
+MAX_BYTES = 3 * 2**30
 """What all folds that are fitted at a time may take together, about."""
 COPIES = 4
 """Of its rows a fold has about so many copies: the rows, what a scaler makes of them, and what a solver does."""
@@ -110,12 +110,12 @@ def train(spec: "ModelSpec", snapshot: Snapshot, folder: Path, workers: int | No
     with the spec's `epochs` only its sample and a part of the others; and fewer folds are fitted at a time where they
     are large. A candidate that raises is reported and left out; TrainingError, with their reasons, when all raise.
     """
-    from pipeline.incremental import fit_in_batches, scatter
+    from pipeline.incremental import fit_in_batches, shuffle_to_disk
 
-    table = Stored(snapshot.path)
+    table = SnapshotFile(snapshot.path)
     rule = holdout_rule(spec, table)
     mask = split(rule, table)
-    rows = sampled(spec, table, ~mask)
+    rows = stratified_sample(spec, table, ~mask)
     features, beside = describe(spec, table).features, {spec.target, spec.time, spec.group} - {None}
     frame = to_frame(table.filter(rows, [feature.name for feature in features]), features)
     training = table.filter(rows, [name for name in table.column_names if name in beside])
@@ -123,7 +123,7 @@ def train(spec: "ModelSpec", snapshot: Snapshot, folder: Path, workers: int | No
     candidates = _cross_validate(spec, frame, y, _folds(spec, training, y), workers or _workers(frame))
     if spec.epochs:
         with space_for(folder), scratch_folder(folder.parent) as scratch:
-            parts = scatter(spec, table, ~mask & ~rows, features, scratch)
+            parts = shuffle_to_disk(spec, table, ~mask & ~rows, features, scratch)
             chosen, pickled, candidates = _fit_best(
                 spec, candidates, lambda estimator: fit_in_batches(spec, estimator, frame, y, parts, features)
             )
@@ -225,7 +225,7 @@ def _workers(frame: "pandas.DataFrame") -> int:
     import joblib
 
     size = max(int(frame.memory_usage(deep=False).sum()), 1)
-    return max(1, min(joblib.cpu_count(), MOST_BYTES // (COPIES * size)))
+    return max(1, min(joblib.cpu_count(), MAX_BYTES // (COPIES * size)))
 
 
 def _cross_validate(
@@ -278,7 +278,7 @@ def _score_fold(
     scored: Array,
 ) -> Candidate:
     """Return one fold's score as a nameless candidate, or its error."""
-    end_with(run)
+    exit_with_parent(run)
     started = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -12,6 +12,9 @@ from filelock import FileLock
 from project import Project, copy_of_the_project, points
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+PYTHONPATH = os.pathsep.join(
+    [str(CHECKOUT), *(str(room) for room in sorted((CHECKOUT / "tests").iterdir()) if room.is_dir())]
+)
 
 os.environ |= {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -52,7 +55,7 @@ def run_python():
         done = subprocess.run(
             [sys.executable, "-c", code, *map(str, arguments)],
             cwd=cwd,
-            env=os.environ | {"PYTHONPATH": f"{CHECKOUT}{os.pathsep}{CHECKOUT / 'tests'}"} | env,
+            env=os.environ | {"PYTHONPATH": PYTHONPATH} | env,
             capture_output=True,
             text=True,
             check=False,
@@ -78,7 +81,7 @@ def prefect_server(shared):
 
     The worker that needs it first starts it, and ends it when no other one has use for it.
     """
-    from flows.server import start_server
+    from flows.ops.prefect_server import start_server
     from pipeline.processes import alive, free_port
     from pipeline.settings import Settings
 

@@ -6,9 +6,9 @@ import shlex
 
 import pytest
 import typer
-from conftest import CHECKOUT
+from project import CHECKOUT
 
-from flows.cli import app
+from flows.cli.main import app
 from flows.outcome import EXIT_CODES
 
 README = (CHECKOUT / "README.md").read_text()

@@ -27,9 +27,9 @@ from bench.endpoint import forms, pipelines, project, servers
 from bench.endpoint.forms import Form, Row
 from bench.endpoint.project import EIGHTY_COLUMNS, ONE_NUMBER
 from bench.endpoint.report import Target, ratios, spread, table, targets_table
-from bench.endpoint.servers import Running, Server
+from bench.endpoint.servers import PeerServer, Running
 from bench.endpoint.wrk import SERVERS_CORE, Bodies, Measured, load, pinned, write_bodies
-from bentos.workers import MEMORY
+from bentos.serving.processes import MEMORY
 from pipeline.project import CODE_FOLDER
 
 REPORT = CODE_FOLDER / "tests" / "bench" / "endpoint.md"
@@ -62,7 +62,7 @@ megabytes over the other's."""
 class Asked:
     """A server, the form in which it is asked, and whether it knows the model or always answers the same."""
 
-    server: Server
+    server: PeerServer
     form: Form
     knows: bool = True
     features: tuple[str, ...] = tuple(pipelines.FEATURES)
@@ -70,21 +70,21 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """One comparison: the same rows over as many connections to every server named in it."""
 
     title: str
     rows: int
     connections: int
     asked: dict[str, Asked]
-    least_seconds: float = 0.0
+    min_seconds: float = 0.0
 
 
 @dataclass
-class Found:
+class Measurements:
     """What the rounds of a work found of each server, and why one was left out."""
 
-    work: Work
+    work: Workload
     measured: dict[str, list[Measured]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     megabytes: dict[str, float] = field(default_factory=dict)
@@ -246,7 +246,7 @@ class Bench:
         server = servers.uvicorn("uvicorn_nothing:app", UVICORN, about, "/", self.env)
         return Asked(server, forms.RECORDS, knows=False)
 
-    def _ridge(self) -> list[Found]:
+    def _ridge(self) -> list[Measurements]:
         everyone = {
             EVERGREEN: self._evergreen("ridge"),
             NOTHING: self._nothing(),
@@ -268,14 +268,14 @@ class Bench:
             MLFLOW_RECORDS: Asked(theirs, forms.MLFLOW_RECORDS),
         }
         works = [
-            Work("1 row JSON, ridge, 8 connections", ROW, 8, everyone),
-            Work("1 row JSON, ridge, 1 connection", ROW, 1, _only(everyone, EVERGREEN, NOTHING, SAME_ONE, UVICORN)),
-            Work("1,000 rows CSV, ridge, 2 connections", ROWS, 2, csv),
-            Work("1,000 rows JSON, ridge, 2 connections", ROWS, 2, records),
+            Workload("1 row JSON, ridge, 8 connections", ROW, 8, everyone),
+            Workload("1 row JSON, ridge, 1 connection", ROW, 1, _only(everyone, EVERGREEN, NOTHING, SAME_ONE, UVICORN)),
+            Workload("1,000 rows CSV, ridge, 2 connections", ROWS, 2, csv),
+            Workload("1,000 rows JSON, ridge, 2 connections", ROWS, 2, records),
         ]
         return self._measured("ridge", works)
 
-    def _trees(self) -> list[Found]:
+    def _trees(self) -> list[Measurements]:
         single = {
             EVERGREEN: self._evergreen("trees"),
             NOTHING: self._nothing(),
@@ -288,21 +288,21 @@ class Bench:
             MLFLOW: Asked(single[MLFLOW].server, forms.MLFLOW_CSV),
         }
         works = [
-            Work("1 row JSON, histogram trees, 8 connections", ROW, 8, single),
-            Work("1,000 rows CSV, histogram trees, 2 connections", ROWS, 2, csv),
+            Workload("1 row JSON, histogram trees, 8 connections", ROW, 8, single),
+            Workload("1,000 rows CSV, histogram trees, 2 connections", ROWS, 2, csv),
         ]
         return self._measured("trees", works)
 
-    def _forest(self) -> Found:
+    def _forest(self) -> Measurements:
         asked = {
             EVERGREEN: self._evergreen("forest"),
             NOTHING: self._nothing(),
             BENTO: self._bento("forest"),
             **self._onnx("forest"),
         }
-        return self._measured("forest", [Work("1 row JSON, forest of 200, 8 connections", ROW, 8, asked)])[0]
+        return self._measured("forest", [Workload("1 row JSON, forest of 200, 8 connections", ROW, 8, asked)])[0]
 
-    def _custom(self) -> Found:
+    def _custom(self) -> Measurements:
         asked = {
             EVERGREEN: self._evergreen("custom"),
             BENTO: self._bento("custom"),
@@ -311,9 +311,9 @@ class Bench:
         }
         title = "1 row JSON, a pipeline that cannot be compiled, 64 connections"
         # The first of 64 that wait may be answered after seconds.
-        return self._measured("custom", [Work(title, ROW, 64, asked, least_seconds=4.0)])[0]
+        return self._measured("custom", [Workload(title, ROW, 64, asked, min_seconds=4.0)])[0]
 
-    def _measured(self, model: str, works: Sequence[Work]) -> list[Found]:
+    def _measured(self, model: str, works: Sequence[Workload]) -> list[Measurements]:
         """Start every server of the works once, compare its answers, and measure one work after the other."""
         with ExitStack() as stack:
             up: dict[str, Running] = {}
@@ -328,9 +328,9 @@ class Bench:
                 }
             return [self._rounds(model, work, up) for work in works]
 
-    def _rounds(self, model: str, work: Work, up: dict[str, Running]) -> Found:
+    def _rounds(self, model: str, work: Workload, up: dict[str, Running]) -> Measurements:
         _say(work.title)
-        found = Found(work)
+        found = Measurements(work)
         bodies: dict[str, Bodies] = {}
         for name, asked in work.asked.items():
             try:
@@ -351,10 +351,10 @@ class Bench:
         found.megabytes = {name: up[asked.server.name].worker_megabytes() for name, asked in work.asked.items()}
         return found
 
-    def _load(self, up: Running, work: Work, bodies: Bodies, seconds: float) -> Measured:
+    def _load(self, up: Running, work: Workload, bodies: Bodies, seconds: float) -> Measured:
         """Measure once, and wait until the server is through with what wrk left behind when its time was over."""
         try:
-            return load(up.url, bodies, work.connections, max(seconds, work.least_seconds))
+            return load(up.url, bodies, work.connections, max(seconds, work.min_seconds))
         finally:
             end = time.monotonic() + SETTLE_SECONDS
             body = (bodies.folder / "1").read_bytes()
@@ -450,7 +450,7 @@ class Bench:
     def _report(
         self,
         targets: Sequence[Target],
-        found: Sequence[Found],
+        found: Sequence[Measurements],
         memory: Sequence[tuple[int, float]],
         starts: dict[str, list[float]],
     ) -> str:
@@ -502,13 +502,13 @@ def _near(close: float) -> Callable[[float, float], bool]:
     return lambda one, other: abs(one - other) <= close * abs(other)
 
 
-def _latencies(found: Found, name: str) -> tuple[float, ...]:
+def _latencies(found: Measurements, name: str) -> tuple[float, ...]:
     if {EVERGREEN, name} & found.left_out.keys():
         return ()
     return ratios(*([one.median_ms for one in found.measured[server]] for server in (EVERGREEN, name)))
 
 
-def _best(found: Found, names: Sequence[str]) -> tuple[str, tuple[float, ...]]:
+def _best(found: Measurements, names: Sequence[str]) -> tuple[str, tuple[float, ...]]:
     """Return the fastest of some servers, and evergreen's ratios to it."""
     measured = [name for name in names if found.rates(name)]
     if not measured:
@@ -517,7 +517,7 @@ def _best(found: Found, names: Sequence[str]) -> tuple[str, tuple[float, ...]]:
     return best, found.ratio(best)
 
 
-def _work_table(found: Found) -> str:
+def _work_table(found: Measurements) -> str:
     rows = []
     for name, measured in found.measured.items():
         if name not in found.left_out:
@@ -533,7 +533,7 @@ def _figures(measured: Measured) -> tuple[float, float, float]:
     return measured.rate, measured.median_ms, measured.p99_ms
 
 
-def _configurations(found: Sequence[Found]) -> str:
+def _configurations(found: Sequence[Measurements]) -> str:
     about = {asked.server.name: asked.server.about for one in found for asked in one.work.asked.values()}
     return table(["server", "as"], [[name, said] for name, said in about.items()])
 

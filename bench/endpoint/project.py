@@ -46,7 +46,7 @@ from expectations.validate import Suite
 suite = Suite(error=[gxe.ExpectColumnValuesToBeUnique(column="Id")])
 '''
 
-EVERGREEN = [sys.executable, "-c", "from flows.cli import main; main()"]
+EVERGREEN = [sys.executable, "-c", "from flows.cli.main import main; main()"]
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,18 @@ import psutil  # type: ignore[import-untyped]
 
 from bench.endpoint.project import EVERGREEN, Project
 from bench.endpoint.wrk import SERVERS_CORE, pinned
-from pipeline.processes import free_port, leashed
+from pipeline.processes import free_port, supervised_child
 from pipeline.project import CODE_FOLDER
 
 PEERS = Path(__file__).with_name("peers")
 PYTHON = CODE_FOLDER / ".venv-bench" / "bin" / "python"
 PYTHON_UVICORN = CODE_FOLDER / ".venv-bench-uvicorn" / "bin" / "python"
-START_SECONDS = 120.0
+START_TIMEOUT = 120.0
 MEGABYTE = 1e6
 
 
 @dataclass(frozen=True)
-class Server:
+class PeerServer:
     """How to start a server, `{port}` standing for its port, and where it says that it is ready and takes requests."""
 
     name: str
@@ -41,9 +41,9 @@ class Server:
 class Running:
     """A server that is ready: its port, the leash that holds it, and the seconds it took from its start."""
 
-    server: Server
+    server: PeerServer
     port: int
-    leash: int
+    supervisor: int
     ready_seconds: float
     client: httpx.Client = field(repr=False)
 
@@ -58,35 +58,35 @@ class Running:
 
     def worker_megabytes(self) -> float:
         """Return the memory of the process that works: of all that the server started, the one with most CPU time."""
-        processes = psutil.Process(self.leash).children(recursive=True)
+        processes = psutil.Process(self.supervisor).children(recursive=True)
         worker = max(processes, key=lambda process: sum(process.cpu_times()[:2]))
         return float(worker.memory_info().rss) / MEGABYTE
 
 
-def evergreen(project: Project, model: str, name: str) -> Server:
+def evergreen(project: Project, model: str, name: str) -> PeerServer:
     """`evergreen serve`, as a user runs it."""
     command = [*EVERGREEN, "serve", model, "--port", "{port}"]
-    return Server(name, command, project.env, project.folder, "/readyz", "/predict", "`evergreen serve MODEL`")
+    return PeerServer(name, command, project.env, project.folder, "/readyz", "/predict", "`evergreen serve MODEL`")
 
 
-def bento(service: str, name: str, about: str, env: Mapping[str, str], folder: Path) -> Server:
+def bento(service: str, name: str, about: str, env: Mapping[str, str], folder: Path) -> PeerServer:
     """`bentoml serve`, in its default configuration."""
     command = [str(PYTHON), "-m", "bentoml", "serve", service, "--host", "127.0.0.1", "--port", "{port}"]
     home = folder / f"bentoml-{service.replace(':', '-')}"
-    return Server(name, command, {**env, "BENTOML_HOME": str(home)}, PEERS, "/readyz", "/predict", about)
+    return PeerServer(name, command, {**env, "BENTOML_HOME": str(home)}, PEERS, "/readyz", "/predict", about)
 
 
-def mlflow(saved: Path, env: Mapping[str, str]) -> Server:
+def mlflow(saved: Path, env: Mapping[str, str]) -> PeerServer:
     """`mlflow models serve`: its own server, in the environment that is there, with one worker."""
     command = [str(PYTHON), "-m", "mlflow", "models", "serve", "--model-uri", str(saved), "--env-manager", "local"]
     command += ["--host", "127.0.0.1", "--port", "{port}", "--workers", "1"]
     # It starts uvicorn by its bare name.
     path = {"PATH": f"{PYTHON.parent}:{env['PATH']}"}
     about = "`mlflow models serve --env-manager local --workers 1`, a model with a signature"
-    return Server("mlflow models serve", command, {**env, **path}, saved.parent, "/ping", "/invocations", about)
+    return PeerServer("mlflow models serve", command, {**env, **path}, saved.parent, "/ping", "/invocations", about)
 
 
-def mlserver(joblib: Path, env: Mapping[str, str], folder: Path) -> Server:
+def mlserver(joblib: Path, env: Mapping[str, str], folder: Path) -> PeerServer:
     """`mlserver start`, its scikit-learn runtime and its pandas codec; without a pool of workers beside its server."""
     place = folder / "mlserver"
     place.mkdir(exist_ok=True)
@@ -101,27 +101,27 @@ def mlserver(joblib: Path, env: Mapping[str, str], folder: Path) -> Server:
     env = {**env, **{f"MLSERVER_{name.upper()}": str(port) for name, port in ports.items()}}
     command = [str(PYTHON_UVICORN.parent / "mlserver"), "start", str(place)]
     about = "`mlserver start`, mlserver-sklearn, content type `pd`, `parallel_workers` 0: one process answers"
-    return Server("MLServer", command, env, place, "/v2/models/ridge/ready", "/v2/models/ridge/infer", about)
+    return PeerServer("MLServer", command, env, place, "/v2/models/ridge/ready", "/v2/models/ridge/infer", about)
 
 
-def uvicorn(app: str, name: str, about: str, ready: str, env: Mapping[str, str]) -> Server:
+def uvicorn(app: str, name: str, about: str, ready: str, env: Mapping[str, str]) -> PeerServer:
     """`uvicorn`, with uvloop and httptools, one worker."""
     command = [str(PYTHON_UVICORN), "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", "{port}"]
-    return Server(name, command, env, PEERS, ready, "/predict", about)
+    return PeerServer(name, command, env, PEERS, ready, "/predict", about)
 
 
 @contextmanager
-def running(server: Server, logs: Path) -> Iterator[Running]:
+def running(server: PeerServer, logs: Path) -> Iterator[Running]:
     """Start a server on a free port and its core, and stop it after the block; RuntimeError when it is never ready."""
     port = free_port()
     command = [word.replace("{port}", str(port)) for word in server.command]
     env = {name: value.replace("{port}", str(port)) for name, value in server.env.items()}
     log = logs / f"{server.name.replace(' ', '-').replace('/', '-')}-{port}.log"
     with (
-        leashed(pinned(SERVERS_CORE, command), env, server.folder, log) as leash,
+        supervised_child(pinned(SERVERS_CORE, command), env, server.folder, log) as leash,
         httpx.Client(timeout=60.0, trust_env=False) as client,
     ):
-        end = time.monotonic() + START_SECONDS
+        end = time.monotonic() + START_TIMEOUT
         while not _ready(client, f"http://127.0.0.1:{port}{server.ready}"):
             if time.monotonic() > end or leash.poll() is not None:
                 raise RuntimeError(f"{server.name} is not ready; its log ends: {log.read_text()[-2000:]}")

@@ -14,9 +14,9 @@ from typing import Any
 import orjson
 
 from bench.endpoint import forms
-from bentos import wire
-from bentos.batch import nulls_and_unseen
-from bentos.served import ServedModel
+from bentos.endpoint import formats
+from bentos.endpoint.batch import nulls_and_unseen
+from bentos.endpoint.model import ServedModel
 from pipeline.artifact import load_artifact
 
 SECONDS = 1.0
@@ -26,11 +26,11 @@ SECONDS = 1.0
 def stages(served: ServedModel, media: str, body: bytes) -> dict[str, float]:
     """Return the microseconds of each stage of answering a body with a compiled plan."""
     batch = served.read(media, body)
-    answers = served.ask_quickly(batch)  # type: ignore[arg-type]
+    answers = served.predict_inline(batch)  # type: ignore[arg-type]
     return {
         "parser alone": _fastest(_parser(media), body),
         "read": _fastest(served.read, media, body),
-        "plan": _fastest(served.ask_quickly, batch),
+        "plan": _fastest(served.predict_inline, batch),
         "count nulls and unseen": _fastest(nulls_and_unseen, batch, served.categories),
         "write": _fastest(served.write, media, answers, batch),
         "all in a row": _fastest(served.answer_quickly, media, body),
@@ -38,7 +38,7 @@ def stages(served: ServedModel, media: str, body: bytes) -> dict[str, float]:
 
 
 def _parser(media: str) -> Callable[[bytes], Any]:
-    if media == wire.JSON:
+    if media == formats.JSON:
         return orjson.loads
     import pyarrow as pa
     import pyarrow.csv

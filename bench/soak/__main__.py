@@ -26,14 +26,14 @@ from sqlalchemy import select
 
 from bench.soak import check, clock, market, parts
 from bench.soak.check import Answer, Excursion, Kill
-from bentos import releases, servers
-from bentos.ledger import RUNS, open_ledger, reading
+from bentos.ledger import releases, servers
+from bentos.ledger.database import RUNS, open_ledger, reading
 from pipeline.processes import free_port
 from pipeline.project import CODE_FOLDER
 from pipeline.settings import Settings
 
 REPORT = CODE_FOLDER / "tests" / "bench" / "soak.md"
-EVERGREEN = [sys.executable, "-c", "from flows.cli import main; main()"]
+EVERGREEN = [sys.executable, "-c", "from flows.cli.main import main; main()"]
 RUN = "flow run"
 KILLED = ("service worker", RUN, "Prefect worker", "Prefect server", "endpoint")
 MONTH_SECONDS, PERSON_SECONDS, KILL_SECONDS, FULL_SECONDS = 25.0, 70.0, 20.0, 8.0

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from bentos.releases import SETTLING, Event, Release
-from bentos.servers import Served
+from bentos.ledger.releases import CHAMPION_EVENTS, Event, Release
+from bentos.ledger.servers import Served
 
 SECOND = 1.0
 """The ledger's times are whole seconds."""
@@ -66,7 +66,7 @@ def out_of_order(
     answers: Sequence[Answer], events: Sequence[Event], served: Sequence[Served], excursions: Sequence[Excursion]
 ) -> list[Answer]:
     """Return the answers of a release that another one had taken the place of, acknowledged, before they were asked."""
-    wishes = sorted(moment(event.at, excursions) for event in events if event.kind in SETTLING)
+    wishes = sorted(moment(event.at, excursions) for event in events if event.kind in CHAMPION_EVENTS)
     alone = sorted((moment(one.at, excursions) + SECOND, str(one.release)) for one in served if one.kind == "alone")
     wrong: list[Answer] = []
     for begins, release in alone:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 CLIENTS = 8
-PAUSE_SECONDS = 0.05
-PATIENCE_SECONDS = 70.0
+RETRY_INTERVAL = 0.05
+REQUEST_TIMEOUT = 70.0
 """Longer than a server may take; what is not answered by then is lost."""
 
 over: list[bool] = []
@@ -32,7 +32,7 @@ async def client(number: int, port: int, asked: dict[str, Any], report: TextIO) 
         request = (head + ("" if keep else "Connection: close\r\n") + "\r\n").encode() + body
         begun = time.time()
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(REQUEST_TIMEOUT):
                 if writer is None:
                     reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(request)
@@ -48,7 +48,7 @@ async def client(number: int, port: int, asked: dict[str, Any], report: TextIO) 
         if close and writer is not None:
             writer.close()
             writer = None
-        await asyncio.sleep(PAUSE_SECONDS * random.uniform(0.5, 1.5))
+        await asyncio.sleep(RETRY_INTERVAL * random.uniform(0.5, 1.5))
 
 
 async def main(port: int, path: Path, asked: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline import ames
+from pipeline.models import _ames as ames
 from pipeline.project import CODE_FOLDER
 
 ROOMS = ("pipeline", "expectations", "bentos", "flows")
@@ -46,7 +46,7 @@ spec = ModelSpec(
     metric="rmsle",
     gate=Gate(at_most=0.5, tolerance=0.05),
     schedule=Cron("* * * * *"),
-    keep=3,
+    keep_releases=3,
 )
 '''
 

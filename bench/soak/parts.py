@@ -16,7 +16,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "evergreen up": ("up",),
 }
 """By kind of process: words that its command line has, the first kind that fits."""
-LEASH = "processes.py"
+SUPERVISOR = "processes.py"
 """What holds a process on a leash has its words, too."""
 
 
@@ -47,7 +47,7 @@ def running(home: Path) -> list[Part]:
 
 
 def _kind(words: list[str]) -> str:
-    if any(word.endswith(LEASH) for word in words):
+    if any(word.endswith(SUPERVISOR) for word in words):
         return "leash"
     names = {Path(word).name for word in words}
     return next((kind for kind, needed in KINDS.items() if names.issuperset(needed)), "other")

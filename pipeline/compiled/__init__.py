@@ -14,15 +14,15 @@ from typing import Any
 
 from pipeline.compiled import date_operations, estimator_operations, operations, trees  # noqa: F401  what plans are made of
 from pipeline.compiled.columns import columns_of
-from pipeline.compiled.plan import Builder, Plan, Program, UnanswerableError, load_plan, save_plan
+from pipeline.compiled.linear_one_hot import without_operation
+from pipeline.compiled.plan import Builder, CompiledModel, Plan, UnanswerableError, load_plan, save_plan
 from pipeline.compiled.proof import Proof, prove
 from pipeline.compiled.table import UncompilableError, input_table
-from pipeline.compiled.weigh import without
 from pipeline.schema import Feature
 
 __all__ = [
+    "CompiledModel",
     "Plan",
-    "Program",
     "Proof",
     "UnanswerableError",
     "UncompilableError",
@@ -49,4 +49,4 @@ def compile_pipeline(estimator: Any, features: Sequence[Feature]) -> Plan:
         probabilities=outputs.probabilities,
         labels=outputs.labels,
     )
-    return without(plan, builder.superseded)
+    return without_operation(plan, builder.superseded)

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.compiled.plan import Array, Run, UnanswerableError, operation
 
-MOST = 2.0**53
+MAX_EXACT = 2.0**53
 """From here on float64 does not hold every microsecond."""
 SECOND = 1_000_000
 DAY = 86_400 * SECOND
@@ -116,7 +116,7 @@ def elapsed(left: Sequence[int], right: Sequence[int], nanoseconds: int) -> Run:
 
 def _whole(x: Array) -> tuple[Array, Array]:
     """Return microseconds as whole numbers, 0 where missing, and which are missing."""
-    if (np.abs(x) >= MOST).any():
+    if (np.abs(x) >= MAX_EXACT).any():
         raise UnanswerableError("a timestamp is too far from 1970")
     missing = np.isnan(x)
     return np.where(missing, 0.0, x).astype(np.int64), missing

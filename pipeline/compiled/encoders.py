@@ -11,23 +11,23 @@ import numpy as np
 
 from pipeline.compiled.plan import Array, Builder
 from pipeline.compiled.table import Column, Number, Table, Text, Time, UncompilableError, checked, matrix
-from pipeline.compiled.transformers import compiles, hot, look_up, named, sure_of
+from pipeline.compiled.transformers import compiles, emit_lookup, emit_one_hot, finiteness_of, named
 
-MOST_LABELS = 100
+MAX_LABELS = 100
 """More whole numbers than this are no labels, but a target to regress on."""
 
-Answer = tuple[float, ...] | None
+EncoderOutput = tuple[float, ...] | None
 """The numbers that an encoder puts in the place of a value; None where it refuses the value."""
 
 
-class Answers(dict[Any, Answer]):
+class EncoderOutputs(dict[Any, EncoderOutput]):
     """The answers to values of a column: one by one to the categories and to null, and one to all others."""
 
-    def __init__(self, known: Mapping[Any, Answer], unseen: Answer) -> None:
+    def __init__(self, known: Mapping[Any, EncoderOutput], unseen: EncoderOutput) -> None:
         super().__init__(known)
         self.unseen = unseen
 
-    def __missing__(self, value: Any) -> Answer:
+    def __missing__(self, value: Any) -> EncoderOutput:
         return self.unseen
 
 
@@ -37,17 +37,17 @@ def one_hot_encoder(encoder: Any, table: Table, builder: Builder) -> Table:
     widths = [int(width) for width in encoder._n_features_outs]
     starts = np.cumsum([0, *widths]).tolist()
     answers = [
-        Answers({value: _position(one, start) for value, one in by.items()}, _position(by.unseen, start))
-        for by, start in zip(_asked(encoder, table, widths), starts, strict=False)
+        EncoderOutputs({value: _position(one, start) for value, one in by.items()}, _position(by.unseen, start))
+        for by, start in zip(_probe(encoder, table, widths), starts, strict=False)
     ]
     positions = matrix(encoded(checked(table, builder), answers, builder), builder)
-    return named(encoder, table, hot(positions, starts[-1], builder, sparse=bool(encoder.sparse_output)))
+    return named(encoder, table, emit_one_hot(positions, starts[-1], builder, sparse=bool(encoder.sparse_output)))
 
 
 @compiles("sklearn", "OrdinalEncoder")
 def ordinal_encoder(encoder: Any, table: Table, builder: Builder) -> Table:
     """A number per category."""
-    answers = _asked(encoder, table, [1] * len(table.columns))
+    answers = _probe(encoder, table, [1] * len(table.columns))
     return named(encoder, table, encoded(checked(table, builder), answers, builder))
 
 
@@ -55,16 +55,16 @@ def ordinal_encoder(encoder: Any, table: Table, builder: Builder) -> Table:
 def target_encoder(encoder: Any, table: Table, builder: Builder) -> Table:
     """The mean of the target per category, or the share of each label."""
     width = len(encoder.classes_) if encoder.target_type_ == "multiclass" else 1
-    if encoder.target_type == "auto" and width > MOST_LABELS and np.asarray(encoder.classes_).dtype.kind in "iuf":
+    if encoder.target_type == "auto" and width > MAX_LABELS and np.asarray(encoder.classes_).dtype.kind in "iuf":
         raise UncompilableError(
             f"it took the target's {width} whole numbers for labels, and makes a column of each; "
             'give it target_type="continuous"'
         )
-    answers = _asked(encoder, table, [width] * len(table.columns))
+    answers = _probe(encoder, table, [width] * len(table.columns))
     return named(encoder, table, encoded(checked(table, builder), answers, builder))
 
 
-def encoded(table: Table, answers: Sequence[Answers], builder: Builder) -> Table:
+def encoded(table: Table, answers: Sequence[EncoderOutputs], builder: Builder) -> Table:
     """Return the table of numbers that the answers put in the place of a table's values."""
     wide = [(place, part) for place, by in enumerate(answers) for part in range(_width(by))]
     texts = [one for one in wide if isinstance(table.columns[one[0]], Text)]
@@ -78,7 +78,7 @@ def encoded(table: Table, answers: Sequence[Answers], builder: Builder) -> Table
     return Table(tuple(found[one] for one in wide))
 
 
-def _encoded_texts(table: Table, answers: Sequence[Answers], builder: Builder) -> int:
+def _encoded_texts(table: Table, answers: Sequence[EncoderOutputs], builder: Builder) -> int:
     known, missing, rest = [], [], []
     texts = [column for column in table.columns if isinstance(column, Text)]
     for column, by in zip(texts, answers, strict=True):
@@ -86,41 +86,41 @@ def _encoded_texts(table: Table, answers: Sequence[Answers], builder: Builder) -
         known.append({value: _number(by[column.after(value)]) for value in sorted(values)})
         missing.append(_number(by[column.missing]))
         rest.append(_number(by.unseen if column.rest is None else by[column.rest]))
-    return look_up(texts, known, missing, rest, builder)
+    return emit_lookup(texts, known, missing, rest, builder)
 
 
-def _encoded_numbers(table: Table, answers: Sequence[Answers], builder: Builder) -> int:
+def _encoded_numbers(table: Table, answers: Sequence[EncoderOutputs], builder: Builder) -> int:
     return builder.emit(
         "lookup_numbers",
         matrix(table, builder),
         known=[[[value, _number(one)] for value, one in by.items() if isinstance(value, float)] for by in answers],
         missing=[_number(by[None]) for by in answers],
         rest=[_number(by.unseen) for by in answers],
-        sure=[sure_of([*map(_number, by.values()), _number(by.unseen)]) for by in answers],
+        sure=[finiteness_of([*map(_number, by.values()), _number(by.unseen)]) for by in answers],
     )
 
 
-def _only(answers: Answers, part: int) -> Answers:
+def _only(answers: EncoderOutputs, part: int) -> EncoderOutputs:
     """Return the answers of one number each: of several, the one at a position."""
     one = {value: None if answer is None else answer[part : part + 1] for value, answer in answers.items()}
-    return Answers(one, None if answers.unseen is None else answers.unseen[part : part + 1])
+    return EncoderOutputs(one, None if answers.unseen is None else answers.unseen[part : part + 1])
 
 
-def _number(answer: Answer) -> float | None:
+def _number(answer: EncoderOutput) -> float | None:
     return None if answer is None else answer[0]
 
 
-def _width(answers: Answers) -> int:
+def _width(answers: EncoderOutputs) -> int:
     return next((len(one) for one in (*answers.values(), answers.unseen) if one is not None), 1)
 
 
-def _position(answer: Answer, start: int) -> Answer:
+def _position(answer: EncoderOutput, start: int) -> EncoderOutput:
     if answer is None:
         return None
     return (float(start + answer.index(1.0)) if 1.0 in answer else -1.0,)
 
 
-def _asked(encoder: Any, table: Table, widths: Sequence[int]) -> list[Answers]:
+def _probe(encoder: Any, table: Table, widths: Sequence[int]) -> list[EncoderOutputs]:
     """Return a fitted encoder's answers, by column."""
     if any(isinstance(column, Time) for column in table.columns):
         raise UncompilableError("a timestamp reaches it")
@@ -134,16 +134,16 @@ def _asked(encoder: Any, table: Table, widths: Sequence[int]) -> list[Answers]:
     typical = [values[0] if values else None for values in categories]
     ends = np.cumsum(widths)[:-1]
 
-    def ask(rows: list[list[Any]]) -> list[list[Answer]]:
+    def ask(rows: list[list[Any]]) -> list[list[EncoderOutput]]:
         output = _transformed(encoder, table, rows) if rows else np.empty((0, sum(widths)))
         return [[tuple(part.tolist()) for part in np.split(row, ends)] for row in output]
 
-    def dare(row: list[Any]) -> list[Answer]:
+    def dare(row: list[Any]) -> list[EncoderOutput]:
         try:
             return ask([row])[0]
         except ValueError:
             pass
-        answers: list[Answer] = []
+        answers: list[EncoderOutput] = []
         for column, value in enumerate(row):
             try:
                 answers.append(ask([[*typical[:column], value, *typical[column + 1 :]]])[0][column])
@@ -157,7 +157,9 @@ def _asked(encoder: Any, table: Table, widths: Sequence[int]) -> list[Answers]:
     answered = ask(rows) if all(categories) else [dare(row) for row in rows]
     to_null, to_unseen = dare([None] * len(widths)), dare(unseen)
     return [
-        Answers({None: to_null[c]} | {_key(value): answered[i][c] for i, value in enumerate(values)}, to_unseen[c])
+        EncoderOutputs(
+            {None: to_null[c]} | {_key(value): answered[i][c] for i, value in enumerate(values)}, to_unseen[c]
+        )
         for c, values in enumerate(categories)
     ]
 

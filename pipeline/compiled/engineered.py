@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.compiled.date_operations import PARTS
-from pipeline.compiled.encoders import Answers, encoded
-from pipeline.compiled.plan import Builder, Sure
+from pipeline.compiled.encoders import EncoderOutputs, encoded
+from pipeline.compiled.plan import Builder, Finiteness
 from pipeline.compiled.table import Number, Table, Text, Time, UncompilableError, checked, matrix, settled
 from pipeline.compiled.transformers import checked_for_nulls, compiles, filled
 
@@ -32,7 +32,7 @@ def math_features(transformer: Any, table: Table, builder: Builder) -> Table:
         raise UncompilableError(f"its function {unknown[0]!r} is not sum, prod, mean, min or max")
     new = list(map(str, transformer._get_new_features_name()))
     register = matrix(_some(table, names), builder)
-    missing = min(builder.sure[register]) < Sure.FINITE
+    missing = min(builder.sure[register]) < Finiteness.FINITE
     register = builder.emit("across", register, functions=list(functions), missing=missing, width=len(new))
     table = _with(table, _new(register, new))
     return _without(table, names) if transformer.drop_original else table
@@ -108,7 +108,7 @@ def encoder(transformer: Any, table: Table, builder: Builder) -> Table:
         known = {value if isinstance(value, str) else float(value): (float(code),) for value, code in by.items()}
         null = next((code for value, code in known.items() if value != value), unseen)
         known = {value: code for value, code in known.items() if value == value}
-        answers.append(Answers({None: None if transformer.missing_values == "raise" else null, **known}, unseen))
+        answers.append(EncoderOutputs({None: None if transformer.missing_values == "raise" else null, **known}, unseen))
     columns = encoded(_some(table, names), answers, builder).columns
     return _with(table, dict(zip(names, columns, strict=True)))
 
@@ -191,7 +191,7 @@ def datetime_features(transformer: Any, table: Table, builder: Builder) -> Table
     table = _frame(transformer, table)
     register = _moments(transformer, table, names, builder)
     # What is refused where missing, or has a number for it, is never NaN.
-    least = [Sure.NOT_INFINITE if PARTS[part][1] != PARTS[part][1] else Sure.FINITE for part in parts]
+    least = [Finiteness.NOT_INFINITE if PARTS[part][1] != PARTS[part][1] else Finiteness.FINITE for part in parts]
     sure = [max(known, one) for known in builder.sure[register] for one in least]
     register = builder.emit("calendar", register, parts=parts, sure=sure)
     table = _with(table, _new(register, list(map(str, transformer._get_new_features_name()))))
@@ -212,7 +212,7 @@ def datetime_subtraction(transformer: Any, table: Table, builder: Builder) -> Ta
         left=list(range(len(variables))) * len(reference),
         right=[len(variables) + place for place in range(len(reference)) for _ in variables],
         nanoseconds=int(unit),
-        sure=[Sure.NOT_INFINITE] * (len(variables) * len(reference)),
+        sure=[Finiteness.NOT_INFINITE] * (len(variables) * len(reference)),
     )
     table = _with(table, _new(register, list(map(str, transformer._get_new_features_name()))))
     return _without(table, [*variables, *reference]) if transformer.drop_original else table

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.compiled.plan import Array, Builder, Sure
+from pipeline.compiled.linear_one_hot import fuse_one_hot_sums
+from pipeline.compiled.plan import Array, Builder, Finiteness
 from pipeline.compiled.table import Number, Table, UncompilableError, checked, matrix, numbers
-from pipeline.compiled.trees import Columns, emit_tree_sum, float32_tree, histogram_tree
-from pipeline.compiled.weigh import weigh
+from pipeline.compiled.trees import TreeColumns, emit_tree_sum, float32_tree, histogram_tree
 from pipeline.predict import Label
 
 
@@ -164,7 +164,7 @@ def _scores(estimator: Any, table: Table, builder: Builder) -> int:
     intercept = np.broadcast_to(np.asarray(estimator.intercept_, np.float64), len(coef))
     sums: list[int] = []
     if len(coef) == 1:
-        table, weights, sums = weigh(table, coef[0], builder)
+        table, weights, sums = fuse_one_hot_sums(table, coef[0], builder)
         coef = weights[None, :]
     return builder.emit("linear", matrix(table, builder), *sums, coef=coef, intercept=intercept)
 
@@ -334,7 +334,7 @@ def _tree_sum(
     """
     missing = estimator.__sklearn_tags__().input_tags.allow_nan and getattr(estimator, "monotonic_cst", None) is None
     given = matrix(checked(table, builder, missing and not table.sparse), builder)
-    columns = Columns([one == Sure.FINITE for one in builder.sure[given]])
+    columns = TreeColumns([one == Finiteness.FINITE for one in builder.sure[given]])
     every = np.arange(columns.width)
     taken = [every] * len(trees) if features is None else features
     nodes = [float32_tree(tree, columns, of) for tree, of in zip(trees, taken, strict=True)]
@@ -376,7 +376,7 @@ def _gradient_boosting(estimator: Any, table: Table, builder: Builder) -> int:
     elif name.endswith("Regressor") and ("Tree" in name or "Forest" in name):
         # It is given float32; what is not a tree would compute in it.
         width = len(table.columns)
-        register = builder.emit("float32", _finite(table, builder), sure=[Sure.FINITE] * width)
+        register = builder.emit("float32", _finite(table, builder), sure=[Finiteness.FINITE] * width)
         start = compile_estimator(first, numbers(register, width), builder).predictions
     else:
         raise UncompilableError(f"it starts from {type(first).__name__}")
@@ -412,7 +412,7 @@ def _histogram_boosting(estimator: Any, table: Table, builder: Builder) -> int:
         encoded = compile_transformer(encoder, table.take(coded.tolist()), builder)
         table = Table((*encoded.columns, *table.take(rest.tolist()).columns))
     given = matrix(table, builder)
-    columns = Columns([one == Sure.FINITE for one in builder.sure[given]])
+    columns = TreeColumns([one == Finiteness.FINITE for one in builder.sure[given]])
     trees = [histogram_tree(tree, columns, categories) for stage in estimator._predictors for tree in stage]
     start = np.asarray(estimator._baseline_prediction, np.float64).ravel()
     return emit_tree_sum(builder, given, columns, trees, start)
@@ -663,7 +663,7 @@ def _plain(weights: Sequence[float] | None) -> list[float] | None:
 def _columns(builder: Builder, register: int, indices: Sequence[int]) -> list[Number]:
     """Return columns of a register whose width was not needed so far."""
     if register not in builder.sure or len(builder.sure[register]) <= max(indices):
-        builder.sure[register] = (Sure.NOTHING,) * (max(indices) + 1)
+        builder.sure[register] = (Finiteness.NOTHING,) * (max(indices) + 1)
     return [Number(register, index) for index in indices]
 
 

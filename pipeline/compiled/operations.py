@@ -96,7 +96,7 @@ def present() -> Run:
     return run  # type: ignore[return-value]
 
 
-class Answers(dict[Any, float]):
+class LookupTable(dict[Any, float]):
     """What an encoder makes of the values of a column; unanswerable where it would raise."""
 
     def __init__(self, known: Iterable[tuple[Any, float | None]], missing: float | None, rest: float | None) -> None:
@@ -147,7 +147,7 @@ class _Encoder:
     """What an encoder makes of columns, for a row and for many."""
 
     def __init__(self, known: Sequence[Iterable[Any]], missing: Sequence[Any], rest: Sequence[Any]) -> None:
-        self.answers = [Answers(*one) for one in zip(known, missing, rest, strict=True)]
+        self.answers = [LookupTable(*one) for one in zip(known, missing, rest, strict=True)]
         # Python finds a value quicker where nothing is to be done about one that is not there.
         self.quick = [dict(by) for by in self.answers]
 
@@ -188,7 +188,7 @@ class _Encoder:
             return [by[value] for by, (value,) in zip(self.answers, columns, strict=True)]
 
 
-def _of_column(by: Answers, column: Sequence[Any]) -> "Array | list[float]":
+def _of_column(by: LookupTable, column: Sequence[Any]) -> "Array | list[float]":
     if isinstance(column, Coded):
         return np.array([by[value] for value in column.distinct])[column.codes]
     return list(map(by.__getitem__, column))

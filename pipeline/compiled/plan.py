@@ -47,7 +47,7 @@ class UnanswerableError(Exception):
     """The estimator would refuse these rows, or the plan cannot tell: ask the estimator itself."""
 
 
-class Sure(IntEnum):
+class Finiteness(IntEnum):
     """What is known of a column of numbers, whatever the rows: it decides which checks a plan can leave out."""
 
     NOTHING = 0
@@ -110,10 +110,15 @@ class Builder:
         self.superseded: set[int] = set()
         """Registers whose operations are in the way unless a later one reads them."""
         # A request cannot hold an infinity.
-        self.sure: dict[int, tuple[Sure, ...]] = {0: (Sure.NOT_INFINITE,) * len(self.numbers + self.times)}
+        self.sure: dict[int, tuple[Finiteness, ...]] = {0: (Finiteness.NOT_INFINITE,) * len(self.numbers + self.times)}
 
     def emit(
-        self, kind: str, *inputs: int, width: int | None = None, sure: Sequence[Sure] | None = None, **parameters: Any
+        self,
+        kind: str,
+        *inputs: int,
+        width: int | None = None,
+        sure: Sequence[Finiteness] | None = None,
+        **parameters: Any,
     ) -> int:
         """Add an operation and return the register that will hold its result.
 
@@ -122,7 +127,7 @@ class Builder:
         self.operations.append(Operation(kind, inputs, parameters))
         register = len(self.texts) + len(self.operations)
         if sure is not None or width is not None:
-            self.sure[register] = tuple(sure) if sure is not None else (Sure.NOTHING,) * (width or 0)
+            self.sure[register] = tuple(sure) if sure is not None else (Finiteness.NOTHING,) * (width or 0)
         return register
 
     def made(self, register: int) -> Operation | None:
@@ -131,7 +136,7 @@ class Builder:
         return self.operations[place] if place >= 0 else None
 
 
-class Program:
+class CompiledModel:
     """A plan made ready to run."""
 
     def __init__(self, plan: Plan) -> None:

@@ -9,17 +9,17 @@ import numpy as np
 
 from pipeline.bisect_rows import Refused, bisect_rows
 from pipeline.compiled.columns import columns_of
-from pipeline.compiled.plan import Array, Program, UnanswerableError
-from pipeline.predict import Answers, disagreements, joined, predict, taken
-from pipeline.schema import MOST_CATEGORIES, Feature, to_frame, to_table
+from pipeline.compiled.plan import Array, CompiledModel, UnanswerableError
+from pipeline.predict import Answers, concat, disagreements, predict, take
+from pipeline.schema import MAX_CATEGORIES, Feature, to_frame, to_table
 
 if TYPE_CHECKING:
     import pyarrow
 
 UNSEEN = "a category never seen in training"
-MOST_HELD_OUT = 2000
+MAX_HELD_OUT = 2000
 SHUFFLED = 1000
-SHOWN = 20
+MAX_PROBLEMS = 20
 TINY, HUGE = 5e-324, 1.7976931348623157e308
 # The largest float32, what rounds to it and what does not; where float32 and float64 stop counting by ones.
 FLOAT32 = (3.4028234663852886e38, 3.4028235677973362e38, 3.402823567797337e38, 1e39, 1.401298464324817e-45, 7e-46)
@@ -66,7 +66,12 @@ class Proof:
 
 
 def prove(
-    estimator: Any, program: Program, table: "pyarrow.Table", features: Sequence[Feature], scale: float, seed: int = 0
+    estimator: Any,
+    program: CompiledModel,
+    table: "pyarrow.Table",
+    features: Sequence[Feature],
+    scale: float,
+    seed: int = 0,
 ) -> Proof:
     """Ask an estimator and its program the held-out rows of a table and thousands of hostile rows made from them.
 
@@ -76,13 +81,13 @@ def prove(
     if not table.num_rows:
         raise ValueError("a proof needs held-out rows")
     rng = np.random.default_rng(seed)
-    held = table.select([feature.name for feature in features]).slice(0, MOST_HELD_OUT).to_pylist()
+    held = table.select([feature.name for feature in features]).slice(0, MAX_HELD_OUT).to_pylist()
     rows = [(f"held-out row {place}", row) for place, row in enumerate(held)]
     return compare(estimator, program, [*rows, *hostile(held, features, program, rng)], features, scale)
 
 
 def compare(
-    estimator: Any, program: Program, rows: Sequence[tuple[str, Row]], features: Sequence[Feature], scale: float
+    estimator: Any, program: CompiledModel, rows: Sequence[tuple[str, Row]], features: Sequence[Feature], scale: float
 ) -> Proof:
     """Ask an estimator and its program rows, each with what it is called, and return where they disagree."""
     alone = [_answer(program, row) for _, row in rows]
@@ -90,21 +95,21 @@ def compare(
     wrong = []
     if answered:
         table = to_table([rows[place][1] for place in answered], features)
-        wanted, refused = _ask(lambda part: predict(estimator, to_frame(part, features)), table)
+        wanted, refused = _predict(lambda part: predict(estimator, to_frame(part, features)), table)
         for place, why in refused.items():
             wrong.append(f"{rows[answered[place]][0]}: the program answers where the trained pipeline {why}")
         kept = [place for place in range(len(answered)) if place not in refused]
         if wanted is not None:
             together = program(*columns_of(table.take(kept), program.plan))
-            ones = joined([alone[answered[place]] for place in kept])  # type: ignore[misc]
+            ones = concat([alone[answered[place]] for place in kept])  # type: ignore[misc]
             for how, got in (("", together), (", asked alone", ones)):
                 for place, what in _differences(got, wanted, scale):
                     wrong.append(f"{rows[answered[kept[place]]][0]}{how}: {what}")
-    return Proof(not wrong, len(rows), len(rows) - len(answered), len(wrong), tuple(wrong[:SHOWN]))
+    return Proof(not wrong, len(rows), len(rows) - len(answered), len(wrong), tuple(wrong[:MAX_PROBLEMS]))
 
 
 def hostile(
-    held: Sequence[Row], features: Sequence[Feature], program: Program, rng: np.random.Generator
+    held: Sequence[Row], features: Sequence[Feature], program: CompiledModel, rng: np.random.Generator
 ) -> Iterator[tuple[str, Row]]:
     """Yield what is special about a row, and the row: real ones with some values replaced by ones made to hurt."""
     numbers = [feature.name for feature in features if feature.type == "number"]
@@ -143,7 +148,7 @@ def _hurtful(feature: Feature, known: Sequence[Any]) -> list[Any]:
     if feature.type == "text":
         # Case and blanks are what people get wrong.
         near = [word for value in known[:3] for word in (value.lower(), value.upper(), f"{value} ", f" {value}")]
-        some = known[:: 1 + len(known) // MOST_CATEGORIES]
+        some = known[:: 1 + len(known) // MAX_CATEGORIES]
         return list(dict.fromkeys([*WORDS, *near, *some, *(feature.categories or ())]))
     if feature.type == "boolean":
         return [True, False]
@@ -156,7 +161,7 @@ def _hurtful(feature: Feature, known: Sequence[Any]) -> list[Any]:
     return [*EXTREMES, *map(float, ends)]
 
 
-def _numbers_of(program: Program) -> Array:
+def _numbers_of(program: CompiledModel) -> Array:
     found: list[Array] = []
 
     def walk(value: Any) -> None:
@@ -186,14 +191,14 @@ def _edge(edges: Array, known: Sequence[Any], rng: np.random.Generator) -> float
     return float(nexts[rng.integers(3)])
 
 
-def _answer(program: Program, row: Row) -> Answers | None:
+def _answer(program: CompiledModel, row: Row) -> Answers | None:
     try:
         return program(*columns_of({name: (row.get(name),) for name in program.plan.features}, program.plan))
     except UnanswerableError:
         return None
 
 
-def _ask(ask: Callable[["pyarrow.Table"], Answers], rows: "pyarrow.Table") -> tuple[Answers | None, dict[int, str]]:
+def _predict(ask: Callable[["pyarrow.Table"], Answers], rows: "pyarrow.Table") -> tuple[Answers | None, dict[int, str]]:
     """Return the answers to the rows that have some, None if none has, and for the others why not."""
     refused: dict[int, str] = {}
     parts: list[Answers] = []
@@ -207,8 +212,8 @@ def _ask(ask: Callable[["pyarrow.Table"], Answers], rows: "pyarrow.Table") -> tu
             finite = np.isfinite(answers.probabilities).all(axis=1)
         refused.update({part.start + place: "says nothing finite" for place in np.flatnonzero(~finite).tolist()})
         if finite.any():
-            parts.append(taken(answers, finite))
-    return joined(parts) if parts else None, refused
+            parts.append(take(answers, finite))
+    return concat(parts) if parts else None, refused
 
 
 def _differences(got: Answers, wanted: Answers, scale: float) -> list[tuple[int, str]]:
@@ -218,6 +223,6 @@ def _differences(got: Answers, wanted: Answers, scale: float) -> list[tuple[int,
     found = []
     for place in range(len(wanted.predictions)):
         here = slice(place, place + 1)
-        said = disagreements(taken(got, here), taken(wanted, here), scale)
+        said = disagreements(take(got, here), take(wanted, here), scale)
         found += [(place, what.removeprefix("row 0: ")) for what in said]
     return found

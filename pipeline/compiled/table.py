@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from pipeline.compiled.plan import Builder, Sure
+from pipeline.compiled.plan import Builder, Finiteness
 from pipeline.schema import Feature
 
 
@@ -25,10 +25,10 @@ class Number:
     missing: float | None = None
     boolean: bool = False
 
-    def sure(self, builder: Builder) -> Sure:
+    def finiteness(self, builder: Builder) -> Finiteness:
         """Return what is known of the column's values."""
         known = builder.sure[self.register][self.index]
-        return Sure.FINITE if known and self.missing is not None and np.isfinite(self.missing) else known
+        return Finiteness.FINITE if known and self.missing is not None and np.isfinite(self.missing) else known
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def matrix(table: Table, builder: Builder) -> int:
     if all(column.missing is None for column in columns):
         return gathered
     values = np.array([np.nan if column.missing is None else column.missing for column in columns])
-    return builder.emit("fill", gathered, values=values, sure=[column.sure(builder) for column in columns])
+    return builder.emit("fill", gathered, values=values, sure=[column.finiteness(builder) for column in columns])
 
 
 def numbers(register: int, width: int, names: Sequence[str] | None = None, sparse: bool = False) -> Table:
@@ -144,7 +144,7 @@ def settled(table: Table, builder: Builder) -> Table:
                 became.setdefault(column.index, column)
         for index, column in became.items():
             values[index] = np.nan if column.missing is None else column.missing
-            sure[index] = column.sure(builder)
+            sure[index] = column.finiteness(builder)
         filled = builder.emit("fill", register, values=values, sure=sure)
         for place, one in enumerate(columns):
             if isinstance(one, Number) and one.register == register and one == became[one.index]:
@@ -158,9 +158,9 @@ def checked(table: Table, builder: Builder, missing: bool = True) -> Table:
     Rows with an infinity, or with a NaN unless it may be `missing`, become unanswerable. Nothing is emitted for columns
     that are known to hold neither.
     """
-    need = Sure.NOT_INFINITE if missing else Sure.FINITE
+    need = Finiteness.NOT_INFINITE if missing else Finiteness.FINITE
     positions = [place for place, column in enumerate(table.columns) if isinstance(column, Number)]
-    if all(table.columns[place].sure(builder) >= need for place in positions):  # type: ignore[union-attr]
+    if all(table.columns[place].finiteness(builder) >= need for place in positions):  # type: ignore[union-attr]
         return table
     register = matrix(table.take(positions), builder)
     sure = [max(need, one) for one in builder.sure[register]]

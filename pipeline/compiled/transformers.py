@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.compiled.plan import Array, Builder, Sure
+from pipeline.compiled.plan import Array, Builder, Finiteness
 from pipeline.compiled.table import Column, Number, Table, Text, Time, UncompilableError, checked, matrix, numbers
 
 Compiler = Callable[[Any, Table, Builder], Table]
@@ -105,7 +105,7 @@ def column_transformer(transformer: Any, table: Table, builder: Builder) -> Tabl
         part = table.take(places)
         if not isinstance(step, str):
             part = compile_transformer(step, part, builder)
-        parts.append(_weighed(part, (transformer.transformer_weights or {}).get(name), builder))
+        parts.append(_with_transformer_weights(part, (transformer.transformer_weights or {}).get(name), builder))
     return named(transformer, table, _side_by_side(parts, transformer.sparse_output_))
 
 
@@ -117,11 +117,11 @@ def feature_union(transformer: Any, table: Table, builder: Builder) -> Table:
         if isinstance(step, str) and step == "drop":
             continue
         part = table if isinstance(step, str) else compile_transformer(step, table, builder)
-        parts.append(_weighed(part, (transformer.transformer_weights or {}).get(name), builder))
+        parts.append(_with_transformer_weights(part, (transformer.transformer_weights or {}).get(name), builder))
     return named(transformer, table, _side_by_side(parts, any(part.sparse for part in parts)))
 
 
-def _weighed(table: Table, weight: float | None, builder: Builder) -> Table:
+def _with_transformer_weights(table: Table, weight: float | None, builder: Builder) -> Table:
     if weight is None:
         return table
     width = len(table.columns)
@@ -198,14 +198,14 @@ def _indicators(table: Table, builder: Builder) -> Table:
     places = [place for place, column in enumerate(table.columns) if isinstance(column, Number)]
     if places:
         register = matrix(table.take(places), builder)
-        register = builder.emit("is_nan", register, sure=[Sure.FINITE] * len(places))
+        register = builder.emit("is_nan", register, sure=[Finiteness.FINITE] * len(places))
         for index, place in enumerate(places):
             columns[place] = Number(register, index)
     places = [place for place, column in enumerate(table.columns) if isinstance(column, Text)]
     if places:
         texts = [column for column in table.columns if isinstance(column, Text)]
         missing = [float(column.missing is None) for column in texts]
-        register = look_up(texts, [{}] * len(texts), missing, [0.0] * len(texts), builder)
+        register = emit_lookup(texts, [{}] * len(texts), missing, [0.0] * len(texts), builder)
         for index, place in enumerate(places):
             columns[place] = Number(register, index)
     if None in columns:
@@ -213,7 +213,7 @@ def _indicators(table: Table, builder: Builder) -> Table:
     return Table(tuple(columns))  # type: ignore[arg-type]
 
 
-def look_up(
+def emit_lookup(
     texts: Sequence[Text],
     known: Sequence[dict[str, float | None]],
     missing: Sequence[float | None],
@@ -228,13 +228,13 @@ def look_up(
         known=list(known),
         missing=list(missing),
         rest=list(rest),
-        sure=list(map(sure_of, answers)),
+        sure=list(map(finiteness_of, answers)),
     )
 
 
-def sure_of(answers: Sequence[float | None]) -> Sure:
+def finiteness_of(answers: Sequence[float | None]) -> Finiteness:
     """Return what is known of a column that holds no other numbers than these."""
-    return Sure.FINITE if all(one is None or np.isfinite(one) for one in answers) else Sure.NOT_INFINITE
+    return Finiteness.FINITE if all(one is None or np.isfinite(one) for one in answers) else Finiteness.NOT_INFINITE
 
 
 def _only_nan(transformer: Any) -> None:
@@ -331,7 +331,7 @@ def k_bins_discretizer(transformer: Any, table: Table, builder: Builder) -> Tabl
     if transformer.dtype not in (None, np.float64):
         raise UncompilableError(f"its dtype is {transformer.dtype}; only float64 is compiled")
     register = matrix(checked(table, builder, missing=False), builder)
-    sure = [Sure.FINITE] * len(table.columns)
+    sure = [Finiteness.FINITE] * len(table.columns)
     edges = [np.asarray(edge[1:-1], dtype=np.float64) for edge in transformer.bin_edges_]
     register = builder.emit("bins", register, edges=edges, sure=sure)
     if transformer.encode == "ordinal":
@@ -339,12 +339,12 @@ def k_bins_discretizer(transformer: Any, table: Table, builder: Builder) -> Tabl
     starts = np.cumsum([0, *transformer.n_bins_[:-1]]).astype(np.float64)
     register = builder.emit("shift", register, by=starts, sure=sure)
     width = int(np.sum(transformer.n_bins_))
-    return named(transformer, table, hot(register, width, builder, transformer.encode == "onehot"))
+    return named(transformer, table, emit_one_hot(register, width, builder, transformer.encode == "onehot"))
 
 
-def hot(positions: int, width: int, builder: Builder, sparse: bool) -> Table:
+def emit_one_hot(positions: int, width: int, builder: Builder, sparse: bool) -> Table:
     """Return the table of `width` columns with a 1 at each of the positions of a row."""
-    register = builder.emit("one_hot", positions, places=width, sure=[Sure.FINITE] * width)
+    register = builder.emit("one_hot", positions, places=width, sure=[Finiteness.FINITE] * width)
     return numbers(register, width, sparse=sparse)
 
 

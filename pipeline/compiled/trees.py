@@ -1,7 +1,7 @@
 """Sums over decision trees: all trees of an ensemble at once, in NumPy, to the last bit of scikit-learn's own walk.
 
 A node sends a row to the right where `column > threshold`, else to the left. What else trees ask (which way a missing
-value goes, which categories go left) they ask of extra columns, which are numbered by `Columns` while trees are
+value goes, which categories go left) they ask of extra columns, which are numbered by `TreeColumns` while trees are
 compiled, and added to each row by the operation `tree_columns`.
 """
 
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from pipeline.compiled.plan import Array, Builder, Run, operation
 from pipeline.compiled.table import UncompilableError
 
-MOST_LEAVES = 64
+MAX_LEAVES = 64
 """Trees with at most so many leaves are answered by masks of leaves, one bit each, others by walking down."""
 
-AT_ONCE = 1 << 15
+NODES_PER_BATCH = 1 << 15
 """How many nodes are looked at together: a batch is taken in parts, so that what it needs stays in the cache."""
 
 
@@ -33,7 +33,7 @@ class Tree:
     value: NDArray[np.float64]
 
 
-class Columns:
+class TreeColumns:
     """The columns that trees compare: c of a matrix of some width, then copies of those, then lookups.
 
     Column width + c is column c with infinity for NaN, 2 width + c whether column c is NaN, and 3 width + i the
@@ -105,7 +105,7 @@ def _run_tree_columns(high: Array, missing: Array, coded: Array, start: Array, s
     return run
 
 
-def float32_tree(estimator: Any, columns: Columns, features: Array) -> Tree:
+def float32_tree(estimator: Any, columns: TreeColumns, features: Array) -> Tree:
     """Return a fitted DecisionTree* or ExtraTree*, which was given some `features` and compares them cast to float32.
 
     A float32 is at most a float64 threshold exactly when it is at most the largest float32 not above that.
@@ -123,7 +123,7 @@ def float32_tree(estimator: Any, columns: Columns, features: Array) -> Tree:
     return Tree(column, threshold, tree.children_left, tree.children_right, tree.value[:, 0, :])
 
 
-def histogram_tree(predictor: Any, columns: Columns, categories: dict[int, int]) -> Tree:
+def histogram_tree(predictor: Any, columns: TreeColumns, categories: dict[int, int]) -> Tree:
     """Return a `TreePredictor` of histogram gradient boosting, which compares float64.
 
     Args:
@@ -150,7 +150,7 @@ def histogram_tree(predictor: Any, columns: Columns, categories: dict[int, int])
 def emit_tree_sum(
     builder: Builder,
     register: int,
-    columns: Columns,
+    columns: TreeColumns,
     trees: Sequence[Tree],
     start: Array | int,
     divisor: int = 1,
@@ -166,7 +166,7 @@ def emit_tree_sum(
         divisor: what the sum is divided by.
     """
     wider, trees = columns.emit(builder, register, trees)
-    few = _most_leaves(trees) <= MOST_LEAVES
+    few = _most_leaves(trees) <= MAX_LEAVES
     parameters = _masks(trees) if few else _walks(trees)
     kind = "tree_masks" if few else "tree_walk"
     if isinstance(start, int):
@@ -241,7 +241,7 @@ def _run_tree_masks(
         lowest = ~out & (out + one)
         return value.take((lowest.astype(np.float64).view(np.int64) >> 52) + first, axis=0)
 
-    return _in_parts(values, max(1, AT_ONCE // len(column)), outputs, divisor, start)
+    return _in_parts(values, max(1, NODES_PER_BATCH // len(column)), outputs, divisor, start)
 
 
 def _walks(trees: Sequence[Tree]) -> dict[str, Any]:
@@ -295,7 +295,7 @@ def _run_tree_walk(
             node = left.take(node) + (look_up(place) > threshold.take(node))
         return value.take(node, axis=0)
 
-    return _in_parts(values, max(1, AT_ONCE // len(root)), outputs, divisor, start)
+    return _in_parts(values, max(1, NODES_PER_BATCH // len(root)), outputs, divisor, start)
 
 
 def _in_parts(values: Run, at_once: int, outputs: int, divisor: int, start: Array | None) -> Run:

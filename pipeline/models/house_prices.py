@@ -18,9 +18,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, PowerTransformer, StandardScaler
 from sklearn.svm import SVR
 
-from pipeline import ames
+from pipeline.models import _ames as ames
 from pipeline.sources import Function
-from pipeline.spec import Cron, Gate, ModelSpec, Regression, Value
+from pipeline.spec import BusinessValue, Cron, Gate, ModelSpec, Regression
 
 # Numbers: a missing area or count says that there is none; a missing measure or year, that nobody knows it.
 AREAS = ("TotalBsmtSF", "BsmtFinSF1", "GarageArea", "WoodDeckSF", "OpenPorchSF", "EnclosedPorch", "ScreenPorch")
@@ -109,7 +109,7 @@ boosting = GradientBoostingRegressor(
 
 spec = ModelSpec(
     name="house_prices",
-    source=Function(ames.market, nulls=("NA", "")),
+    source=Function(ames.market, na_values=("NA", "")),
     key=("Id",),
     target="SalePrice",
     task=Regression(unit="USD"),
@@ -122,6 +122,6 @@ spec = ModelSpec(
     },
     metric="rmsle",
     gate=Gate(at_most=0.16, tolerance=0.005, slices=("Neighborhood",), slice_tolerance=0.02),
-    value=Value(function=lost_per_sale, unit="USD per sale"),
+    value=BusinessValue(function=lost_per_sale, unit="USD per sale"),
     schedule=Cron("0 3 * * 1", timezone="America/Chicago"),
 )

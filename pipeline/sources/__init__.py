@@ -13,7 +13,7 @@
 """
 
 from pipeline.sources.columns import conform, logical_type
-from pipeline.sources.kinds import (
+from pipeline.sources.source_types import (
     Csv,
     DuckDb,
     Files,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.errors import DataError, did_you_mean
-from pipeline.sources.kinds import LogicalType
+from pipeline.sources.source_types import LogicalType
 
 if TYPE_CHECKING:
     import pyarrow
@@ -68,7 +68,7 @@ class _Column:
         return pa.float64() if self.floats and (self.fractions or self.beyond) else pa.int64()
 
 
-class Columns:
+class ColumnTypes:
     """What is known of a source's columns while its tables pass by.
 
     `reread` says that a source can be read once more, with columns as the words that they were written in: where its

@@ -13,9 +13,9 @@ import numpy as np
 
 from pipeline.errors import DataError
 from pipeline.sources.columns import first_line
-from pipeline.sources.kinds import Csv
+from pipeline.sources.locations import DataFile, open_decompressed
 from pipeline.sources.parallel import in_order
-from pipeline.sources.places import Place, opened
+from pipeline.sources.source_types import Csv
 
 if TYPE_CHECKING:
     import pyarrow
@@ -29,14 +29,14 @@ _ENCODINGS = ("utf-8", "cp1252", "cp1250", "cp1251", "shift_jis", "gb18030", "la
 """What files that are not in the encoding they were said to be in are in, the likely first."""
 
 
-def tables(place: Place, source: Csv, forced: Mapping[str, "pyarrow.DataType"]) -> Iterator["pyarrow.Table"]:
+def tables(place: DataFile, source: Csv, forced: Mapping[str, "pyarrow.DataType"]) -> Iterator["pyarrow.Table"]:
     """Yield a file's tables, with the types that Arrow guesses from each block's words, or forced ones.
 
     Raises DataError, naming file and line, when it is no whole CSV file.
     """
     import pyarrow as pa
 
-    with opened(place) as stream:
+    with open_decompressed(place) as stream:
         blocks = _blocks(place, source, stream)
         first = next(blocks, None)
         if not first:
@@ -80,7 +80,7 @@ def _parsed(
                 ),
                 parse_options=pyarrow.csv.ParseOptions(delimiter=source.separator, newlines_in_values=True),
                 convert_options=pyarrow.csv.ConvertOptions(
-                    null_values=list(source.nulls),
+                    null_values=list(source.na_values),
                     strings_can_be_null=True,
                     decimal_point=source.decimal,
                     column_types=forced,
@@ -93,7 +93,7 @@ def _parsed(
     raise AssertionError("the second time raises")
 
 
-def _blocks(place: Place, source: Csv, stream: IO[bytes]) -> Iterator[memoryview]:
+def _blocks(place: DataFile, source: Csv, stream: IO[bytes]) -> Iterator[memoryview]:
     """Yield a file's content as UTF-8, in blocks of whole records; DataError when it is in another encoding."""
     decoder = None if codecs.lookup(source.encoding).name == "utf-8" else _decoder(source.encoding)
     waiting, begun, size = b"", False, BLOCK
@@ -169,10 +169,10 @@ def _decoder(encoding: str) -> codecs.IncrementalDecoder:
     return codecs.getincrementaldecoder(encoding)()
 
 
-def _locate_encoding(place: Place, source: Csv, cause: Exception | None = None) -> None:
+def _locate_encoding(place: DataFile, source: Csv, cause: Exception | None = None) -> None:
     """Raise DataError naming the first byte that is not in the encoding, its line and what it may be instead."""
     decoder, lines = _decoder(source.encoding), 1
-    with opened(place) as stream:
+    with open_decompressed(place) as stream:
         begin = b""
         while block := stream.read(BLOCK):
             begin = begin or block[:4]
@@ -222,10 +222,10 @@ def _other_encodings(begin: bytes, content: bytes, position: int, encoding: str)
     return f"it reads {shown}: give that as encoding="
 
 
-def _locate_nul(place: Place, source: Csv) -> NoReturn:
+def _locate_nul(place: DataFile, source: Csv) -> NoReturn:
     _locate_encoding(place, source)
     line = 1
-    with opened(place) as stream:
+    with open_decompressed(place) as stream:
         while (block := stream.read(BLOCK)) and b"\0" not in block:
             line += block.count(b"\n")
     line += block.count(b"\n", 0, block.find(b"\0"))
@@ -234,7 +234,7 @@ def _locate_nul(place: Place, source: Csv) -> NoReturn:
     )
 
 
-def _refuse_other_separator(place: Place, source: Csv, first: memoryview) -> None:
+def _refuse_other_separator(place: DataFile, source: Csv, first: memoryview) -> None:
     """Raise DataError when the header is one column, and header and first row are several by another separator."""
     text = bytes(first[: 2**16]).decode(errors="replace")
     lines = [line for line in text.splitlines() if line][:2]
@@ -256,16 +256,16 @@ def _other_separator(lines: Sequence[str], source: Csv) -> str | None:
     return None
 
 
-def _locate_defect(place: Place, source: Csv, error: Exception) -> NoReturn:
+def _locate_defect(place: DataFile, source: Csv, error: Exception) -> NoReturn:
     """Find the line that made Arrow refuse a CSV file, and raise DataError naming it."""
     _locate_encoding(place, source, error)
     _read_strictly(place, source, error)
     raise DataError(f"{place.name}: {first_line(error)}") from error
 
 
-def _read_strictly(place: Place, source: Csv, cause: Exception | None = None) -> None:
+def _read_strictly(place: DataFile, source: Csv, cause: Exception | None = None) -> None:
     """Raise DataError naming the first line with another number of fields, or a quote out of place."""
-    with opened(place) as stream:
+    with open_decompressed(place) as stream:
         encoding = "utf-8-sig" if _named(source.encoding) == "UTF-8" else source.encoding
         text = io.TextIOWrapper(stream, encoding=encoding, newline="")
         rows = csv.reader(text, strict=True, delimiter=source.separator)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pipeline.errors import DataError, SourceError
-from pipeline.sources.kinds import Function, origin
+from pipeline.sources.source_types import Function, origin
 
 if TYPE_CHECKING:
     import pyarrow

@@ -5,9 +5,9 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from pipeline.errors import DataError
 from pipeline.sources.columns import first_line
-from pipeline.sources.kinds import JsonLines
+from pipeline.sources.locations import DataFile, open_decompressed
 from pipeline.sources.parallel import in_order
-from pipeline.sources.places import Place, opened
+from pipeline.sources.source_types import JsonLines
 
 if TYPE_CHECKING:
     import pyarrow
@@ -16,7 +16,7 @@ BLOCK = 2**24
 _THREADS = 2
 
 
-def tables(place: Place, source: JsonLines, forced: Mapping[str, "pyarrow.DataType"]) -> Iterator["pyarrow.Table"]:
+def tables(place: DataFile, source: JsonLines, forced: Mapping[str, "pyarrow.DataType"]) -> Iterator["pyarrow.Table"]:
     """Yield a file's tables; texts that all are times are timestamps, but for columns forced or declared to be texts.
 
     Raises DataError, naming the line, when one is no JSON object of numbers, texts, booleans and nulls.
@@ -30,7 +30,7 @@ def tables(place: Place, source: JsonLines, forced: Mapping[str, "pyarrow.DataTy
         words = {name: pa.string() for name in sorted(times) if source.types.get(name) == "text"}
         return _parsed(block, {**forced, **words}) if words else table
 
-    with opened(place) as stream:
+    with open_decompressed(place) as stream:
         found = in_order(parsed, _blocks(stream), _THREADS)
         while True:
             try:
@@ -85,7 +85,7 @@ def _times(cells: "pyarrow.ChunkedArray") -> "pyarrow.ChunkedArray":
     return cells
 
 
-def _locate_defect(place: Place, error: Exception) -> NoReturn:
+def _locate_defect(place: DataFile, error: Exception) -> NoReturn:
     """Raise DataError naming the first line that is no object of plain values, or where a type changes."""
     import json
 
@@ -96,7 +96,7 @@ def _locate_defect(place: Place, error: Exception) -> NoReturn:
         return dict(pairs)
 
     kinds: dict[str, str] = {}
-    with opened(place) as stream:
+    with open_decompressed(place) as stream:
         number = 0
         for block in _blocks(stream):
             for line in block.splitlines():

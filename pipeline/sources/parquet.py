@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import DataError, SourceError
 from pipeline.sources.columns import first_line
-from pipeline.sources.places import Place
+from pipeline.sources.locations import DataFile
 
 if TYPE_CHECKING:
     import pyarrow
@@ -15,7 +15,7 @@ _BYTES = 2**25
 """What a table yielded has at most, about: a wide one has fewer rows."""
 
 
-def tables(place: Place) -> Iterator["pyarrow.Table"]:
+def tables(place: DataFile) -> Iterator["pyarrow.Table"]:
     """Yield a file's tables; DataError when it is empty or damaged, SourceError when the system refuses it."""
     import pyarrow as pa
     import pyarrow.parquet

@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from pipeline.errors import SourceError
-from pipeline.sources import patience
+from pipeline.sources import retry
 from pipeline.sources.columns import first_line
-from pipeline.sources.patience import patiently, unanswered, without
+from pipeline.sources.retry import redact, retries_exhausted, with_retries
 
 if TYPE_CHECKING:
     import httpx
 
 Result = TypeVar("Result")
 
-CONNECT_SECONDS = 10.0
-SILENT_SECONDS = 30.0
+CONNECT_TIMEOUT = 10.0
+READ_TIMEOUT = 30.0
 """How long nothing may arrive before a try is given up."""
 _BLOCK = 2**20
-_MAY_HEAL = (408, 425, 429, 500, 502, 503, 504)
+_RETRYABLE_STATUS = (408, 425, 429, 500, 502, 503, 504)
 
 
 def addresses(pattern: str) -> list[str]:
@@ -44,7 +44,7 @@ def addresses(pattern: str) -> list[str]:
         system = _system(protocol)
         return sorted(system.unstrip_protocol(path) for path in system.glob(pattern))
 
-    if found := patiently(lambda: _told(pattern, (), listed)):
+    if found := with_retries(lambda: _error_text(pattern, (), listed)):
         return found
     raise SourceError(f"nothing matches {pattern!r}; check the pattern and the credentials")
 
@@ -53,17 +53,17 @@ def fetch(address: str, target: Path) -> None:
     """Write what is at an address to a file; SourceError, without secrets, when patience is at its end."""
     url, secrets = _filled(address)
     get = _get if address.startswith(("http://", "https://")) else _copy
-    patiently(lambda: _told(address, secrets, lambda: get(url, target, secrets)))
+    with_retries(lambda: _error_text(address, secrets, lambda: get(url, target, secrets)))
 
 
-def mark(address: str, known: str | None) -> str | None:
+def fingerprint(address: str, known: str | None) -> str | None:
     """Return what tells one content at an address from the next, None where nothing does for sure.
 
     That is a strong ETag; with HTTP the server is asked whether it is still the `known` one. Nothing is tried twice.
     """
     url, secrets = _filled(address)
     tag = _tag if address.startswith(("http://", "https://")) else _object_tag
-    return _told(address, secrets, lambda: tag(url, known, secrets))
+    return _error_text(address, secrets, lambda: tag(url, known, secrets))
 
 
 def _tag(url: str, known: str | None, secrets: list[str]) -> str | None:
@@ -95,10 +95,10 @@ def _filled(address: str) -> tuple[str, list[str]]:
 
 
 def _get(url: str, target: Path, secrets: list[str]) -> None:
-    end = time.monotonic() + patience.LIMIT
+    end = time.monotonic() + retry.RETRY_DEADLINE
     with _client(url, secrets) as (client, plain), client.stream("GET", plain) as answer:
         status = answer.status_code
-        if status in _MAY_HEAL:
+        if status in _RETRYABLE_STATUS:
             raise ConnectionError(f"the server answered {status} {answer.reason_phrase}")
         if status != 200:
             raise SourceError(f"the server answered {status} {answer.reason_phrase}")
@@ -106,7 +106,7 @@ def _get(url: str, target: Path, secrets: list[str]) -> None:
             for block in answer.iter_bytes(_BLOCK):
                 file.write(block)
                 if time.monotonic() > end:
-                    raise TimeoutError(f"not whole after {patience.LIMIT:.0f} s")
+                    raise TimeoutError(f"not whole after {retry.RETRY_DEADLINE:.0f} s")
 
 
 @contextmanager
@@ -116,13 +116,13 @@ def _client(url: str, secrets: list[str]) -> Iterator[tuple["httpx.Client", str]
 
     class Redacted(logging.Filter):
         def filter(self, record: logging.LogRecord) -> bool:
-            record.msg, record.args = without(record.getMessage(), secrets), ()
+            record.msg, record.args = redact(record.getMessage(), secrets), ()
             return True
 
     parts = urlsplit(url)
     plain = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     auth = httpx.URL(url).userinfo and httpx.BasicAuth(httpx.URL(url).username, httpx.URL(url).password)
-    timeout = httpx.Timeout(SILENT_SECONDS, connect=CONNECT_SECONDS)
+    timeout = httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT)
     log, redacted = logging.getLogger("httpx"), Redacted()
     log.addFilter(redacted)
     try:
@@ -152,7 +152,7 @@ def _system(protocol: str) -> Any:
 
     options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
     if protocol in ("s3", "s3a"):
-        patient = {"connect_timeout": CONNECT_SECONDS, "read_timeout": SILENT_SECONDS, "retries": {"max_attempts": 1}}
+        patient = {"connect_timeout": CONNECT_TIMEOUT, "read_timeout": READ_TIMEOUT, "retries": {"max_attempts": 1}}
         options["config_kwargs"] = patient
     try:
         return fsspec.filesystem(protocol, **options)
@@ -160,18 +160,18 @@ def _system(protocol: str) -> Any:
         raise SourceError(f"nothing installed reads {protocol}:// ({first_line(error)})") from None
 
 
-def _told(address: str, secrets: Sequence[str], work: Callable[[], Result]) -> Result:
+def _error_text(address: str, secrets: Sequence[str], work: Callable[[], Result]) -> Result:
     """Return what `work` returns; what goes wrong at an address is a SourceError that names it, without secrets."""
     try:
         return work()
     except SourceError as error:
-        found = SourceError(without(f"{address} could not be read: {error}", secrets))
+        found = SourceError(redact(f"{address} could not be read: {error}", secrets))
     except (FileNotFoundError, PermissionError) as error:
-        found = SourceError(without(f"{address} could not be read: {first_line(error)}", secrets))
+        found = SourceError(redact(f"{address} could not be read: {first_line(error)}", secrets))
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         said = first_line(error) if str(error) else type(error).__name__
-        found = unanswered(f"{address} could not be read: {said}", error, secrets)
+        found = retries_exhausted(f"{address} could not be read: {said}", error, secrets)
     # Outside of the handlers: a traceback of what was caught could show the secrets.
     raise found

@@ -12,17 +12,17 @@ from uuid import UUID
 
 from pipeline.errors import DataError, SourceError
 from pipeline.sources.columns import first_line
-from pipeline.sources.kinds import DuckDb, Sql, origin
-from pipeline.sources.patience import unanswered, without
+from pipeline.sources.retry import redact, retries_exhausted
+from pipeline.sources.source_types import DuckDb, Sql, origin
 
 if TYPE_CHECKING:
     import pyarrow
     import sqlalchemy
 
 _ROWS = 2**14
-_CONNECT_SECONDS = 10
-_SILENT_SECONDS = 60
-_HOPELESS = ("authentication failed", "does not exist", "no password supplied", "unable to open database")
+_CONNECT_TIMEOUT = 10
+_READ_TIMEOUT = 60
+_NOT_RETRYABLE = ("authentication failed", "does not exist", "no password supplied", "unable to open database")
 """What a database says when asking it again is no use, although its driver calls it a failed connection."""
 
 
@@ -56,11 +56,11 @@ def tables(source: Sql) -> Iterator[tuple[str, "pyarrow.Table"]]:
                 "timeout= or let the query ask for less"
             )
         elif isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError) and not any(
-            word in said for word in _HOPELESS
+            word in said for word in _NOT_RETRYABLE
         ):
-            broken = unanswered(f"{where}: the database broke off after {rows} rows: {said}", error, secrets)
+            broken = retries_exhausted(f"{where}: the database broke off after {rows} rows: {said}", error, secrets)
         elif isinstance(error, sa.exc.SQLAlchemyError | ImportError):
-            broken = SourceError(without(f"{where}: the database refuses: {said}", secrets))
+            broken = SourceError(redact(f"{where}: the database refuses: {said}", secrets))
         else:
             raise
     # Outside of the handler: a traceback of what was caught could show the URL.
@@ -120,7 +120,7 @@ def _connecting(url: "sqlalchemy.URL") -> dict[str, Any]:
     if not url.drivername.startswith("postgresql") or "psycopg" not in url.get_driver_name():
         return {}
     silent = {"keepalives_idle": 15, "keepalives_interval": 15, "keepalives_count": 3}
-    patient = {"connect_timeout": _CONNECT_SECONDS, "tcp_user_timeout": _SILENT_SECONDS * 1000}
+    patient = {"connect_timeout": _CONNECT_TIMEOUT, "tcp_user_timeout": _READ_TIMEOUT * 1000}
     return {"connect_args": {**silent, **patient}}
 
 

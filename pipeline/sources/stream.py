@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.sources import csv, function, jsonl, parquet
-from pipeline.sources.columns import Columns, conform
-from pipeline.sources.kinds import Csv, DuckDb, Files, Function, JsonLines, Source, Sql, origin
+from pipeline.sources.columns import ColumnTypes, conform
+from pipeline.sources.locations import DataFile, locate_files
 from pipeline.sources.parallel import in_order
-from pipeline.sources.patience import patiently
-from pipeline.sources.places import Place, places
+from pipeline.sources.retry import with_retries
+from pipeline.sources.source_types import Csv, DuckDb, Files, Function, JsonLines, Source, Sql, origin
 
 if TYPE_CHECKING:
     import pyarrow
@@ -63,7 +63,7 @@ def stream(source: Source, scratch: Path, begin: Callable[[], Write]) -> "pyarro
     while True:
         once = partial(_once, source, forced, scratch, begin)
         # What is fetched was waited for already.
-        columns = patiently(once) if isinstance(source, Sql) else once()
+        columns = with_retries(once) if isinstance(source, Sql) else once()
         again = columns.again() if isinstance(source, Csv | JsonLines) else {}
         if not again:
             return columns.schema()
@@ -72,12 +72,12 @@ def stream(source: Source, scratch: Path, begin: Callable[[], Write]) -> "pyarro
             before.update({name: pa.string() if name in before else kind for name, kind in types.items()})
 
 
-def _once(source: Source, forced: Forced, scratch: Path, begin: Callable[[], Write]) -> Columns:
+def _once(source: Source, forced: Forced, scratch: Path, begin: Callable[[], Write]) -> ColumnTypes:
     """Read a source once, from its first row to its last; return what was learned about its columns."""
     # What CSV has as a null is one already.
-    nulls = () if isinstance(source, Csv) else source.nulls
+    nulls = () if isinstance(source, Csv) else source.na_values
     words, growing = isinstance(source, Csv | JsonLines), isinstance(source, JsonLines)
-    columns = Columns(origin(source), nulls, source.types, reread=words, growing=growing)
+    columns = ColumnTypes(origin(source), nulls, source.types, reread=words, growing=growing)
     write = begin()
     clean = (columns.add(part, table) for part, table in _tables(source, forced, scratch))
     for _ in in_order(write, (table for table in clean if table is not None), workers=1):
@@ -96,7 +96,7 @@ def _tables(source: Source, forced: Forced, scratch: Path) -> Iterator[tuple[str
         case DuckDb():
             yield from _by_name("pipeline.sources.sql").duckdb_tables(source, scratch)
         case _:
-            found = list(places(source, scratch))
+            found = list(locate_files(source, scratch))
             values = _partitions(found)
             for place in found:
                 for table in _of_file(place, source, {**forced.get("", {}), **forced.get(place.name, {})}):
@@ -107,7 +107,7 @@ def _by_name(module: str) -> Any:
     return import_module(module)
 
 
-def _of_file(place: Place, source: Files, forced: Mapping[str, "pyarrow.DataType"]) -> Iterator["pyarrow.Table"]:
+def _of_file(place: DataFile, source: Files, forced: Mapping[str, "pyarrow.DataType"]) -> Iterator["pyarrow.Table"]:
     match source:
         case Csv():
             return csv.tables(place, source, forced)
@@ -116,7 +116,7 @@ def _of_file(place: Place, source: Files, forced: Mapping[str, "pyarrow.DataType
     return parquet.tables(place)
 
 
-def _partitions(found: list[Place]) -> dict[str, dict[str, "pyarrow.Scalar"]]:
+def _partitions(found: list[DataFile]) -> dict[str, dict[str, "pyarrow.Scalar"]]:
     """Return per file the values that its path tells, of the type that those of all files have as words."""
     import pyarrow as pa
     import pyarrow.csv

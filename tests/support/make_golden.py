@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[3]
 
 MODEL = '''
 """Prices of boxes by their size and colour."""
@@ -45,7 +45,7 @@ spec = ModelSpec(
     candidates={"ridge": make_pipeline(columns, Ridge())},
     metric="rmse",
     gate=Gate(at_most=1.0),
-    log=RequestLog(share=1.0),
+    log=RequestLog(sample_rate=1.0),
 )
 '''
 
@@ -57,17 +57,17 @@ from pathlib import Path
 import httpx
 
 from bentos import releases, workers
-from bentos.ledger import open_ledger
+from bentos.ledger.database import open_ledger
 from bentos.package import package, requirements
-from bentos.releases import Release
+from bentos.ledger.releases import Release
 from bentos.trial import try_bento
-from flows.travel import pack
+from flows.release_transfer import pack
 from pipeline import digest
 from pipeline.artifact import load_artifact, write_artifact
 from pipeline.code import code_digest
 from pipeline.evaluate import evaluate
 from pipeline.gate import decide
-from pipeline.seal import seal
+from pipeline.manifest import seal
 from pipeline.settings import settings
 from pipeline.snapshot import Stored, ingest
 from pipeline.spec import load_spec

@@ -47,7 +47,7 @@ export function Batch({ card }: { card: Card }) {
     if (asking !== null) return;
     setProblem(null);
     setScored(null);
-    const most = card.limits?.body_bytes;
+    const most = card.limits?.max_body_bytes;
     if (most !== undefined && file.size > most) {
       const detail = `${file.name} has ${bytes(file.size)}; the most is ${bytes(most)}. Send it in parts.`;
       return setProblem({ status: 413, detail, errors: [] });
@@ -67,7 +67,7 @@ export function Batch({ card }: { card: Card }) {
       <p className="quiet">
         A CSV file in UTF-8 with a header row, its columns in any order
         {card.key?.length ? `; ${card.key.join(", ")} may be among them and come${card.key.length === 1 ? "s" : ""} back` : ""}
-        {card.limits ? `. At most ${count(card.limits.rows, "row")} and ${bytes(card.limits.body_bytes)}` : ""}.
+        {card.limits ? `. At most ${count(card.limits.max_rows, "row")} and ${bytes(card.limits.max_body_bytes)}` : ""}.
       </p>
       <div className={over ? "drop over" : "drop"}>
         <label className="button">

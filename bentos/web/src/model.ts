@@ -32,7 +32,7 @@ export type Card = {
   estimator?: string | null;
   importance?: { feature: string; importance: number }[] | null;
   reasons?: string[] | null;
-  limits?: { rows: number; body_bytes: number; at_once: number; seconds: number } | null;
+  limits?: { max_rows: number; max_body_bytes: number; max_concurrency: number; timeout_seconds: number } | null;
 };
 
 export type Release = { release: number; created: string; state: string; reason?: string | null; metrics?: Metrics | null };

@@ -1,0 +1,1 @@
+"""The ledger: its database, the releases in it, and their packages."""

@@ -1,0 +1,467 @@
+"""Releases: what is served, what was served, why.
+
+The champion is the release that the last event says; what each server serves, servers say themselves.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from bentos.ledger.database import EVENTS, RELEASES, RUNS, reading
+from bentos.ledger.runs import Run
+from bentos.ledger.servers import iso, live_servers_in
+from pipeline.errors import OvertakenError, ReleaseError
+from pipeline.run_digests import same_model, same_package
+from pipeline.spec import Canary
+
+RELEASED, PROMOTED, ROLLED_BACK, RETIRED = "released", "promoted", "rolled back to", "retired"
+"""The kinds of events that settle who is champion: the release of the last of them, or none after RETIRED."""
+CHAMPION_EVENTS = (RELEASED, PROMOTED, ROLLED_BACK, RETIRED)
+CANARY, STOPPED = "canary", "canary stopped"
+"""A release that answers a share of the requests, and the end of that."""
+AWAITING, HELD, UNHELD, ARCHIVED = "awaiting-approval", "held", "unheld", "archived"
+ERASED = "rows forgotten"
+"""Rows of a person were taken out of a model's snapshots or logs. It changes the state of no release."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """A row of the ledger: one package that passed everything, and why it was released."""
+
+    model: str
+    number: int
+    bento: str
+    digests: dict[str, str]
+    verdict: dict[str, Any]
+    evaluation: dict[str, Any]
+    trial: dict[str, Any]
+    cause: str
+    reason: str
+    created: str
+    replaced: int | None = None
+    answers: dict[str, Any] = field(default_factory=dict)
+    canary: dict[str, Any] | None = None
+
+    @property
+    def canary_settings(self) -> Canary:
+        """How it proves itself on a share of the requests; as the spec's default where it is no canary."""
+        return Canary(**(self.canary or {}))
+
+
+@dataclass(frozen=True)
+class Event:
+    """One change of state of a release; `instead` is the champion that it took the place of, where it took one."""
+
+    sequence: int
+    release: int
+    kind: str
+    cause: str
+    reason: str
+    at: str
+    instead: int | None = None
+
+
+@dataclass(frozen=True)
+class DesiredState:
+    """What should be served: the champion, and a release that should answer a share of the requests meanwhile."""
+
+    champion: Release | None
+    canary: Release | None = None
+    since: str | None = None
+    """Since when the canary answers."""
+    held: Event | None = None
+    stopped: Event | None = None
+    """That the last canary was sent back, while nothing was released since."""
+
+
+def answered_by(release: Release) -> str:
+    """Say what answers requests to a release: its compiled plan, or the estimator itself, and why."""
+    answers = release.answers
+    if answers.get("by") == "plan":
+        return f"by the compiled plan, proven equal on {answers['proof']['rows']:,} rows"
+    return f"by the estimator itself: {answers.get('why') or 'it was not compiled'}"
+
+
+def champion(engine: Engine, model: str) -> Release | None:
+    """Return the release that should be served now; None when nothing was released, or the champion was retired."""
+    return desired_state(engine, model).champion
+
+
+def desired_state(engine: Engine, model: str) -> DesiredState:
+    """Return what should be served now, and whether a person holds it as it is."""
+    with reading(engine) as connection:
+        number = _champion_of(connection, model)
+        answering = _last_event(connection, model, (*CHAMPION_EVENTS, CANARY, STOPPED))
+        canary = answering.release if answering and answering.kind == CANARY else None
+        held = _last_event(connection, model, (HELD, UNHELD))
+        return DesiredState(
+            None if number is None else _release(connection, model, number),
+            None if canary is None else _release(connection, model, canary),
+            answering.at if answering and answering.kind == CANARY else None,
+            held if held and held.kind == HELD else None,
+            answering if answering and answering.kind == STOPPED else None,
+        )
+
+
+def add_release(engine: Engine, release: Release, run: Run | None = None, kind: str = RELEASED) -> Release:
+    """Add a release and record the run that made it, in one transaction; return it with its number.
+
+    It becomes champion; with another `kind`, a CANARY, or one AWAITING approval. `release.number` is ignored. Raises
+    ReleaseError when the champion is no longer the one it was judged against, `release.replaced`: another process came
+    first; and when a person holds the champion.
+    """
+    try:
+        with engine.begin() as connection:
+            last = _last_event(connection, release.model)
+            _check_unchanged(release, _champion_of(connection, release.model))
+            _check_not_held(connection, release.model)
+            taken = select(RELEASES.c.number).where(RELEASES.c.model == release.model)
+            number = max(connection.execute(taken).scalars(), default=0) + 1
+            numbered = Release(**{**asdict(release), "number": number})
+            connection.execute(insert(RELEASES).values(**asdict(numbered)))
+            instead = release.replaced if kind == RELEASED else None
+            _add_event(connection, release.model, last, number, kind, release.cause, release.reason, instead)
+            if run is not None:
+                connection.execute(insert(RUNS).values(**{**asdict(run), "release": number}))
+            return numbered
+    except IntegrityError:
+        now = champion(engine, release.model)
+        _check_unchanged(release, now.number if now else None)
+        raise
+
+
+def _champion_of(connection: Connection, model: str) -> int | None:
+    last = _last_event(connection, model, CHAMPION_EVENTS)
+    return None if last is None or last.kind == RETIRED else last.release
+
+
+def _check_unchanged(release: Release, now: int | None) -> None:
+    if now != release.replaced:
+        judged = f"release {release.replaced}" if release.replaced else "no champion"
+        raise ReleaseError(
+            f"{release.bento} was judged against {judged} of {release.model}, but the champion is now release {now}; "
+            "another run came first, so run again to be judged against it"
+        )
+
+
+def _check_not_held(connection: Connection, model: str) -> None:
+    held = _last_event(connection, model, (HELD, UNHELD))
+    if held and held.kind == HELD:
+        raise ReleaseError(hold_sentence(model, held))
+
+
+def hold_sentence(model: str, held: Event) -> str:
+    """Say that a person holds the champion, since when, why, and what ends it."""
+    return (
+        f"{model} is held at release {held.release} since {held.at} ({held.reason}); `evergreen unhold {model}` ends it"
+    )
+
+
+def get_release(engine: Engine, model: str, number: int) -> Release:
+    """Return a release; ReleaseError when there is none of that number."""
+    with reading(engine) as connection:
+        return _release(connection, model, number)
+
+
+def awaiting(engine: Engine, model: str) -> list[int]:
+    """Return the releases that await approval and were judged against what is champion now."""
+    with reading(engine) as connection:
+        return _awaiting(connection, model)
+
+
+def _awaiting(connection: Connection, model: str) -> list[int]:
+    now = _champion_of(connection, model)
+    found = [number for number, state in states(_events_of(connection, model)).items() if state == AWAITING]
+    return [number for number in found if _release(connection, model, number).replaced == now]
+
+
+def next_champion(engine: Engine, model: str) -> str:
+    """Say what makes a champion of a model that has none: a person's approval, or a run."""
+    with reading(engine) as connection:
+        return _next_champion(connection, model)
+
+
+def _next_champion(connection: Connection, model: str) -> str:
+    if waiting := _awaiting(connection, model):
+        return f"release {waiting[-1]} awaits approval, and `evergreen promote {model} {waiting[-1]}` makes it champion"
+    return f"`evergreen run {model}` makes one"
+
+
+def still_valid(engine: Engine, model: str, run: Run) -> bool:
+    """Tell whether what a run came to still holds, so that another one on the same would find nothing new.
+
+    It does not once the champion was retired, nor when its release was a canary, or awaited approval, and another one
+    became champion meanwhile: it was never judged against that one.
+    """
+    with reading(engine) as connection:
+        events, now = _events_of(connection, model), _champion_of(connection, model)
+    if run.release is None:
+        return run.outcome == "model-rejected" or now is not None
+    if _state_of(run.release, events) in ("champion", CANARY, AWAITING):
+        return True
+    kinds = {event.kind for event in events if event.release == run.release}
+    return now is not None and bool(kinds & {RELEASED, PROMOTED, ROLLED_BACK})
+
+
+def rollback_target(engine: Engine, model: str, to: int | None) -> Release:
+    """Return the release that a rollback would go to: `to`, or what the champion took the place of.
+
+    After `retire` that is what was retired. Raises ReleaseError when there is none, or it is champion already.
+    """
+    with reading(engine) as connection:
+        return _rollback_target(connection, model, to)
+
+
+def _rollback_target(connection: Connection, model: str, to: int | None) -> Release:
+    last = _last_event(connection, model, CHAMPION_EVENTS)
+    if last is None:
+        raise ReleaseError(f"{model} has no release to roll back; {_next_champion(connection, model)}")
+    now = _champion_of(connection, model)
+    back = last.release if now is None else _release(connection, model, now).replaced
+    wanted = back if to is None else to
+    if wanted is None:
+        raise ReleaseError(f"release {now} of {model} replaced none, so there is nothing to go back to")
+    if wanted == now:
+        raise ReleaseError(f"release {wanted} of {model} is the champion already")
+    release = _release(connection, model, wanted)
+    events = _events_of(connection, model)
+    if not {event.kind for event in events if event.release == wanted} & {RELEASED, PROMOTED}:
+        waits = _state_of(wanted, events) in (CANARY, AWAITING)
+        hint = f"; `evergreen promote {model} {wanted}` makes it champion" if waits else ""
+        raise ReleaseError(f"release {wanted} of {model} was never champion, so there is no going back to it{hint}")
+    return release
+
+
+def rollback(engine: Engine, model: str, to: int | None, cause: str, why: str = "") -> Release:
+    """Make an earlier release champion again: release `to`, or what the champion replaced. Nothing is rebuilt.
+
+    What it takes the place of is barred: see `blocked_by`. Raises ReleaseError as `rollback_target`, and when another
+    process came first.
+    """
+    with _first_writer_wins(engine, model) as connection:
+        last = _last_event(connection, model)
+        now = _champion_of(connection, model)
+        release = _rollback_target(connection, model, to)
+        instead = "after it was retired" if now is None else f"instead of release {now}"
+        reason = f"{instead}: {why}" if why else instead
+        _add_event(connection, model, last, release.number, ROLLED_BACK, cause, reason, now)
+        return release
+
+
+def blocked_by(engine: Engine, model: str, digests: Mapping[str, str], package: bool = False) -> Event | None:
+    """Return the rollback that bars the model of these digests from being released again.
+
+    That is the last one that took such a release's place, unless it was made champion again since. A bar on a model is
+    none on a rollback from one package of it to another; with `package` that is what is asked for.
+    """
+    same = same_package if package else same_model
+    with reading(engine) as connection:
+        numbers = {
+            release.number
+            for release in map(_as_release, connection.execute(select(RELEASES).where(RELEASES.c.model == model)))
+            if same(release.digests, digests)
+        }
+        found = None
+        for event in _events_of(connection, model):
+            if event.kind in (RELEASED, PROMOTED, ROLLED_BACK) and event.release in numbers:
+                found = None
+            elif (
+                event.kind in (ROLLED_BACK, STOPPED)
+                and (event.instead if event.kind == ROLLED_BACK else event.release) in numbers
+            ):
+                found = event
+        return found
+
+
+def promote(engine: Engine, model: str, number: int, cause: str, why: str) -> Release:
+    """Make a release champion that answers a share of the requests, or awaits approval.
+
+    One that awaits approval begins as a canary where its spec wishes that, and a server is up. Raises ReleaseError when
+    it is neither, was judged against another champion, or another process came first.
+    """
+    with _first_writer_wins(engine, model) as connection:
+        last = _last_event(connection, model)
+        release = _release(connection, model, number)
+        state = _state_of(number, _events_of(connection, model))
+        if state not in (CANARY, AWAITING):
+            raise ReleaseError(
+                f"release {number} of {model} is {state}, so there is nothing to promote; "
+                "a canary can be promoted, and a release that awaits approval"
+            )
+        _check_unchanged(release, _champion_of(connection, model))
+        if cause != "person":
+            _check_not_held(connection, model)
+        if state == AWAITING and release.canary and live_servers_in(connection, model):
+            _add_event(connection, model, last, number, CANARY, cause, why)
+        else:
+            _add_event(connection, model, last, number, PROMOTED, cause, why, release.replaced)
+        return release
+
+
+def stop_canary(engine: Engine, model: str, number: int, cause: str, why: str) -> Release:
+    """Let the champion answer all requests again; ReleaseError when the release is no canary now."""
+    with _first_writer_wins(engine, model) as connection:
+        last = _last_event(connection, model)
+        state = _state_of(number, _events_of(connection, model))
+        if state != CANARY:
+            raise ReleaseError(f"release {number} of {model} is {state}, not a canary")
+        _add_event(connection, model, last, number, STOPPED, cause, why)
+        return _release(connection, model, number)
+
+
+def hold(engine: Engine, model: str, why: str) -> Release:
+    """Keep the champion whatever the schedule brings, until `unhold`; ReleaseError when there is none or it is held."""
+    with _first_writer_wins(engine, model) as connection:
+        _check_not_held(connection, model)
+        now = _champion_of(connection, model)
+        if now is None:
+            raise ReleaseError(f"{model} has no champion to hold; {_next_champion(connection, model)}")
+        _add_event(connection, model, _last_event(connection, model), now, HELD, "person", why)
+        return _release(connection, model, now)
+
+
+def unhold(engine: Engine, model: str, why: str) -> Release | None:
+    """Let runs release again; return the champion, whichever it is now. ReleaseError when nothing is held."""
+    with _first_writer_wins(engine, model) as connection:
+        held = _last_event(connection, model, (HELD, UNHELD))
+        if held is None or held.kind != HELD:
+            raise ReleaseError(f"{model} is not held")
+        _add_event(connection, model, _last_event(connection, model), held.release, UNHELD, "person", why)
+        now = _champion_of(connection, model)
+        return None if now is None else _release(connection, model, now)
+
+
+def mark_archived(engine: Engine, model: str, numbers: Sequence[int], cause: str, why: str) -> None:
+    """Record that the packages of releases are kept no more; ReleaseError when one may be served now."""
+    for number in numbers:
+        with _first_writer_wins(engine, model) as connection:
+            state = _state_of(number, _events_of(connection, model))
+            if state in ("champion", CANARY, AWAITING):
+                raise ReleaseError(f"release {number} of {model} is {state}, so it is not archived")
+            if state == ARCHIVED:
+                continue
+            _add_event(connection, model, _last_event(connection, model), number, ARCHIVED, cause, why)
+
+
+def record_erasure(engine: Engine, model: str, why: str) -> None:
+    """Record that rows are taken out of a model's snapshots and logs, with the newest of its events.
+
+    Before its first there is none to record it with: then the snapshot's own record alone tells.
+    """
+    with _first_writer_wins(engine, model) as connection:
+        if last := _last_event(connection, model):
+            _add_event(connection, model, last, last.release, ERASED, "person", why)
+
+
+def retire(engine: Engine, model: str, cause: str) -> Release:
+    """Leave a model without a champion, so that the next challenger is judged as a first one; return what it was.
+
+    This is the way on from a champion that no challenger can be compared with: its package was lost, or the data no
+    longer has what it takes. Raises ReleaseError when there is no champion, or another process came first.
+    """
+    with _first_writer_wins(engine, model) as connection:
+        now = _champion_of(connection, model)
+        if now is None:
+            raise ReleaseError(f"{model} has no champion to retire")
+        last = _last_event(connection, model)
+        _add_event(connection, model, last, now, RETIRED, cause, "the next model is judged as a first one")
+        return _release(connection, model, now)
+
+
+def states(events: Sequence[Event]) -> dict[int, str]:
+    """Return what has become of every release, from all events of its model in order."""
+    return {number: _state_of(number, events) for number in sorted({event.release for event in events})}
+
+
+def _state_of(number: int, events: Sequence[Event]) -> str:
+    state = "unknown"
+    for event in events:
+        if event.kind in (HELD, UNHELD, ERASED):
+            continue
+        if event.release == number:
+            state = "champion" if event.kind in (RELEASED, PROMOTED, ROLLED_BACK) else event.kind
+        elif event.kind in CHAMPION_EVENTS and state == "champion":
+            state = "rolled back" if event.kind == ROLLED_BACK else "replaced"
+        elif event.kind in (*CHAMPION_EVENTS, CANARY) and state in (CANARY, AWAITING):
+            state = "replaced"
+    return state
+
+
+@contextmanager
+def _first_writer_wins(engine: Engine, model: str) -> Iterator[Connection]:
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except IntegrityError as error:
+        raise OvertakenError(
+            f"the champion of {model} changed just now; see `evergreen status {model}`, then try again"
+        ) from error
+
+
+def history(engine: Engine, model: str) -> tuple[list[Release], list[Event]]:
+    """Return all releases of a model and all their changes of state, oldest first."""
+    with reading(engine) as connection:
+        releases = connection.execute(
+            select(RELEASES).where(RELEASES.c.model == model).order_by(RELEASES.c.number)
+        ).all()
+        events = connection.execute(select(EVENTS).where(EVENTS.c.model == model).order_by(EVENTS.c.sequence)).all()
+    return [_as_release(row) for row in releases], [_as_event(row) for row in events]
+
+
+def models(engine: Engine) -> list[str]:
+    """Return the models the ledger knows, by a release or a run, sorted."""
+    with reading(engine) as connection:
+        found = {*connection.execute(select(RELEASES.c.model)).scalars()}
+        return sorted(found | {*connection.execute(select(RUNS.c.model)).scalars()})
+
+
+def _last_event(connection: Connection, model: str, kinds: Sequence[str] | None = None) -> Event | None:
+    query = select(EVENTS).where(EVENTS.c.model == model).order_by(EVENTS.c.sequence.desc()).limit(1)
+    if kinds is not None:
+        query = query.where(EVENTS.c.kind.in_(kinds))
+    row = connection.execute(query).one_or_none()
+    return _as_event(row) if row else None
+
+
+def _events_of(connection: Connection, model: str) -> list[Event]:
+    query = select(EVENTS).where(EVENTS.c.model == model).order_by(EVENTS.c.sequence)
+    return [_as_event(row) for row in connection.execute(query)]
+
+
+def _add_event(
+    connection: Connection,
+    model: str,
+    last: Event | None,
+    release: int,
+    kind: str,
+    cause: str,
+    reason: str,
+    instead: int | None = None,
+) -> None:
+    sequence = last.sequence + 1 if last else 1
+    values = Event(sequence, release, kind, cause, reason, iso(time.time()), instead)
+    connection.execute(insert(EVENTS).values(model=model, **asdict(values)))
+
+
+def _release(connection: Connection, model: str, number: int) -> Release:
+    query = select(RELEASES).where(RELEASES.c.model == model, RELEASES.c.number == number)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        known = connection.execute(select(RELEASES.c.number).where(RELEASES.c.model == model)).scalars()
+        raise ReleaseError(
+            f"{model} has no release {number}; there are: {', '.join(map(str, sorted(known))) or 'none'}"
+        )
+    return _as_release(row)
+
+
+def _as_release(row: Row[Any]) -> Release:
+    return Release(**{name: value for name, value in row._mapping.items() if name != "id"})
+
+
+def _as_event(row: Row[Any]) -> Event:
+    return Event(**{name: value for name, value in row._mapping.items() if name not in ("id", "model")})

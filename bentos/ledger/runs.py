@@ -1,0 +1,82 @@
+"""How runs of the flow ended, and what looks at a model as it was served have found."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from sqlalchemy import Engine, Row, delete, insert, select
+
+from bentos.ledger.database import OBSERVATIONS, RUNS, reading
+
+VERDICTS = ("released", "canary", "awaiting-approval", "kept", "model-rejected")
+"""Outcomes that end the matter for a snapshot, spec and code: the next run on the same is `unchanged`."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a run of the flow ended; `why` is what moved its cause to start it, where that is told."""
+
+    model: str
+    outcome: str
+    cause: str
+    reasons: list[str]
+    digests: dict[str, str]
+    release: int | None
+    started: str
+    seconds: dict[str, float] = field(default_factory=dict)
+    why: str | None = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look at a model found, as it was served: JSON values, see `flows.monitor`."""
+
+    release: int | None
+    at: str
+    found: dict[str, Any]
+
+
+def add_run(engine: Engine, run: Run) -> None:
+    """Record how a run ended."""
+    with engine.begin() as connection:
+        connection.execute(insert(RUNS).values(**asdict(run)))
+
+
+def last_run(engine: Engine, model: str, outcomes: Sequence[str] | None = None) -> Run | None:
+    """Return the newest run of a model, or the newest with one of the outcomes."""
+    query = select(RUNS).where(RUNS.c.model == model).order_by(RUNS.c.id.desc()).limit(1)
+    if outcomes is not None:
+        query = query.where(RUNS.c.outcome.in_(outcomes))
+    with reading(engine) as connection:
+        row = connection.execute(query).one_or_none()
+    return _as_run(row) if row else None
+
+
+def _as_run(row: Row[Any]) -> Run:
+    return Run(**{name: value for name, value in row._mapping.items() if name != "id"})
+
+
+def newest_runs(engine: Engine, model: str, most: int | None = None) -> list[Run]:
+    """Return the newest runs of a model, or all, the oldest of them first."""
+    query = select(RUNS).where(RUNS.c.model == model).order_by(RUNS.c.id.desc()).limit(most)
+    with reading(engine) as connection:
+        rows = connection.execute(query).all()
+    return [_as_run(row) for row in reversed(rows)]
+
+
+def add_look(engine: Engine, model: str, look: Look, keep: int) -> None:
+    """Record what a look at a model found; the newest so many looks stay."""
+    with engine.begin() as connection:
+        connection.execute(insert(OBSERVATIONS).values(model=model, **asdict(look)))
+        ours = select(OBSERVATIONS.c.id).where(OBSERVATIONS.c.model == model).order_by(OBSERVATIONS.c.id.desc())
+        old = connection.execute(ours.offset(keep).limit(1)).scalar()
+        if old is not None:
+            connection.execute(delete(OBSERVATIONS).where((OBSERVATIONS.c.model == model) & (OBSERVATIONS.c.id <= old)))
+
+
+def looks(engine: Engine, model: str, most: int) -> list[Look]:
+    """Return the newest looks at a model, the oldest of them first."""
+    query = select(OBSERVATIONS).where(OBSERVATIONS.c.model == model).order_by(OBSERVATIONS.c.id.desc()).limit(most)
+    with reading(engine) as connection:
+        rows = connection.execute(query).all()
+    return [Look(row.release, row.at, row.found) for row in reversed(rows)]

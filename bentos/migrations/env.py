@@ -1,8 +1,0 @@
-"""Runs migrations on the connection that `bentos.ledger` has open, within its transaction."""
-
-from alembic import context
-
-from bentos.ledger import METADATA
-
-context.configure(connection=context.config.attributes["connection"], target_metadata=METADATA)
-context.run_migrations()

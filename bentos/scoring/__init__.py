@@ -1,0 +1,1 @@
+"""What a Bento carries to score a table: rows are validated, predicted, and written."""

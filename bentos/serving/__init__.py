@@ -1,0 +1,1 @@
+"""The processes that serve a model: one supervisor, and its workers."""

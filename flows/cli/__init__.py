@@ -1,0 +1,1 @@
+"""The `evergreen` command: its verbs, and how a terminal shows what they return."""

@@ -1,0 +1,1 @@
+"""What a served model is observed by, and what has it retrained."""

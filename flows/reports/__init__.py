@@ -1,0 +1,1 @@
+"""What people read: reports of runs, the model card, monitoring pages and plots."""

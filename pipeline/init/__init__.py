@@ -1,0 +1,1 @@
+"""What `evergreen init` needs: a table is profiled, and a first spec is written."""
