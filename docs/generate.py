@@ -15,7 +15,7 @@ REFERENCE = Path(__file__).resolve().parent / "reference"
 def schemas() -> dict[str, str]:
     """Return the JSON Schema of what each command prints with --json, and of each answer of the endpoint."""
     from bentos.endpoint import views as http_views
-    from flows import views
+    from flows.cli import views
 
     every = {f"schemas/{command}.json": views.schema_of(view) for command, view in views.by_command().items()}
     for name, view in http_views.by_name().items():

@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import Engine
 
 from bentos.ledger import releases, runs
-from flows.cli.views import ForgottenRows, ForgottenView
+from flows.cli.views import ErasedRows, ErasedView
 from pipeline import digest
 from pipeline.artifact import load_artifact
 from pipeline.erase import can_hold, erase_from_file, erase_from_snapshot, matching
@@ -30,11 +30,11 @@ class Erased:
     removed: Mapping[str, tuple[int, int]]
     golden: Mapping[str, Mapping[int, int]]
 
-    def view(self, model: str) -> ForgottenView:
+    def view(self, model: str) -> ErasedView:
         """Return what `evergreen erase --json` prints."""
-        removed = {kind: ForgottenRows(rows, count) for kind, (rows, count) in self.removed.items()}
+        removed = {kind: ErasedRows(rows, count) for kind, (rows, count) in self.removed.items()}
         golden = {name: {str(number): rows for number, rows in found.items()} for name, found in self.golden.items()}
-        return ForgottenView(model, removed, golden)
+        return ErasedView(model, removed, golden)
 
     @property
     def words(self) -> list[str]:

@@ -72,7 +72,10 @@ class Gate:
 
 @dataclass(frozen=True, kw_only=True)
 class Holdout:
-    """Which rows are held out: a `share`, by hash of the key; with a time column, the newest `share` or `days`."""
+    """Which rows are held out: a `fraction`, by hash of the key.
+
+    With a time column they are the newest `fraction`, or those of the newest `days`.
+    """
 
     fraction: float = field(default=0.2, metadata=of_kind("model"))
     days: float | None = field(default=None, metadata=of_kind("model"))
@@ -119,9 +122,10 @@ class Canary:
     """How a release proves itself on real requests before it answers all of them.
 
     It answers a `share` of the requests for so many `minutes`. It is sent back when, after both sides have answered
-    `requests`, its share of errors, its nulls or its never-seen values a row exceed the champion's by more than
-    `errors`, `nulls` or `unseen`; when 95% of its answers take more than `latency` times as long; or when the
-    population stability index of its predictions against the champion's exceeds `predictions`.
+    `min_requests`, its share of errors, its nulls or its never-seen values a row exceed the champion's by more than
+    `max_error_increase`, `max_null_increase` or `max_unseen_increase`; when the 95th percentile of its latency exceeds
+    `max_latency_ratio` times the champion's; or when the population stability index of its predictions against the
+    champion's exceeds `max_psi`.
 
     With `shadow` the champion answers all requests, and the release is asked a copy of its share: nobody sees what it
     answers, and how much that differs from the champion's answers is reported.
@@ -211,7 +215,14 @@ Channel = Webhook | Slack | Email
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What the endpoint takes: rows and bytes of a request, requests `at_once`, `seconds` to send or to answer one."""
+    """What the endpoint accepts.
+
+    Attributes:
+        max_rows: rows of one request.
+        max_body_bytes: bytes of the body of one request.
+        max_concurrency: requests that are in flight at the same time.
+        timeout_seconds: seconds to send one request, and seconds to answer it.
+    """
 
     max_rows: int = field(default=10_000, metadata=of_kind("package"))
     max_body_bytes: int = field(default=16 * 2**20, metadata=of_kind("package"))
@@ -232,7 +243,7 @@ class Limits:
 class RequestLog:
     """Which part of the requests the endpoint keeps a log of, with features that are not `sensitive`, key and answer.
 
-    The log of a model takes up `most_bytes`, on each machine that serves it, and goes back `days`.
+    The log of a model takes up `max_bytes`, on each machine that serves it, and goes back `retention_days`.
     """
 
     sample_rate: float = field(default=0.1, metadata=of_kind("package"))
@@ -254,14 +265,22 @@ TriggerName = Literal["performance", "drift", "new-data", "stale"]
 
 @dataclass(frozen=True, kw_only=True)
 class Monitor:
-    """When the model is looked at as it is served, and what has it retrained.
+    """When the served model is observed, and what has it retrained.
 
-    The logged requests of the last `days` are compared with what the champion was trained on. Nothing is said of fewer
-    than `rows` of them, nor of fewer than `labelled` rows whose labels have arrived. There is drift when so many
-    columns `drifted`, predictions being one; performance is lost when the better end of the metric's interval on
-    labelled rows is `worse` than when the release was evaluated by more than this; a champion is stale when no run has
-    confirmed or replaced it for `stale_days`. Those in `retrain` have the model retrained, no sooner than
-    `cooldown_hours` after it was the last time.
+    The logged requests of the last `days` are compared with what the champion was trained on. Performance is lost when
+    the better end of the metric's interval on labelled rows is worse than when the release was evaluated, by more than
+    `tolerance`. A champion is stale when no run has confirmed or replaced it for `stale_days`.
+
+    Attributes:
+        schedule: when to observe it; None: only by `evergreen monitor`.
+        days: the window of logged requests.
+        min_rows: with fewer logged rows nothing is said of drift.
+        min_labelled_rows: with fewer rows whose labels have arrived nothing is said of performance.
+        min_drifted_columns: there is drift when at least so many columns drifted; predictions count as one.
+        tolerance: how much worse the metric may be.
+        stale_days: after so many days a champion is stale; None: never.
+        retrain: the triggers that have the model retrained.
+        cooldown_hours: no sooner than this after the last retraining.
     """
 
     schedule: Cron | None = field(default=None, metadata=of_kind("operations"))
@@ -303,7 +322,8 @@ class ModelSpec:
     With `epochs`, too, candidates are compared on the sample as without; what comes before the last step of the chosen
     one is fitted on it, and that step learns all training rows in batches, so many times over, by its `partial_fit`.
     `labels` is where the truth about logged requests arrives: rows with the key and the target, however late.
-    `keep` is how many of its newest releases are kept, however old; the champion and what it replaced always are.
+    `keep_releases` is how many of its newest releases are kept, however old; the champion and the release it replaced
+    always are.
     A run that takes longer than `time_limit` is ended; the champion stays.
     `notify` says where people are told of rejected data, failed trials, alarms, drift, and what is kept too often.
     `candidates` are unfitted scikit-learn estimators: pipelines and search objects included.

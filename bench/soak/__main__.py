@@ -341,7 +341,7 @@ def _report(
     """Return the report as Markdown, and what is wrong, in sentences."""
     ledger = open_ledger(Settings(home=soak.home, database_url="").ledger_url)
     made, events = releases.history(ledger, market.MODEL)
-    served = servers.served(ledger, market.MODEL)
+    served = servers.server_events(ledger, market.MODEL)
     with reading(ledger) as connection:
         found = connection.execute(select(RUNS.c.outcome, RUNS.c.cause, RUNS.c.started)).all()
     ledger.dispose()

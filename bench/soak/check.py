@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bentos.ledger.releases import CHAMPION_EVENTS, Event, Release
-from bentos.ledger.servers import Served
+from bentos.ledger.servers import ServerEvent
 
 SECOND = 1.0
 """The ledger's times are whole seconds."""
@@ -63,7 +63,7 @@ def lost(answers: Sequence[Answer], kills: Sequence[Kill]) -> tuple[list[Answer]
 
 
 def out_of_order(
-    answers: Sequence[Answer], events: Sequence[Event], served: Sequence[Served], excursions: Sequence[Excursion]
+    answers: Sequence[Answer], events: Sequence[Event], served: Sequence[ServerEvent], excursions: Sequence[Excursion]
 ) -> list[Answer]:
     """Return the answers of a release that another one had taken the place of, acknowledged, before they were asked."""
     wishes = sorted(moment(event.at, excursions) for event in events if event.kind in CHAMPION_EVENTS)

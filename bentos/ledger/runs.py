@@ -28,7 +28,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Look:
+class Observation:
     """What one look at a model found, as it was served: JSON values, see `flows.monitor`."""
 
     release: int | None
@@ -64,7 +64,7 @@ def newest_runs(engine: Engine, model: str, most: int | None = None) -> list[Run
     return [_as_run(row) for row in reversed(rows)]
 
 
-def add_look(engine: Engine, model: str, look: Look, keep: int) -> None:
+def add_observation(engine: Engine, model: str, look: Observation, keep: int) -> None:
     """Record what a look at a model found; the newest so many looks stay."""
     with engine.begin() as connection:
         connection.execute(insert(OBSERVATIONS).values(model=model, **asdict(look)))
@@ -74,9 +74,9 @@ def add_look(engine: Engine, model: str, look: Look, keep: int) -> None:
             connection.execute(delete(OBSERVATIONS).where((OBSERVATIONS.c.model == model) & (OBSERVATIONS.c.id <= old)))
 
 
-def looks(engine: Engine, model: str, most: int) -> list[Look]:
+def observations(engine: Engine, model: str, most: int) -> list[Observation]:
     """Return the newest looks at a model, the oldest of them first."""
     query = select(OBSERVATIONS).where(OBSERVATIONS.c.model == model).order_by(OBSERVATIONS.c.id.desc()).limit(most)
     with reading(engine) as connection:
         rows = connection.execute(query).all()
-    return [Look(row.release, row.at, row.found) for row in reversed(rows)]
+    return [Observation(row.release, row.at, row.found) for row in reversed(rows)]

@@ -76,7 +76,7 @@ class LedgerClient:
 
     def add_served(self, release: int, kind: str, reason: str) -> None:
         """Record that this server serves a release, or refused it."""
-        self._write_later(servers.add_served, self.ledger, self.model, self.server, release, kind, reason)
+        self._write_later(servers.add_server_event, self.ledger, self.model, self.server, release, kind, reason)
 
     def promote(self, release: int, why: str, refused: Callable[[], None]) -> None:
         """Make a canary champion; `refused` is called if that is refused, as during a hold or for a damaged package."""
@@ -133,7 +133,7 @@ class LedgerClient:
     def _heartbeat(self, number: int, release: int | None, state: ServerState, reason: str) -> None:
         # A heartbeat that had to wait, and that a later one overtook, need not be written.
         if number == self._heartbeats:
-            server = servers.Server(self.server, release, state, reason, int(time.time()))
+            server = servers.ServerStatus(self.server, release, state, reason, int(time.time()))
             servers.heartbeat(self.ledger, self.model, server)
 
     def _write(self) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from pipeline.errors import ArtifactError, EvergreenError, ServerError, SpecError
+from pipeline.errors import ArtifactError, EvergreenError, ReleaseError, ServerError, SpecError
 from pipeline.settings import settings
 
 if TYPE_CHECKING:
@@ -205,8 +205,8 @@ def history(model: Model, as_json: AsJson = False) -> None:
         _known(model)
         ledger = _ledger()
         made, events = releases.history(ledger, model)
-        champion, served = releases.champion(ledger, model), servers.served(ledger, model)
-        found = views.history_of(model, champion, made, events, served, servers.spans(ledger, model))
+        champion, served = releases.champion(ledger, model), servers.server_events(ledger, model)
+        found = views.history_of(model, champion, made, events, served, servers.serving_intervals(ledger, model))
         _answer(found, as_json, render.show_history)
 
 
@@ -318,7 +318,7 @@ def unhold(model: Model, why: Why = "", as_json: AsJson = False) -> None:
 @app.command()
 def release(
     model: Model,
-    number: Annotated[int, typer.Argument(help="The number of a release.")],
+    number: Annotated[int | None, typer.Argument(metavar="[N]", help="Its number; without, the champion.")] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write its model card to this file, as a page.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -331,6 +331,11 @@ def release(
         _known(model)
         ledger = _ledger()
         _, events = releases.history(ledger, model)
+        if number is None:
+            champion = releases.champion(ledger, model)
+            if champion is None:
+                raise ReleaseError(f"{model} has no champion; name a release: `evergreen release {model} N`")
+            number = champion.number
         release = releases.get_release(ledger, model, number)
         run = run_folder(settings(), model, number)
         if html:
@@ -343,7 +348,7 @@ def release(
                 write_card(settings(), release, run, html)
         card = html or next((path for path in [run and run / "card.html"] if path and path.exists()), None)
         proofs = provenance_of(settings(), release)
-        served = servers.served(ledger, model)
+        served = servers.server_events(ledger, model)
         found = views.release_of(release, events, served, proofs, str(card) if card else None)
         written = f"the model card of release {number} of {model} is in {html}"
         _answer(found, as_json, (lambda _: typer.echo(written)) if html else render.show_release)
@@ -353,13 +358,13 @@ def release(
 def retire(model: Model, as_json: AsJson = False) -> None:
     """Leave a model without a champion; the next one is judged as a first. Undo: rollback."""
     from bentos import releasing
-    from flows.cli.views import WithdrawalView
+    from flows.cli.views import RetiredView
 
     with _errors(as_json):
         _known(model)
         release = releasing.retire(_ledger(), settings().folder("bentoml"), model, cause="person")
         sentence = f"release {release.number} of {model} is retired: there is no champion now"
-        found = WithdrawalView(model, release.number, release.bento)
+        found = RetiredView(model, release.number, release.bento)
         _answer(found, as_json, lambda _: typer.echo(sentence))
 
 
@@ -372,47 +377,54 @@ def export(
     ] = None,
     port: Annotated[int, typer.Option(min=1024, max=65535, help="The port of the container.")] = 3000,
     force: Annotated[bool, typer.Option("--force", help="Replace an export that is there.")] = False,
-    release_file: Annotated[
-        Path | None, typer.Option("--release", help="Write the release itself to this file, for `evergreen import`.")
-    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a folder with all that a container of a release needs: images, Kubernetes, AWS, a workflow.
-
-    With --release FILE and no folder: the release with its proofs, to be imported into another home.
-    """
+    """Write a folder with all that a container of a release needs: images, Kubernetes, AWS, a workflow."""
     with _errors(as_json):
         _known(model)
-        given = [*(where or ()), *([] if release_file is None else [str(release_file)])]
-        if not given:
-            raise typer.BadParameter(f"no folder is named: `evergreen export {model} DIR`, or --release FILE")
-        if len(given) > 2 or (len(given) == 2 and not given[0].isdecimal()):
-            raise typer.BadParameter(f"{' '.join(given)!r} is no `N DIR`; give a release's number and a folder")
+        if not where:
+            raise typer.BadParameter(f"no folder is named: `evergreen export {model} DIR`")
+        if len(where) > 2 or (len(where) == 2 and not where[0].isdecimal()):
+            raise typer.BadParameter(f"{' '.join(where)!r} is not `N DIR`; give a release's number and a folder")
         from bentos.ledger.packages import package_of
-        from flows import export as away
+        from flows import export as deployment
         from flows.cli.views import ExportView
         from pipeline.project import project_folder
 
-        ledger, place = _ledger(), Path(given[-1])
-        release = away.released(ledger, model, int(given[0]) if len(given) == 2 else None)
-        found = ExportView(model, release.number, release.bento)
-        if release_file is not None:
-            from flows.release_transfer import pack
+        ledger, folder = _ledger(), Path(where[-1])
+        release = deployment.released(ledger, model, int(where[0]) if len(where) == 2 else None)
+        bento = package_of(ledger, release, settings().folder("bentoml"))
+        deployment.export(release, bento, project_folder(), folder, port, force)
+        sentence = f"release {release.number} of {model} is in {folder}; {folder / 'README.md'} says how to run it"
+        found = ExportView(model, release.number, release.bento, str(folder))
+        _answer(found, as_json, lambda _: typer.echo(sentence))
 
-            pack(settings(), ledger, release, place)
-            found = replace(found, file=str(place))
-            hint = f"`evergreen import {place}` enters it in another home"
-        else:
-            bento = package_of(ledger, release, settings().folder("bentoml"))
-            away.export(release, bento, project_folder(), place, port, force)
-            found = replace(found, folder=str(place))
-            hint = f"{place / 'README.md'} says how to run it"
-        _answer(found, as_json, lambda _: typer.echo(f"release {release.number} of {model} is in {place}; {hint}"))
+
+@app.command()
+def archive(
+    model: Model,
+    number: Annotated[int, typer.Argument(metavar="N", min=1, help="The number of a release.")],
+    file: Annotated[Path, typer.Argument(help="The file to write.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write a release with its proofs into a file, which `evergreen import` enters in another home."""
+    with _errors(as_json):
+        _known(model)
+        from flows.cli.views import ArchiveView
+        from flows.export import released
+        from flows.release_transfer import pack
+
+        ledger = _ledger()
+        release = released(ledger, model, number)
+        pack(settings(), ledger, release, file)
+        sentence = f"release {number} of {model} is in {file}; `evergreen import {file}` enters it in another home"
+        found = ArchiveView(model, number, release.bento, str(file))
+        _answer(found, as_json, lambda _: typer.echo(sentence))
 
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="What `evergreen archive MODEL FILE` wrote in another home.")],
+    file: Annotated[Path, typer.Argument(help="What `evergreen archive MODEL N FILE` wrote in another home.")],
     as_json: AsJson = False,
 ) -> None:
     """Enter a release of another home, once every file of it was checked and it has answered as it was trained.

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
         BacktestView,
         CollectedView,
         DeployedView,
+        ErasedView,
         FeatureView,
-        ForgottenView,
         HistoryView,
         ImportView,
         InitView,
@@ -535,7 +535,7 @@ def show_collected(found: "CollectedView") -> None:
         _line(console, f"  [yellow]note[/] {escape(note)}", hang=12)
 
 
-def show_erased(found: "ForgottenView", dry_run: bool, words: Sequence[str]) -> None:
+def show_erased(found: "ErasedView", dry_run: bool, words: Sequence[str]) -> None:
     """Print how many rows were taken out of what, or would be, and what still holds some."""
     console = Console(highlight=False)
     said = "; ".join(words) if words else "nothing: no row has this key"

@@ -16,7 +16,6 @@ from pipeline.spec import Drift as DriftThresholds
 if TYPE_CHECKING:
     from bentos.ledger.releases import DesiredState, Event, Release
     from bentos.ledger.runs import Run
-    from bentos.ledger.servers import Served, Server, Span
 
 Scores = dict[str, float | None]
 """Metrics by name; None if a metric is undefined on the rows."""
@@ -769,7 +768,7 @@ class HoldView:
 
 
 @dataclass(frozen=True)
-class WithdrawalView:
+class RetiredView:
     """What `retire` prints: the release that was champion."""
 
     model: str
@@ -779,13 +778,22 @@ class WithdrawalView:
 
 @dataclass(frozen=True)
 class ExportView:
-    """What `export` prints: the release, and the folder of the deployment or the file of the archive."""
+    """What `export` prints: the release, and the folder of the deployment."""
 
     model: str
     release: int
     bento: str
-    folder: str | None = None
-    file: str | None = None
+    folder: str
+
+
+@dataclass(frozen=True)
+class ArchiveView:
+    """What `archive` prints: the release, and the file that holds it."""
+
+    model: str
+    release: int
+    bento: str
+    file: str
 
 
 @dataclass(frozen=True)
@@ -800,7 +808,7 @@ class ImportView:
 
 
 @dataclass(frozen=True)
-class ForgottenRows:
+class ErasedRows:
     """Rows that were taken out of files of one kind."""
 
     rows: int
@@ -808,7 +816,7 @@ class ForgottenRows:
 
 
 @dataclass(frozen=True)
-class ForgottenView:
+class ErasedView:
     """What `forget` prints.
 
     Attributes:
@@ -818,7 +826,7 @@ class ForgottenView:
     """
 
     model: str
-    removed: dict[str, ForgottenRows]
+    removed: dict[str, ErasedRows]
     golden: dict[str, dict[str, int]]
 
 
@@ -890,12 +898,13 @@ def by_command() -> dict[str, type]:
     from flows.monitoring.report import MonitoringReport
 
     return {
+        "archive": ArchiveView,
         "backtest": BacktestView,
         "deploy": DeployedView,
         "error": ErrorView,
-        "explain": ReleaseView,
+        "release": ReleaseView,
         "export": ExportView,
-        "forget": ForgottenView,
+        "erase": ErasedView,
         "gc": CollectedView,
         "history": HistoryView,
         "hold": HoldView,
@@ -907,12 +916,12 @@ def by_command() -> dict[str, type]:
         "rollback": RollbackView,
         "run": Outcome,
         "score": ScoresView,
-        "show": SpecView,
+        "spec": SpecView,
         "status": StatusView,
         "unhold": HoldView,
         "validate": ValidationView,
-        "why": TriggersView,
-        "withdraw": WithdrawalView,
+        "triggers": TriggersView,
+        "retire": RetiredView,
     }
 
 
@@ -950,7 +959,7 @@ def status_of(
     model: str,
     wanted: "DesiredState",
     last: "Run | None",
-    servers: Sequence["Server"],
+    servers: Sequence["ServerStatus"],
     awaiting: Mapping[int, str | None],
     package_outdated: bool = False,
 ) -> ModelStatus:
@@ -999,8 +1008,8 @@ def history_of(
     champion: "Release | None",
     made: Sequence["Release"],
     events: Sequence["Event"],
-    served: Sequence["Served"] = (),
-    spans: Sequence["Span"] = (),
+    served: Sequence["ServerEvent"] = (),
+    spans: Sequence["ServingInterval"] = (),
 ) -> HistoryView:
     """Return the releases of a model and what became of them, the oldest first.
 
@@ -1035,14 +1044,14 @@ def _event(event: "Event") -> EventView:
     return EventView(event.at, event.release, event.kind, event.cause, event.reason)
 
 
-def _served(one: "Served") -> ServedView:
+def _served(one: "ServerEvent") -> ServedView:
     return ServedView(one.at, one.server, one.release, one.kind, one.reason)
 
 
 def release_of(
     release: "Release",
     events: Sequence["Event"],
-    served: Sequence["Served"],
+    served: Sequence["ServerEvent"],
     proofs: Proofs,
     card: str | None = None,
 ) -> ReleaseView:

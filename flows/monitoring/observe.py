@@ -11,7 +11,7 @@ from bentos.canary import quantile
 from bentos.endpoint import formats
 from bentos.ledger import releases, runs, servers
 from bentos.ledger.releases import Release
-from bentos.ledger.runs import Look
+from bentos.ledger.runs import Observation
 from bentos.package import load_bento
 from flows.monitoring import triggers
 from flows.monitoring.champion_drift import packed_manifest
@@ -99,7 +99,7 @@ def observe(settings: Settings, ledger: "Engine", spec: ModelSpec, now: datetime
         data=_new_data(settings, ledger, spec),
         notes=tuple(notes),
     )
-    before = [MonitoringReport.from_dict(one.found) for one in runs.looks(ledger, model, triggers.MAX_LOOKS)]
+    before = [MonitoringReport.from_dict(one.found) for one in runs.observations(ledger, model, triggers.MAX_LOOKS)]
     recent = runs.newest_runs(ledger, model, triggers.MAX_RUNS)
     decided = triggers.decide(report, champion.created if champion else None, recent, before, now)
     return Observed(replace(report, triggers=tuple(decided)), before)
@@ -108,8 +108,8 @@ def observe(settings: Settings, ledger: "Engine", spec: ModelSpec, now: datetime
 def record(ledger: "Engine", report: MonitoringReport) -> None:
     """Put into the ledger what later looks, plots and `evergreen triggers` go by; the rest is in the folder of the
     run."""
-    kept = Look(report.release, report.at, report.for_ledger().to_dict())
-    runs.add_look(ledger, report.model, kept, triggers.MAX_LOOKS)
+    kept = Observation(report.release, report.at, report.for_ledger().to_dict())
+    runs.add_observation(ledger, report.model, kept, triggers.MAX_LOOKS)
 
 
 def _read_log(settings: Settings, spec: ModelSpec, now: datetime) -> tuple[Recorded, list[str]]:

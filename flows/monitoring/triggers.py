@@ -75,7 +75,7 @@ def current_triggers(ledger: "Engine", model: str, now: datetime) -> TriggersVie
 
     Before the first look only people and schedules are known of.
     """
-    looks = runs.looks(ledger, model, MAX_LOOKS)
+    looks = runs.observations(ledger, model, MAX_LOOKS)
     recent = runs.newest_runs(ledger, model, MAX_RUNS)
     champion = releases.champion(ledger, model)
     view = TriggersView(

@@ -24,7 +24,7 @@ PARTITION = re.compile(r"(?<!\$)\{(\w+)\}")
 
 @dataclass(frozen=True)
 class Csv:
-    """CSV files with a header row; `nulls` are the words that mean a missing value.
+    """CSV files with a header row; `na_values` are the words that mean a missing value.
 
     `path` is a file, a glob, or an address: https://..., s3://bucket/key. A `{name}` in it tells partitions apart and
     becomes a column: `sales/day={day}/*.csv`; `last` keeps the newest so many of them, or those of the newest
@@ -60,7 +60,7 @@ class Csv:
 
 @dataclass(frozen=True)
 class Parquet:
-    """Parquet files; `path` and `last` as for Csv. `nulls` are words that mean a missing value too, here and in CSV
+    """Parquet files; `path` and `last` as for Csv. `na_values` are words that mean a missing value too, here and in CSV
     requests."""
 
     path: str
@@ -131,7 +131,7 @@ class DuckDb:
 
 @dataclass(frozen=True)
 class Function:
-    """A function without arguments that returns the table as a pandas DataFrame; `nulls` as for Parquet."""
+    """A function without arguments that returns the table as a pandas DataFrame; `na_values` as for Parquet."""
 
     function: Callable[[], Any]
     na_values: tuple[str, ...] = ("",)

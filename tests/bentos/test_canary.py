@@ -149,7 +149,7 @@ def test_a_quiet_canary_answers_its_share_and_becomes_champion_by_itself(project
 def test_a_shadow_is_asked_a_copy_nobody_sees_its_answers_and_how_they_differ_is_said(project, server):  # noqa: F811
     before = server.ask(*ROWS).json()["predictions"]
     number = release_canary(project, shadow=True, share=1.0)
-    assert until(lambda: any(one.kind == "shadow" for one in servers.served(ledger(project), "points")), 20)
+    assert until(lambda: any(one.kind == "shadow" for one in servers.server_events(ledger(project), "points")), 20)
     clients = asking(server, 8, kept=4, reconnecting=2)
     assert until(lambda: servers.live_servers(ledger(project), "points")[0].state == "shadow", 20)
     report = json.loads(clients.communicate(timeout=60)[0])
@@ -215,7 +215,7 @@ def test_a_canary_that_fails_harms_nobody_and_is_sent_back_within_seconds(projec
 
 
 def canary_is_served(project):  # noqa: F811
-    return any(one.kind == "canary" for one in servers.served(ledger(project), "points"))
+    return any(one.kind == "canary" for one in servers.server_events(ledger(project), "points"))
 
 
 def test_a_canary_whose_worker_is_killed_is_sent_back_and_nobody_notices(project, server):  # noqa: F811

@@ -28,7 +28,9 @@ def release_of(server):
 
 def alone(project, number):  # noqa: F811
     """When the server said last that a release alone answers, in its own event of the ledger."""
-    return [one for one in servers.served(ledger(project), "points") if (one.kind, one.release) == ("alone", number)]
+    return [
+        one for one in servers.server_events(ledger(project), "points") if (one.kind, one.release) == ("alone", number)
+    ]
 
 
 def asking(server, seconds, kept=20, reconnecting=20):
@@ -118,7 +120,7 @@ def test_a_release_that_cannot_be_served_leaves_the_old_one_and_says_so_until_it
     assert server.client.get("/readyz").status_code == 200
     assert "is not what was released" in server.client.get("/readyz").json()["reason"]
     assert release_of(server) == "2"
-    refusals = [one for one in servers.served(ledger(project), "points") if one.kind == "refused"]
+    refusals = [one for one in servers.server_events(ledger(project), "points") if one.kind == "refused"]
     assert [one.release for one in refusals] == [1]
     (said,) = servers.live_servers(ledger(project), "points")
     assert (said.release, said.state) == (2, "degraded")
@@ -168,10 +170,10 @@ def test_a_process_stopped_while_it_writes_holds_up_neither_servers_nor_what_onl
             assert release_of(server) == "2"
             assert project.json("status", "points")[1]["models"][0]["release"]["number"] == 2
             assert len(project.json("history", "points")[1]["releases"]) == 2
-            assert servers.served(ledger(project), "points") == []
+            assert servers.server_events(ledger(project), "points") == []
             writer.kill()
             assert until(lambda: servers.live_servers(ledger(project), "points"), 10)
-            assert [one.kind for one in servers.served(ledger(project), "points")] == ["serving"]
+            assert [one.kind for one in servers.server_events(ledger(project), "points")] == ["serving"]
     finally:
         writer.kill()
         writer.communicate()

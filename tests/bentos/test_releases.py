@@ -35,8 +35,17 @@ from bentos.ledger.releases import (
     stop_canary,
     unhold,
 )
-from bentos.ledger.runs import VERDICTS, Look, Run, add_look, add_run, last_run, looks, newest_runs
-from bentos.ledger.servers import Server, add_served, deregister, heartbeat, live_servers, register, served, spans
+from bentos.ledger.runs import VERDICTS, Observation, Run, add_observation, add_run, last_run, newest_runs, observations
+from bentos.ledger.servers import (
+    ServerStatus,
+    add_server_event,
+    deregister,
+    heartbeat,
+    live_servers,
+    register,
+    server_events,
+    serving_intervals,
+)
 from pipeline.errors import FormatError, LedgerError, ReleaseError
 
 POSTGRES = os.environ.get("EVERGREEN_TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
@@ -373,7 +382,7 @@ def test_who_cannot_be_found_out_is_looked_for_by_the_file(tmp_path, monkeypatch
     monkeypatch.setattr("bentos.ledger.database._SQLITE_WRITER", -1)
     ledger, other = (open_ledger(f"sqlite:///{tmp_path}/ledger.sqlite") for _ in range(2))
     with other.begin(), pytest.raises(LedgerError, match=f"another process .*`lsof {tmp_path}/ledger.sqlite` lists"):
-        heartbeat(ledger, "houses", Server("x:1", 1, "serving", "", 0))
+        heartbeat(ledger, "houses", ServerStatus("x:1", 1, "serving", "", 0))
     ledger.dispose()
     other.dispose()
 
@@ -459,7 +468,7 @@ def test_a_new_release_ends_a_canary(ledger):
 def test_what_awaits_approval_begins_as_a_canary_where_its_spec_wishes_that_and_a_server_is_up(ledger):
     released(ledger, 1)
     add_release(ledger, a_release(replaced=1, canary={"share": 0.1}), kind=AWAITING)
-    heartbeat(ledger, "houses", Server("a:3000", 1, "serving", "", int(time.time())))
+    heartbeat(ledger, "houses", ServerStatus("a:3000", 1, "serving", "", int(time.time())))
     promote(ledger, "houses", 2, "person", "looked at the report")
     wish = desired_state(ledger, "houses")
     assert (wish.champion.number, wish.canary.number) == (1, 2)
@@ -571,23 +580,23 @@ def test_there_is_no_rollback_to_what_was_never_champion(ledger):
 
 
 def test_a_server_answers_at_its_address_or_under_its_machine_s_name_where_it_listens_everywhere():
-    assert Server("127.0.0.1:3000 on vm", 1, "serving", "", 0).url == "http://127.0.0.1:3000/"
-    assert Server("0.0.0.0:3000 on vm", 1, "serving", "", 0).url == "http://vm:3000/"
+    assert ServerStatus("127.0.0.1:3000 on vm", 1, "serving", "", 0).url == "http://127.0.0.1:3000/"
+    assert ServerStatus("0.0.0.0:3000 on vm", 1, "serving", "", 0).url == "http://vm:3000/"
 
 
 def test_servers_say_what_they_serve_and_are_forgotten_when_they_end_or_fall_silent(ledger):
     now = int(time.time())
-    heartbeat(ledger, "houses", Server("a:3000", 1, "serving", "", now))
-    heartbeat(ledger, "houses", Server("b:3000", 1, "serving", "", now - 600))
-    heartbeat(ledger, "houses", Server("d:3000", 1, "serving", "told before the clock was set right", now + 600))
-    heartbeat(ledger, "houses", Server("a:3000", 2, "degraded", "release 3 cannot be served", now))
-    heartbeat(ledger, "flats", Server("c:3000", 1, "serving", "", now))
-    assert live_servers(ledger, "houses") == [Server("a:3000", 2, "degraded", "release 3 cannot be served", now)]
+    heartbeat(ledger, "houses", ServerStatus("a:3000", 1, "serving", "", now))
+    heartbeat(ledger, "houses", ServerStatus("b:3000", 1, "serving", "", now - 600))
+    heartbeat(ledger, "houses", ServerStatus("d:3000", 1, "serving", "told before the clock was set right", now + 600))
+    heartbeat(ledger, "houses", ServerStatus("a:3000", 2, "degraded", "release 3 cannot be served", now))
+    heartbeat(ledger, "flats", ServerStatus("c:3000", 1, "serving", "", now))
+    assert live_servers(ledger, "houses") == [ServerStatus("a:3000", 2, "degraded", "release 3 cannot be served", now)]
     deregister(ledger, "houses", "a:3000")
     assert live_servers(ledger, "houses") == []
-    add_served(ledger, "houses", "a:3000", 1, "serving", "")
-    add_served(ledger, "houses", "a:3000", 2, "refused", "its worker died")
-    assert [(one.server, one.release, one.kind) for one in served(ledger, "houses")] == [
+    add_server_event(ledger, "houses", "a:3000", 1, "serving", "")
+    add_server_event(ledger, "houses", "a:3000", 2, "refused", "its worker died")
+    assert [(one.server, one.release, one.kind) for one in server_events(ledger, "houses")] == [
         ("a:3000", 1, "serving"),
         ("a:3000", 2, "refused"),
     ]
@@ -597,12 +606,12 @@ def test_what_was_served_when_is_what_servers_said_and_one_that_was_killed_ends_
     now = int(time.time())
     said = [("a", 1, "serving"), ("b", 1, "serving"), ("b", 2, "refused"), ("a", 2, "serving"), ("a", 2, "alone")]
     for server, release, kind in said:
-        add_served(ledger, "houses", server, release, kind, "")
-    heartbeat(ledger, "houses", Server("a", 2, "serving", "", now))
-    heartbeat(ledger, "houses", Server("b", 1, "serving", "", now - 100))
+        add_server_event(ledger, "houses", server, release, kind, "")
+    heartbeat(ledger, "houses", ServerStatus("a", 2, "serving", "", now))
+    heartbeat(ledger, "houses", ServerStatus("b", 1, "serving", "", now - 100))
 
     def ends():
-        return {(one.server, one.release): (one.until is None, one.end) for one in spans(ledger, "houses")}
+        return {(one.server, one.release): (one.until is None, one.end) for one in serving_intervals(ledger, "houses")}
 
     silent = "the server was not heard of any more"
     assert ends() == {
@@ -612,11 +621,11 @@ def test_what_was_served_when_is_what_servers_said_and_one_that_was_killed_ends_
     }
     # Another one takes its name, and its row.
     register(ledger, "houses", "b")
-    heartbeat(ledger, "houses", Server("b", None, "serving", "", now))
+    heartbeat(ledger, "houses", ServerStatus("b", None, "serving", "", now))
     assert ends()["b", 1] == (False, silent)
-    (until,) = [one.until for one in spans(ledger, "houses") if one.server == "b"]
+    (until,) = [one.until for one in serving_intervals(ledger, "houses") if one.server == "b"]
     assert datetime.fromisoformat(until).timestamp() == now - 100
-    add_served(ledger, "houses", "a", 2, "ended", "")
+    add_server_event(ledger, "houses", "a", 2, "ended", "")
     deregister(ledger, "houses", "a")
     assert ends()["a", 2] == (False, "the server ended")
 
@@ -642,12 +651,12 @@ def test_why_the_last_canary_was_sent_back_is_said_until_something_is_released(l
 
 def test_the_newest_looks_at_a_model_and_the_newest_runs_are_told_the_oldest_of_them_first(ledger):
     for number in range(5):
-        add_look(ledger, "houses", Look(number, "2026-03-01", {"triggers": []}), 3)
-        add_look(ledger, "flats", Look(number, "2026-03-01", {}), 9)
+        add_observation(ledger, "houses", Observation(number, "2026-03-01", {"triggers": []}), 3)
+        add_observation(ledger, "flats", Observation(number, "2026-03-01", {}), 9)
         add_run(ledger, Run("houses", "kept", "drift", [], {}, None, f"2026-03-0{number + 1}", {}, why="x drifted"))
-    assert [look.release for look in looks(ledger, "houses", 9)] == [2, 3, 4]
-    assert [look.release for look in looks(ledger, "flats", 2)] == [3, 4]
-    assert looks(ledger, "houses", 1)[0].found == {"triggers": []}
+    assert [look.release for look in observations(ledger, "houses", 9)] == [2, 3, 4]
+    assert [look.release for look in observations(ledger, "flats", 2)] == [3, 4]
+    assert observations(ledger, "houses", 1)[0].found == {"triggers": []}
     assert [run.started for run in newest_runs(ledger, "houses", 2)] == ["2026-03-04", "2026-03-05"]
     assert newest_runs(ledger, "houses", 1)[0].why == "x drifted"
 

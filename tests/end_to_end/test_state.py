@@ -13,7 +13,7 @@ EXCEPTIONS = {
     "bentos/score.py": "the log of a child process",
     "bentos/scoring/output.py": "streams a CSV into a path that whole_file gave",
     "pipeline/sources/remote.py": "streams a download into a scratch folder",
-    "flows/release_transfer.py": "streams a tar file into a path that whole_file gave, and members into a scratch folder",
+    "flows/release_transfer.py": "streams a tar file into a whole_file, and members into a scratch folder",
 }
 MODULES = sorted(
     path.relative_to(CHECKOUT).as_posix()

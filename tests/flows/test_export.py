@@ -195,7 +195,8 @@ def test_a_folder_that_is_not_empty_is_refused_and_left_as_it_was(project, expor
     assert refused(project, tmp_path / "mine") == f"{tmp_path / 'mine'} is a file; name a folder"
     inside = f"{tmp_path / 'mine'} is a file, so nothing can be in it; name another place"
     assert refused(project, tmp_path / "mine" / "sub") == refused(project, tmp_path / "mine" / "a" / "b") == inside
-    assert refused(project, "--release", tmp_path / "mine" / "1.tar") == inside
+    code, found = project.json("archive", "points", "1", str(tmp_path / "mine" / "1.tar"))
+    assert (code, found["error"]["message"]) == (1, inside)
     assert refused(project, exported) == f"{exported} holds an export; name another folder, or replace it with --force"
     assert files(tmp_path) == {"mine"}
 
@@ -224,8 +225,8 @@ def test_two_exports_of_a_release_are_the_same_to_the_byte(project, exported, tm
 
 def test_what_is_not_there_cannot_be_exported(project, tmp_path):
     assert refused(project, "7", tmp_path / "out") == "points has no release 7 to export; its releases are: 1"
-    assert "is no `N DIR`" in refused(project, "one", tmp_path / "out", exit_code=2)
-    nothing = "no folder is named: `evergreen export points DIR`, or --release FILE"
+    assert "is not `N DIR`" in refused(project, "one", tmp_path / "out", exit_code=2)
+    nothing = "no folder is named: `evergreen export points DIR`"
     assert refused(project, exit_code=2) == nothing
     assert not (tmp_path / "out").exists()
 

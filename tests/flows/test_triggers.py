@@ -10,7 +10,7 @@ from tiny import a_spec
 
 from bentos.ledger import runs
 from bentos.ledger.database import open_ledger
-from bentos.ledger.runs import Look, Run
+from bentos.ledger.runs import Observation, Run
 from flows.monitoring import triggers
 from flows.monitoring.report import (
     Inputs,
@@ -185,7 +185,7 @@ def test_the_standing_counts_what_happened_since_the_last_look(home):
     assert triggers.current_triggers(ledger, "houses", NOW).looked is None
     monitor = Monitor(retrain=("drift", "new-data"))
     report = replace(DRIFTED, at=hours_ago(10), data=NewData(True, "new"), monitor=monitor)
-    runs.add_look(ledger, "houses", Look(3, report.at, report.to_dict()), 400)
+    runs.add_observation(ledger, "houses", Observation(3, report.at, report.to_dict()), 400)
 
     said = {one.name: one for one in triggers.current_triggers(ledger, "houses", NOW).triggers}
     assert (said["drift"].due, said["drift"].retrains, said["new-data"].due) == (True, True, True)

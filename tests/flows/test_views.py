@@ -66,7 +66,7 @@ def test_every_command_that_has_json_has_a_schema():
 
 
 def test_every_field_of_the_larger_views_has_a_description():
-    for command in ("status", "history", "explain", "monitor", "run"):
+    for command in ("status", "history", "release", "monitor", "run"):
         properties = views.schema_of(views.by_command()[command])["properties"]
         assert [name for name, field in properties.items() if not field.get("description")] == [], command
 
@@ -94,12 +94,12 @@ def test_an_explanation_says_what_the_release_is_now_and_what_became_of_it():
     proofs = views.Proofs(views.RowsView(9, "a.csv", None, 7, 2), views.CodeView("ridge", None))
     found = views.release_of(RELEASE, EVENTS, [], proofs, card="card.html")
     assert (found.state, found.compared_with.rows, found.card) == ("champion", 9, "card.html")
-    validate(printed(found), "explain")
+    validate(printed(found), "release")
 
 
 def test_the_outcome_of_a_run_and_the_triggers_before_a_look_are_as_their_schemas_say():
     validate(json.loads(json.dumps(Outcome("houses", "kept", ("worse",)).to_dict())), "run")
-    validate(printed(views.TriggersView("houses", None, None, schedule=Cron("0 3 * * 1"))), "why")
+    validate(printed(views.TriggersView("houses", None, None, schedule=Cron("0 3 * * 1"))), "triggers")
 
 
 def test_a_field_more_or_less_is_not_as_the_schema_says():
