@@ -16,6 +16,7 @@ from pipeline.spec import Drift as DriftThresholds
 if TYPE_CHECKING:
     from bentos.ledger.releases import DesiredState, Event, Release
     from bentos.ledger.runs import Run
+    from bentos.ledger.servers import ServerEvent, ServerStatus, ServingInterval
 
 Scores = dict[str, float | None]
 """Metrics by name; None if a metric is undefined on the rows."""

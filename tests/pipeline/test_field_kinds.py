@@ -60,7 +60,7 @@ CHANGES = [
     ("folds", "model", 5, 4),
     ("seed", "model", 0, 1),
     ("approval", "operations", "none", "manual"),
-    ("keep", "operations", 5, 6),
+    ("keep_releases", "operations", 5, 6),
     ("time_limit", "operations", timedelta(hours=6), timedelta(hours=7)),
     ("schedule", "operations", None, Cron("0 3 * * 1")),
     ("schedule", "operations", Cron("0 3 * * 1"), Cron("0 4 * * 1")),
@@ -78,10 +78,10 @@ CHANGES = [
     ("value", "verdict", VALUE, BusinessValue(function=loss, unit="USD")),
     ("value", "verdict", VALUE, BusinessValue(function=profit, unit="EUR")),
     ("task.unit", "package", "USD", "EUR"),
-    ("limits.rows", "package", 10_000, 1),
-    ("limits.body_bytes", "package", 16 * 2**20, 1_000),
-    ("limits.at_once", "package", 64, 1),
-    ("limits.seconds", "package", 30.0, 1.0),
+    ("limits.max_rows", "package", 10_000, 1),
+    ("limits.max_body_bytes", "package", 16 * 2**20, 1_000),
+    ("limits.max_concurrency", "package", 64, 1),
+    ("limits.timeout_seconds", "package", 30.0, 1.0),
     ("log", "package", None, LOG),
     ("log", "package", LOG, RequestLog(sample_rate=0.5)),
     ("log", "package", LOG, RequestLog(max_bytes=10**6)),
@@ -103,11 +103,11 @@ CHANGES = [
     ("monitor.schedule", "operations", None, Cron("0 3 * * 1")),
     *(
         (f"monitor.{name}", "operations", getattr(Monitor(), name), 3)
-        for name in ("days", "rows", "labelled", "drifted")
+        for name in ("days", "min_rows", "min_labelled_rows", "min_drifted_columns")
     ),
     *(
         (f"monitor.{name}", "operations", getattr(Monitor(), name), 3.0)
-        for name in ("worse", "stale_days", "cooldown_hours")
+        for name in ("tolerance", "stale_days", "cooldown_hours")
     ),
     ("monitor.retrain", "operations", Monitor().retrain, ("drift",)),
 ]
