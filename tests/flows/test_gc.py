@@ -11,7 +11,7 @@ from socket import gethostname
 
 import pytest
 from filelock import FileLock
-from project import points
+from project import copy_of_the_project, points
 from serving import served, until
 from test_faults import small_disk
 
@@ -64,10 +64,10 @@ def test_all_are_needed_while_there_are_no_more_than_are_kept():
 
 
 @pytest.fixture(scope="module")
-def three(tmp_path_factory, first_release):
-    """A project with three releases, each of rows of its own."""
-    project = first_release.copied(tmp_path_factory.mktemp("three") / "project")
-    for rows in (160, 170):
+def three(tmp_path_factory, prefect_server):
+    """A project with three releases, each of rows of its own, and runs that nobody else looks at: `gc` removes them."""
+    project = copy_of_the_project(tmp_path_factory.mktemp("three"), prefect_server)
+    for rows in (150, 160, 170):
         project.data(points(rows=rows))
         assert project.json("run", "points")[1]["outcome"] == "released"
     return project

@@ -19,6 +19,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import multiprocessing.process
 import os
 import runpy
 import selectors
@@ -141,7 +142,9 @@ def popen():
     if not POSSIBLE:
         return subprocess.Popen
     mine, its = socket.socketpair()
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OPENBLAS_NUM_THREADS": "1"}
+    dropped = ("PYTHONPATH", "COVERAGE_")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+    env["OPENBLAS_NUM_THREADS"] = "1"
     command = [sys.executable, __file__, str(its.fileno()), "-" * TITLE]
     with its:
         template = subprocess.Popen(command, pass_fds=[its.fileno()], env=env, stdin=subprocess.DEVNULL)
@@ -232,6 +235,8 @@ def become(request, files):
     sys.executable, sys.orig_argv = python, request["command"]
     sys.dont_write_bytecode = bool(request["env"].get("PYTHONDONTWRITEBYTECODE"))
     tempfile.tempdir = None
+    # Where the processes that joblib starts import from.
+    multiprocessing.process.ORIGINAL_DIR = request["cwd"]
     import numpy as np
 
     np.random.seed()
@@ -239,6 +244,9 @@ def become(request, files):
     added = [part for part in request["env"].get("PYTHONPATH", "").split(os.pathsep) if part]
     sys.path[:] = [folder, *added, *sys.path[1:]]
     entitle(request["command"])
+    if any(name.startswith("COVERAGE_PROCESS_") for name in request["env"]):
+        # As it measures a process that starts cold.
+        importlib.import_module("coverage").process_startup()
 
 
 def entitle(command):
