@@ -290,7 +290,7 @@ def score(request: Mapping[str, Any], tell: ReportProgress) -> dict[str, Any]:
 def _source(said: Mapping[str, Any], nulls: Sequence[str]) -> Source:
     """Return a source as it is scored: the words of a CSV stay as they are written, but for the model's null words."""
     fields = {name: value for name, value in said.items() if name != "kind"}
-    source = SOURCE_TYPES[said["kind"]](**fields | {"nulls": tuple(nulls), "types": {}})
+    source = SOURCE_TYPES[said["kind"]](**fields | {"na_values": tuple(nulls), "types": {}})
     return replace(source, types=dict.fromkeys(sources.names(source), "text")) if isinstance(source, Csv) else source
 
 

@@ -57,8 +57,8 @@ class Recorder:
     def __init__(self, served: ServedModel, metrics: Metrics, folder: Path, settings: Mapping[str, Any]) -> None:
         """`settings` are those of `pipeline.spec.RequestLog`, with the names that are `sensitive`."""
         self._served, self._metrics, self._folder = served, metrics, folder
-        self._share: float = settings["share"]
-        self._most_bytes, self._days = settings["most_bytes"], settings["days"]
+        self._sample_rate: float = settings["sample_rate"]
+        self._max_bytes, self._retention_days = settings["max_bytes"], settings["retention_days"]
         hidden = {*settings["sensitive"]}
         self._features = [feature for feature in served.schema.features if feature.name not in hidden]
         self._keys = [name for name in served.schema.key if name not in hidden]
@@ -76,7 +76,7 @@ class Recorder:
 
     def note(self, media: str, body: bytes, answers: Answers, request: bytes) -> None:
         """Keep a request and its answers, if it is in the sample and there is room."""
-        if random() >= self._share:
+        if random() >= self._sample_rate:
             return
         if self._came - self._gone > MAX_BYTES:
             self._dropped += 1
@@ -127,7 +127,7 @@ class Recorder:
         finally:
             self._gone += sum(len(body) for _, _, body, _, _ in noted)
             if self._folder.exists():
-                request_log.prune(self._folder, self._most_bytes, self._days)
+                request_log.prune(self._folder, self._max_bytes, self._retention_days)
 
     def _counts(self, logged: int) -> Counts:
         """Return what was counted since the last file that was written."""

@@ -122,7 +122,7 @@ def release_canary(project, damage="", **settings):  # noqa: F811
         file = source / "bentos/endpoint/model.py"
         file.write_text(file.read_text() + damage)
     digests = {**second.digests, "bento": digest.of_folder(source), "snapshot": "another"}
-    canary = asdict(Canary(**{"share": 0.3, "minutes": 0.2, "requests": 20, "predictions": 10.0, **settings}))
+    canary = asdict(Canary(**{"share": 0.3, "minutes": 0.2, "min_requests": 20, "max_psi": 10.0, **settings}))
     made = releases.Release(**{**asdict(second), "digests": digests, "replaced": 1, "canary": canary})
     return releases.add_release(ledger(project), made, kind=releases.CANARY).number
 

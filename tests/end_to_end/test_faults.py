@@ -61,7 +61,7 @@ def mine(trained, tmp_path):
 
 KILLS = [
     ("pipeline.artifact", "_golden", 1, "after"),
-    ("pipeline.artifact", "_link", 1, "before"),
+    ("pipeline.artifact", "link_or_copy", 1, "before"),
     ("pipeline.artifact", "seal", 1, "before"),
     ("pipeline.artifact", "seal", 1, "after"),
     ("pipeline.manifest", "write_json", 1, "after"),

@@ -28,7 +28,7 @@ def manifest(project, tag):
 
 
 def test_operations_and_words_change_nothing_a_gate_judges_again_and_limits_package_again(project):
-    operations = 'schedule=Cron("0 3 * * 1"), keep=7,'
+    operations = 'schedule=Cron("0 3 * * 1"), keep_releases=7,'
     project.write("pipeline/models/points.py", with_fields(operations).replace('"""Points near', '"""Spots near'))
     _, said = project.json("run", "points")
     assert said["outcome"] == "unchanged", said

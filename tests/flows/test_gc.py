@@ -293,7 +293,7 @@ def test_a_kill_in_the_middle_leaves_nothing_half_removed_and_the_next_gc_finish
 def test_a_released_run_keeps_as_many_releases_as_the_spec_says(mine):
     path = mine.folder / "pipeline/models/points.py"
     assert mine.json("run", "points")[1]["outcome"] == "unchanged"
-    path.write_text(path.read_text().replace('    key=("id",),', '    key=("id",),\n    keep=2,'))
+    path.write_text(path.read_text().replace('    key=("id",),', '    key=("id",),\n    keep_releases=2,'))
     mine.data(points(rows=180))
 
     assert mine.json("run", "points")[1]["release"] == 4

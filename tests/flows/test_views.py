@@ -29,7 +29,7 @@ RELEASE = Release(
     cause="person",
     reason="better",
     created="2026-03-01T00:00:00+00:00",
-    canary={"share": 0.1, "minutes": 30.0, "shadow": False, "requests": 100},
+    canary={"share": 0.1, "minutes": 30.0, "shadow": False, "min_requests": 100},
 )
 EVENTS = [
     Event(1, 1, "released", "person", "better", "2026-03-01T00:00:00+00:00"),
