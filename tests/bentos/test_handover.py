@@ -163,7 +163,7 @@ retire(open_ledger(sys.argv[1]), "points", "person")
 
 
 def test_a_process_stopped_while_it_writes_holds_up_neither_servers_nor_what_only_reads(project, tmp_path):  # noqa: F811
-    writer = project.start(f"sqlite:///{project.home}/ledger.sqlite", code=STOPPED)
+    writer = project.start(f"sqlite:///{project.home}/ledger.sqlite", code=STOPPED, cold=True)
     try:
         os.waitpid(writer.pid, os.WUNTRACED)
         with served(project, "points", tmp_path / "log") as server:

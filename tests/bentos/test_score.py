@@ -445,7 +445,8 @@ def test_the_command_scores_by_the_champions_package(prefect_server, tmp_path):
     project = copy_of_the_project(tmp_path / "p", prefect_server)
     code, said = project.json("score", "points", "points.csv", "out.parquet")
     assert (code, said["error"]["type"]) == (1, "ReleaseError")
-    assert project.evergreen("run", "points")[0] == 0
+    found = project.evergreen("run", "points")
+    assert found[0] == 0, found
     rows = points(50).astype({"x": str})
     rows.loc[3, "x"] = "?"
     project.data(rows, "in.csv")

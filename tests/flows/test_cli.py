@@ -184,7 +184,7 @@ def test_the_help_of_a_verb_names_its_options_and_loads_nothing_heavy(helped, ve
 
 
 def test_what_only_looks_loads_nothing_heavy(cold):
-    looks = ("status", "status points --json", "history points", "history points --json", "why points")
+    looks = ("status", "status points --json", "history points", "history points --json", "triggers points")
 
     for look, (code, out, loaded) in zip(looks, loading(cold, *map(str.split, looks)), strict=True):
         assert (look, code, loaded) == (look, 0, [])
@@ -240,7 +240,7 @@ def test_history_tells_each_release_with_its_reasons_numbers_and_digests(cold):
     assert (code, said["model"], said["champion"]) == (0, "points", 1)
     (release,) = said["releases"]
     assert (release["number"], release["replaced"], release["cause"]) == (1, None, "person")
-    assert {"snapshot", "spec", "code", "artifact", "bento"} == set(release["digests"])
+    assert {"snapshot", "spec", "code", "verdict", "package", "serving", "artifact", "bento"} == set(release["digests"])
     assert release["metrics"]["challenger"]["rmse"] < 0.6 < release["metrics"]["baseline"]["rmse"]
     assert [(one["release"], one["event"]) for one in said["events"]] == [(1, "released")]
     _, out, _ = cold.evergreen("history", "points")

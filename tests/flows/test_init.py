@@ -369,7 +369,7 @@ def test_words_for_a_missing_value_are_found_where_they_stand_and_a_category_tha
     ]
     spec, _, table, said = made("\n".join(["id,a,b,c,size,y", *rows]), "y")
 
-    assert set(spec.source.nulls) == {"", "?", " ", "-", "NA"}
+    assert set(spec.source.na_values) == {"", "?", " ", "-", "NA"}
     assert table.column("a").null_count == 17
     assert table.column("b").null_count == 22
     assert table.column("c").null_count == 120
@@ -381,7 +381,7 @@ def test_a_word_for_a_missing_value_in_the_last_row_is_found(made):
     rows = [f"{row},{row * 0.5}" for row in range(30_000)]
     spec, _, table, _ = made("\n".join(["x,y", *rows, "-,3"]), "y")
 
-    assert spec.source.nulls == ("", "-")
+    assert spec.source.na_values == ("", "-")
     assert str(table.schema.field("x").type) in ("int64", "double")
 
 

@@ -18,7 +18,7 @@ def events(project):  # noqa: F811
 
 def test_what_is_held_stays_champion_and_the_next_run_after_the_hold_takes_the_matter_up(after_release):  # noqa: F811
     project = after_release  # noqa: F811
-    assert project.json("hold", "points", "--why", "audit")[1] == {"model": "points", "held": 1}
+    assert project.json("hold", "points", "--why", "audit")[1] == {"model": "points", "held": 1, "release": 1}
     project.data(points(rows=300, seed=5))
     code, said = project.json("run", "points")
     assert (code, said["outcome"]) == (0, "kept")
@@ -174,7 +174,7 @@ def test_everything_about_a_release_is_told(after_release):  # noqa: F811
     assert (said["release"], said["state"], said["cause"]) == (1, "champion", "person")
     assert said["compared_with"]["rows"] > 0
     assert all(check["passed"] for check in said["checks"])
-    assert {"snapshot", "spec", "code", "artifact", "bento"} == set(said["digests"])
+    assert {"snapshot", "spec", "code", "verdict", "package", "serving", "artifact", "bento"} == set(said["digests"])
     rows = said["rows"]
     assert (rows["all"], rows["origin"], rows["trained_on"] + rows["held_out"]) == (150, "points.csv", 150)
     assert (said["code"]["estimator"], Path(said["code"]["folder"], "pipeline/models/points.py").exists()) == (

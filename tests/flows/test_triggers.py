@@ -172,7 +172,7 @@ def test_what_the_spec_does_not_retrain_on_is_still_told():
             {"labels": lambda: Csv("t.csv"), "log": lambda: RequestLog(), "sensitive": lambda: ("id",)},
             "'id' is sensitive",
         ),
-        ({"log": lambda: RequestLog(sample_rate=0)}, "share is 0"),
+        ({"log": lambda: RequestLog(sample_rate=0)}, "sample_rate is 0"),
     ],
 )
 def test_a_spec_that_cannot_be_watched_says_why(changes, said):
