@@ -76,12 +76,12 @@ def _asked(tree: ast.Module, constants: dict[str, str]) -> Iterator[str]:
                 asked = [first] if _is_environment(mapping) else []
             case ast.AnnAssign(target=ast.Name(id=name), value=ast.Call(keywords=keywords)) if name.endswith("_env"):
                 asked = [keyword.value for keyword in keywords if keyword.arg == "default"]
-            case ast.Constant(value=str(text)) if _OURS.fullmatch(text) or _SET.fullmatch(text):
-                yield text
+            case ast.Constant(value=str(word)) if _OURS.fullmatch(word) or _SET.fullmatch(word):
+                yield word
         for one in asked:
-            name = constants.get(one.id) if isinstance(one, ast.Name) else getattr(one, "value", None)
-            if isinstance(name, str) and _NAME.fullmatch(name):
-                yield name
+            text = constants.get(one.id) if isinstance(one, ast.Name) else getattr(one, "value", None)
+            if isinstance(text, str) and _NAME.fullmatch(text):
+                yield text
 
 
 def _is_environment(mapping: ast.expr) -> bool:

@@ -60,7 +60,7 @@ def fields_of(part: type) -> list[SpecField]:
             one.metadata.get("kind"),
             described(part.__doc__, one.name),
         )
-        for one in fields(part)  # type: ignore[arg-type]
+        for one in fields(part)
         if one.init
     ]
 
@@ -69,7 +69,7 @@ def _written(part: type) -> dict[str, tuple[str, str]]:
     """Return annotation and default of each field, as they stand in the code."""
     (tree,) = ast.parse(inspect.getsource(part)).body
     assert isinstance(tree, ast.ClassDef)
-    by_name: dict[str, Field[object]] = {one.name: one for one in fields(part)}  # type: ignore[arg-type]
+    by_name: dict[str, Field[object]] = {one.name: one for one in fields(part)}
     return {
         node.target.id: (ast.unparse(node.annotation), _default(node.value, by_name[node.target.id]))
         for node in tree.body
