@@ -20,7 +20,7 @@ def commands() -> dict[str, Any]:
 def commands_page() -> str:
     """Return the page."""
     about = (
-        "`evergreen COMMAND --help` shows the same. A command with `--json` prints exactly one JSON object on stdout; "
+        "`--help` after a command shows the same. A command with `--json` prints exactly one JSON object on stdout; "
         "[schemas](schemas/) says what is in it. Logs go to stderr. A command exits with 1 when something broke and "
         "with 2 when the command line is wrong; [outcomes](outcomes.md) has the other exit codes."
     )

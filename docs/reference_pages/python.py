@@ -21,7 +21,7 @@ def python_page() -> str:
     about = inspect.cleandoc(evergreen.__doc__ or "").partition("\n\n")[2]
     example, _, rest = about.partition("\n\n")
     calls, _, rest = rest.partition("\n\n")
-    shown = f"```python\n{example.strip()}\n\n{textwrap.dedent(calls)}\n```"
+    shown = f"```\n{example.strip()}\n\n{textwrap.dedent(calls)}\n```"
     return page("Python", shown, rest, *(_section(name, names()[name]) for name in order))
 
 
@@ -57,7 +57,7 @@ def _signature(node: ast.FunctionDef, before: str = "") -> str:
     arrow = f" -> {ast.unparse(returns)}" if returns else ""
     # ast leaves no blanks around the = of an annotated argument.
     arguments = re.sub(r"(: [^,=()]+)=", r"\1 = ", ast.unparse(node.args))
-    return f"```python\n{before}{node.name}({arguments}){arrow}\n```"
+    return f"```\n{before}{node.name}({arguments}){arrow}\n```"
 
 
 def _unquoted(annotation: ast.expr | None) -> ast.expr | None:
