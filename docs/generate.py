@@ -23,8 +23,25 @@ def schemas() -> dict[str, str]:
     return {path: json.dumps(schema, indent=2) + "\n" for path, schema in every.items()}
 
 
-PAGES: tuple[Callable[[], Mapping[str, str]], ...] = (schemas,)
-GENERATED = ("schemas/**/*.json",)
+def markdown() -> dict[str, str]:
+    """Return the pages for people."""
+    from docs.reference_pages import commands, environment, errors, http, index, metrics, outcomes, python, spec
+
+    return {
+        "README.md": index.index_page(),
+        "spec.md": spec.spec_page(),
+        "commands.md": commands.commands_page(),
+        "environment.md": environment.environment_page(),
+        "http.md": http.http_page(),
+        "outcomes.md": outcomes.outcomes_page(),
+        "errors.md": errors.errors_page(),
+        "metrics.md": metrics.metrics_page(),
+        "python.md": python.python_page(),
+    }
+
+
+PAGES: tuple[Callable[[], Mapping[str, str]], ...] = (schemas, markdown)
+GENERATED = ("schemas/**/*.json", "*.md")
 """Everything below docs/reference that these functions write: what they no longer return is removed."""
 
 
