@@ -913,6 +913,7 @@ def by_command() -> dict[str, type]:
         "init": InitView,
         "monitor": MonitoringReport,
         "promote": PromotionView,
+        "repackage": Outcome,
         "reproduce": ReproductionView,
         "rollback": RollbackView,
         "run": Outcome,
