@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from expectations.validate import Report, RuleResult
+from expectations.report import Report, RuleResult
 from pipeline.drift import DRIFT_HEADINGS, ColumnDrift, DriftReport, Histogram, drift_cells
 
 MAX_HISTOGRAMS = 24

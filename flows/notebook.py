@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from bentos.endpoint.model import ServedModel
     from bentos.ledger.releases import Release
-    from expectations.validate import Report
+    from expectations.report import Report
     from pipeline.drift import DriftReport
     from pipeline.predict import Answers
 
@@ -484,7 +484,7 @@ def _run(model: str, data: str | None, force: bool, release: bool) -> Outcome:
 
 
 def _validate(model: str, data: str | None) -> Validation:
-    from expectations.validate import Report
+    from expectations.report import Report
     from flows.check import check
 
     try:

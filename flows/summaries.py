@@ -7,7 +7,7 @@ from bentos.canary import describe_share
 from bentos.ledger.releases import Release
 from bentos.package import Bento
 from bentos.trial import Trial
-from expectations.validate import Report
+from expectations.report import Report
 from flows.monitoring.report import MonitoringReport
 from flows.reports.run import count
 from pipeline.artifact import Artifact

@@ -18,7 +18,7 @@ from pipeline.metrics import METRICS
 if TYPE_CHECKING:
     from bentos.ledger.releases import Release
     from bentos.trial import Trial
-    from expectations.validate import Report
+    from expectations.report import Report
     from flows.outcome import Outcome
     from pipeline.drift import ColumnDrift, DriftReport
     from pipeline.evaluate import Evaluation, Interval, Slice
@@ -35,7 +35,7 @@ MAX_SLICES = 40
 
 def validation(report: "Report") -> str:
     """Return what validation found."""
-    from expectations.validate import markdown
+    from expectations.report import markdown
 
     return markdown(report)
 
