@@ -18,7 +18,7 @@ from flows.monitoring import observe, triggers
 from flows.monitoring.observe import Observed
 from flows.monitoring.report import MonitoringReport
 from flows.progress import timed
-from flows.reports import monitoring
+from flows.reports import monitoring, plots
 from flows.summaries import summarize_monitoring
 from pipeline.files import write_bytes, write_json, write_text
 from pipeline.settings import settings
@@ -65,7 +65,7 @@ def notify(model: str, found: MonitoringReport) -> None:
 
 @task(name="report", task_run_name="report", cache_policy=NO_CACHE, persist_result=False)
 def report(observed: Observed, folder: Path) -> None:
-    images = monitoring.draw(observed.report, observed.before)
+    images = plots.draw_monitoring(observed.report, observed.before)
     for name, png in images.items():
         write_bytes(folder / f"{name}.png", png)
     write_text(folder / "report.md", monitoring.report(observed.report, {name: f"{name}.png" for name in images}))

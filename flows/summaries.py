@@ -9,7 +9,7 @@ from bentos.package import Bento
 from bentos.trial import Trial
 from expectations.report import Report
 from flows.monitoring.report import MonitoringReport
-from flows.reports.run import count
+from flows.reports.markdown import count
 from pipeline.artifact import Artifact
 from pipeline.drift import DriftReport
 from pipeline.evaluate import Evaluation
