@@ -65,7 +65,7 @@ SUITE = '''
 
 from great_expectations import expectations as gxe
 
-from expectations.validate import Suite
+from expectations.suite import Suite
 
 suite = Suite(error=[gxe.ExpectColumnValuesToBeUnique(column="id")])
 '''

@@ -139,7 +139,8 @@ def _plain_great_expectations(file: Path) -> Callable[[], int]:
 
 def _evergreen(file: Path) -> Callable[[], int]:
     """Validate the file as a run does."""
-    from expectations.validate import Suite, validate
+    from expectations.suite import Suite
+    from expectations.validate import validate
     from pipeline.snapshot import SnapshotFile
 
     suite = Suite(error=rules())
@@ -148,7 +149,8 @@ def _evergreen(file: Path) -> Callable[[], int]:
 
 def _evergreen_with_quarantine(file: Path) -> Callable[[], int]:
     """Validate the file as a run does, the rules about single rows being quarantine rules."""
-    from expectations.validate import Suite, validate
+    from expectations.suite import Suite
+    from expectations.validate import validate
     from pipeline.snapshot import SnapshotFile
 
     by_row = [rule for rule in rules() if getattr(rule, "map_metric", None) and "TypeList" not in type(rule).__name__]

@@ -1,10 +1,12 @@
-"""Is this table fit to train a model on? What its spec names must be there, and its suite must hold."""
+"""Is this table fit to train a model on? It must have the columns that the spec names and keep the suite's rules."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from expectations.guard import check_guards, guards_of
-from expectations.validate import Report, Suite, load_suite, validate_and_quarantine
+from expectations.report import Report
+from expectations.suite import Suite, load_suite
+from expectations.validate import validate_and_quarantine
 from pipeline.errors import DataError
 from pipeline.schema import check_columns, feature_names
 from pipeline.snapshot import Snapshot, SnapshotFile, set_aside
@@ -18,11 +20,11 @@ if TYPE_CHECKING:
 
 
 def check_snapshot(model: str, snapshot: Snapshot) -> Report:
-    """Judge a snapshot by what the model's spec needs of it and by its suite, reading only what is looked at.
+    """Check a snapshot against the model's spec and suite; only the columns that a rule needs are read.
 
-    What breaks quarantine rules is set aside. What is left is a snapshot of its own, which the report names: everything
-    after this knows nothing of quarantine. Raises CheckError when the suite is missing, empty or broken, which says
-    nothing about the data.
+    Rows that break quarantine rules are set aside. The remaining rows are a snapshot of their own, which the report
+    names, so later steps need not know about quarantine. Raises CheckError if the suite is missing, empty or broken,
+    which says nothing about the data.
     """
     spec, suite = load_spec(model), load_suite(model)
     report, failing = validate_and_quarantine(SnapshotFile(snapshot.path), suite, spec.sensitive)
@@ -42,7 +44,7 @@ def _with_columns(report: Report, spec: "ModelSpec", suite: Suite, table: Snapsh
 
 
 def guarded(report: Report, spec: "ModelSpec", suite: Suite, schema: "pyarrow.Schema") -> Report:
-    """Return the report with what an endpoint holds requests to, told here, where Great Expectations is at hand."""
+    """Return the report with the guards that an endpoint applies to requests; they need the suite to be loaded."""
     columns = {field.name: logical_type(field.type) for field in schema}
     guards, unguarded = guards_of(suite, {name: columns[name] for name in feature_names(spec, [*columns])})
     check_guards(spec, guards)

@@ -1,7 +1,7 @@
-"""Which rows may break a rule, told by what a snapshot's file says of its columns and by numpy, before anybody judges.
+"""Find the rows that may break a rule, from the statistics in a snapshot's file and with numpy.
 
-Great Expectations then judges these rows alone and is told the counts of the whole table. It finds what it would find
-in all rows, since one that is left out surely keeps the rule, or is null where the rule is about no nulls.
+Great Expectations then evaluates only these rows and gets the counts of the whole table. Results are identical, since
+a row that is left out certainly keeps the rule, or is null and the rule is not about nulls.
 """
 
 import math
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 ROWS, NULLS, ASKED = "table.row_count", "column_values.nonnull.unexpected_count", "filtered_row_count"
-"""What Great Expectations calls the counts of all rows, of nulls, and of the rows that a rule of several is about."""
+"""Great Expectations' names for the counts of all rows, of nulls, and of the rows that a rule evaluates."""
 _CORE = "great_expectations.expectations.core"
 _OF_TYPES = {"ExpectColumnValuesToBeOfType", "ExpectColumnValuesToBeInTypeList"}
 _PREFILTERED = {
@@ -33,7 +33,7 @@ _PREFILTERED = {
 
 @dataclass(frozen=True)
 class Part:
-    """The columns that some rules are about, in a table of so many `rows`.
+    """The columns that some rules are about.
 
     `frame` has all of them, or those that may break a rule, each under its number from 0. `known` are counts of the
     whole table, by the end of what Great Expectations calls them.
@@ -45,27 +45,27 @@ class Part:
 
 
 def can_prefilter(rule: Any, columns: Collection[str], schema: "pyarrow.Schema | None") -> bool:
-    """Tell whether the rows that may break a rule can be told; rules derived from others are judged on all rows."""
+    """Return whether prefilter() can find the rows that may break a rule; it cannot for derived classes."""
     name = type(rule).__name__
     if schema is None or name not in _PREFILTERED or not type(rule).__module__.startswith(_CORE):
         return False
     if getattr(rule, "row_condition", None) or not all(column in schema.names for column in columns):
         return False
-    kinds = {str(schema.field(column).type) for column in columns}
+    types = {str(schema.field(column).type) for column in columns}
     match name:
         case "ExpectColumnValuesToBeBetween":
             bounds = (rule.min_value, rule.max_value)
-            return kinds <= {"int64", "double"} and any(map(_is_number, bounds)) and all(map(_is_bound, bounds))
+            return types <= {"int64", "double"} and any(map(_is_number, bounds)) and all(map(_is_bound, bounds))
         case "ExpectColumnValuesToBeInSet":
             words = rule.value_set
-            return kinds == {"string"} and isinstance(words, list) and all(isinstance(word, str) for word in words)
+            return types == {"string"} and isinstance(words, list) and all(isinstance(word, str) for word in words)
         case "ExpectCompoundColumnsToBeUnique":
-            return str(rule.ignore_row_if) == "all_values_are_missing" and kinds <= {*_HASHED}
+            return str(rule.ignore_row_if) == "all_values_are_missing" and types <= {*_HASHED}
         case "ExpectColumnValuesToBeUnique":
-            return kinds <= {*_HASHED}
+            return types <= {*_HASHED}
         case _ if name in _OF_TYPES:
-            # Booleans with nulls are objects, which are looked at one by one.
-            return kinds <= {*_HASHED} - {"bool"}
+            # Booleans with nulls are objects, whose types are checked value by value.
+            return types <= {*_HASHED} - {"bool"}
     return True
 
 
@@ -81,7 +81,7 @@ def _is_bound(value: Any) -> bool:
 
 
 def prefilter(data: Any, keep: "numpy.ndarray | None", rows: int, names: Sequence[str], rules: Sequence[Any]) -> Part:
-    """Return the rows of some columns that may break one of the rules; `data` is an Arrow table or a stored one."""
+    """Return the rows that may break one of the rules; `data` is an Arrow table or a SnapshotFile."""
     import numpy as np
     import pyarrow as pa
 
@@ -93,13 +93,13 @@ def prefilter(data: Any, keep: "numpy.ndarray | None", rows: int, names: Sequenc
         numbers = np.flatnonzero(doubtful)
     else:
         table, numbers = data.schema.empty_table().select([*names]), np.arange(0)
-    for place, column in enumerate(columns):
-        kind = table.schema.field(place).type
-        if pa.types.is_dictionary(kind):
-            table = table.set_column(place, column.name, table.column(place).cast(pa.string()))
-        elif pa.types.is_integer(kind) and column.nulls:
-            # As pandas has whole numbers among which there are nulls, also where none of these was taken.
-            table = table.set_column(place, column.name, table.column(place).cast(pa.float64(), safe=False))
+    for position, column in enumerate(columns):
+        column_type = table.schema.field(position).type
+        if pa.types.is_dictionary(column_type):
+            table = table.set_column(position, column.name, table.column(position).cast(pa.string()))
+        elif pa.types.is_integer(column_type) and column.nulls:
+            # pandas holds whole numbers with nulls as floats. The type stays the same if no null is among these rows.
+            table = table.set_column(position, column.name, table.column(position).cast(pa.float64(), safe=False))
     frame = table.to_pandas(split_blocks=True, ignore_metadata=True, use_threads=False)
     return Part(frame.set_index(numbers), rows, {ROWS: rows, **_counts(columns, rows)})
 
@@ -115,7 +115,7 @@ def _counts(columns: Sequence["_Column"], rows: int) -> dict[str, int]:
 
 
 def _doubtful(rule: Any, columns: Sequence["_Column"]) -> "numpy.ndarray | None":
-    """Return which rows may break a rule; None when that is no row."""
+    """Return which rows may break a rule; None if there are none."""
     column = columns[0]
     match type(rule).__name__:
         case "ExpectColumnValuesToNotBeNull":
@@ -126,7 +126,7 @@ def _doubtful(rule: Any, columns: Sequence["_Column"]) -> "numpy.ndarray | None"
             return _unknown(column, rule.value_set)
         case "ExpectColumnValuesToBeUnique" | "ExpectCompoundColumnsToBeUnique":
             return _repeated(columns)
-    # A type is told without looking at a value.
+    # The type of a column is known without its values.
     return None
 
 
@@ -134,7 +134,7 @@ def _outside(rule: Any, column: "_Column") -> "numpy.ndarray | None":
     import numpy as np
 
     def within(values: Any) -> Any:
-        """Return where values are in the range, compared as pandas compares them; one that is missing is not."""
+        """Return which values are in the range, compared as pandas compares them; missing values are not."""
         inside = np.ones(np.shape(values), dtype=bool)
         if rule.min_value is not None:
             inside &= (values > rule.min_value) if rule.strict_min else (values >= rule.min_value)
@@ -142,7 +142,7 @@ def _outside(rule: Any, column: "_Column") -> "numpy.ndarray | None":
             inside &= (values < rule.max_value) if rule.strict_max else (values <= rule.max_value)
         return inside
 
-    # As whole numbers and as floats, since pandas has either.
+    # As whole numbers and as floats, since pandas may hold either.
     if (ends := column.ends) and within(np.array(ends)).all() and within(np.array(ends, dtype=float)).all():
         return None
     outside: numpy.ndarray = ~within(column.values.to_numpy())
@@ -170,7 +170,7 @@ def _unknown(column: "_Column", words: Sequence[str]) -> "numpy.ndarray | None":
 
 
 def _repeated(columns: Sequence["_Column"]) -> "numpy.ndarray | None":
-    """Return the rows whose hash another one has: all that are there twice, and seldom one that is not."""
+    """Return the rows whose hash occurs twice: all repeated rows, and rarely one that is not repeated."""
     import numpy as np
 
     hashes = np.zeros(len(columns[0].values), dtype=np.uint64)
@@ -182,11 +182,11 @@ def _repeated(columns: Sequence["_Column"]) -> "numpy.ndarray | None":
 
 
 class _Column:
-    """One column, of which no more is read than what is asked."""
+    """One column; its values and counts are read only when needed."""
 
     def __init__(self, data: Any, keep: "numpy.ndarray | None", name: str) -> None:
         self._data, self._keep, self.name = data, keep, name
-        self._told = data.statistics(name) if hasattr(data, "statistics") else None
+        self._statistics = data.statistics(name) if hasattr(data, "statistics") else None
 
     @cached_property
     def values(self) -> "pyarrow.ChunkedArray":
@@ -200,14 +200,18 @@ class _Column:
     @cached_property
     def nulls(self) -> int:
         """How many values are missing, as pandas has it: null, or not a number."""
-        if self._told is not None and self._keep is None:
-            return int(self._told.nulls)
+        if self._statistics is not None and self._keep is None:
+            return int(self._statistics.nulls)
         return int(self.null().sum())
 
     @property
     def ends(self) -> tuple[Any, Any] | None:
-        """The least and the greatest of some values that are at least all of these, where that is known unread."""
-        return (self._told.least, self._told.greatest) if self._told and self._told.least is not None else None
+        """A lower and an upper bound of the values, if they are known without reading them."""
+        return (
+            (self._statistics.least, self._statistics.greatest)
+            if self._statistics and self._statistics.least is not None
+            else None
+        )
 
     def null(self) -> "numpy.ndarray":
         """Return which values are missing."""

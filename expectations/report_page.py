@@ -1,19 +1,19 @@
-"""A report as one HTML file for people: no script, nothing from elsewhere, light or dark as the reader's system is."""
+"""A validation report as one HTML file without scripts or external files; light or dark like the reader's system."""
 
 import json
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from expectations.validate import Report, RuleResult
+from expectations.report import Report, RuleResult
 from pipeline.drift import DRIFT_HEADINGS, ColumnDrift, DriftReport, Histogram, drift_cells
 
 MAX_HISTOGRAMS = 24
-"""So many drifted columns are drawn, the worst ones."""
+"""Maximum number of drifted columns with a histogram, the worst ones."""
 MAX_COLUMNS = 60
-"""Of so many columns, the farthest beyond their thresholds, a page tells how far each moved."""
+"""Maximum number of columns in the table of drift, those farthest beyond their thresholds."""
 BAR, LABEL, WIDTH = 7, 110, 320
-"""Sizes in a histogram: how high a bar is, and how much of the width is for its name."""
+"""Sizes in a histogram: the height of a bar, the width of its name, and the whole width."""
 
 STYLE = """
 :root { color-scheme: light dark; --edge: #d0d4d9; --dim: #5c6370; --now: #2a6f97 }
@@ -38,22 +38,22 @@ i.then { background: var(--dim) } i.now { background: var(--now) }
 
 
 def page(report: Report, title: str, changes: DriftReport | None = None) -> str:
-    """Return the report as a whole page: the verdict, why, what was set aside, and every rule, failed ones first.
+    """Return the report as a page: verdict, reasons, warnings with the rows set aside, and every rule, failed first.
 
-    `changes` is what changed since the champion was trained, where that was compared: it can refuse the data, too.
+    `changes` is the drift since the champion was trained, if it was compared. Its errors reject the data, too.
     """
     errors = changes.errors if changes else ()
     passed = report.passed and not errors
     verdict = '<strong class="good">passed</strong>' if passed else '<strong class="bad">rejected</strong>'
     held = sum(rule.passed for rule in report.rules)
-    # What could not even be read has no size.
+    # Data that could not be read has no size.
     size = f"{report.rows:,} rows, {report.columns:,} columns; " if report.columns else ""
     return _whole(
         f"{title}: data {'passed' if passed else 'rejected'}",
         f"<h1>{escape(title)}: data {verdict}</h1>",
         f"<p>{size}{held:,} of {len(report.rules):,} rules hold.</p>",
-        _listed("Why it was rejected", "bad", [*report.reasons, *errors]),
-        _listed("Warnings", "note", report.warnings),
+        _list("Why it was rejected", "bad", [*report.reasons, *errors]),
+        _list("Warnings", "note", report.warnings),
         *(_since(changes) if changes else ()),
         "<h2>Rules</h2>",
         _table(sorted(report.rules, key=lambda rule: rule.passed)),
@@ -61,7 +61,7 @@ def page(report: Report, title: str, changes: DriftReport | None = None) -> str:
 
 
 def broken_page(why: str, title: str) -> str:
-    """Return a page that says that a check is broken, and so nothing of the data."""
+    """Return a page for a broken check, which says nothing about the data."""
     return _whole(
         f"{title}: a check is broken",
         f'<h1>{escape(title)}: <strong class="note">a check is broken</strong></h1>',
@@ -80,7 +80,7 @@ def _whole(title: str, *parts: str) -> str:
 
 
 def _since(changes: DriftReport) -> Iterable[str]:
-    """Yield what changed since the champion: sentences, histograms of what drifted, and how far each column moved."""
+    """Yield the drift since the champion: sentences, histograms of drifted columns, and a table of all columns."""
     if changes.incomparable:
         yield f'<p class="dim">Not compared with a champion: {escape(changes.incomparable)}.</p>'
         return
@@ -88,46 +88,48 @@ def _since(changes: DriftReport) -> Iterable[str]:
     yield f"<p>{len(changes.drifted):,} of {len(changes.columns):,} columns drifted.</p>"
     if changes.notes:
         yield "<ul>\n" + "\n".join(f"<li>{escape(note)}</li>" for note in changes.notes) + "\n</ul>"
-    drawn = [(one.column, one.histogram) for one in changes.drifted if one.histogram][:MAX_HISTOGRAMS]
+    drawn = [(column.column, column.histogram) for column in changes.drifted if column.histogram][:MAX_HISTOGRAMS]
     if drawn:
         yield '<p><i class="then"></i> then, <i class="now"></i> now: shares of the values</p>'
-        yield '<div class="drawn">\n' + "\n".join(_drawn(*one) for one in drawn) + "\n</div>"
+        yield '<div class="drawn">\n' + "\n".join(_histogram(*pair) for pair in drawn) + "\n</div>"
     if changes.columns:
-        yield _scrolled("Columns", ("drifted", *DRIFT_HEADINGS), map(_moved, changes.columns[:MAX_COLUMNS]))
+        yield _scrolled("Columns", ("drifted", *DRIFT_HEADINGS), map(_drift_row, changes.columns[:MAX_COLUMNS]))
 
 
-def _moved(one: ColumnDrift) -> str:
-    drifted = '<td class="note">yes</td>' if one.drifted else '<td class="good">no</td>'
-    name, test, *numbers = map(escape, drift_cells(one))
+def _drift_row(column: ColumnDrift) -> str:
+    drifted = '<td class="note">yes</td>' if column.drifted else '<td class="good">no</td>'
+    name, test, *numbers = map(escape, drift_cells(column))
     words = f"<td>{name}</td><td>{test}</td>"
     return f"<tr>{drifted}{words}" + "".join(f'<td class="number">{cell}</td>' for cell in numbers) + "</tr>"
 
 
-def _drawn(column: str, histogram: Histogram) -> str:
-    """Return a histogram as a picture: two bars for each bar, then above now."""
-    most = max(*histogram.then, *histogram.now) or 1.0
+def _histogram(column: str, histogram: Histogram) -> str:
+    """Return a histogram as SVG: two bars for each category or range, then above now."""
+    largest = max(*histogram.then, *histogram.now) or 1.0
     parts = []
     for place, (bar, then, now) in enumerate(zip(histogram.bars, histogram.then, histogram.now, strict=True)):
         top = place * (2 * BAR + 4)
         name = escape(bar if len(bar) <= 18 else f"{bar[:17]}…")
         parts.append(f'<text x="{LABEL - 6}" y="{top + BAR + 4}" text-anchor="end">{name}</text>')
         for side, share, y in (("then", then, top), ("now", now, top + BAR)):
-            width = (WIDTH - LABEL) * share / most
-            said = f"<title>{escape(bar)}, {side}: {share:.1%}</title>"
-            parts.append(f'<rect class="{side}" x="{LABEL}" y="{y}" width="{width:.1f}" height="{BAR}">{said}</rect>')
+            width = (WIDTH - LABEL) * share / largest
+            tooltip = f"<title>{escape(bar)}, {side}: {share:.1%}</title>"
+            parts.append(
+                f'<rect class="{side}" x="{LABEL}" y="{y}" width="{width:.1f}" height="{BAR}">{tooltip}</rect>'
+            )
     height = len(histogram.bars) * (2 * BAR + 4)
-    said = f'role="img" aria-label="{escape(column)}, then and now"'
+    attributes = f'role="img" aria-label="{escape(column)}, then and now"'
     return (
         f"<figure><figcaption>{escape(column)}</figcaption>\n"
-        f'<svg viewBox="0 0 {WIDTH} {height}" {said}>{"".join(parts)}</svg></figure>'
+        f'<svg viewBox="0 0 {WIDTH} {height}" {attributes}>{"".join(parts)}</svg></figure>'
     )
 
 
-def _listed(heading: str, kind: str, sentences: Sequence[str]) -> str:
+def _list(heading: str, css_class: str, sentences: Sequence[str]) -> str:
     if not sentences:
         return ""
     items = "\n".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
-    return f'<h2 class="{kind}">{heading}</h2>\n<ul>\n{items}\n</ul>'
+    return f'<h2 class="{css_class}">{heading}</h2>\n<ul>\n{items}\n</ul>'
 
 
 def _table(rules: Iterable[RuleResult]) -> str:
@@ -144,8 +146,8 @@ def _scrolled(label: str, heads: Sequence[str], rows: Iterable[str]) -> str:
 
 
 def _row(rule: RuleResult) -> str:
-    kind = {"error": "bad"}.get(rule.severity, "note")
-    held = '<td class="good">yes</td>' if rule.passed else f'<td class="{kind}">no</td>'
+    css_class = {"error": "bad"}.get(rule.severity, "note")
+    held = '<td class="good">yes</td>' if rule.passed else f'<td class="{css_class}">no</td>'
     count = ""
     if rule.unexpected_count is not None and rule.unexpected_share is not None:
         count = f"{rule.unexpected_count:,} ({100 * rule.unexpected_share:.3g}%)"
@@ -160,5 +162,5 @@ def _value(value: Any) -> str:
         return ""
     if isinstance(value, dict):
         return ", ".join(f"{escape(str(name).replace('_', ' '))} {_value(part)}" for name, part in value.items())
-    said = json.dumps(value, ensure_ascii=False)
-    return f"<code>{escape(said if len(said) <= 200 else said[:197] + '...')}</code>"
+    text = json.dumps(value, ensure_ascii=False)
+    return f"<code>{escape(text if len(text) <= 200 else text[:197] + '...')}</code>"

@@ -1,10 +1,9 @@
-"""Rules put to Great Expectations: its pandas engine, given of a table only the columns that a rule is about.
+"""Evaluate rules with the pandas engine of Great Expectations on only the columns that each rule is about.
 
-Of these it is given the rows that may break the rule, where that can be told beforehand, and the counts of all rows.
-Its own way hands each rule the whole frame, and copies it for most of them. What it finds is the same.
+If the rows that may break a rule are known beforehand, the engine gets only these, and the counts of all rows.
+Great Expectations' own way passes the whole frame to each rule and copies it for most of them. Results are identical.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -13,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from expectations.prefilter import Part, can_prefilter, prefilter
+from expectations.suite import cause_of, columns_named, send_no_analytics
 from pipeline.errors import CheckError
 
 if TYPE_CHECKING:
@@ -21,33 +21,38 @@ if TYPE_CHECKING:
     import pyarrow
 
 RULES_ABOUT_NAMES = ("ExpectColumnToExist", "ExpectTableColumn", "ExpectTableRowCount")
-"""What expectations begin with that are about the names of columns and the number of rows, never about a value."""
+"""How the names of expectations begin that are about column names and the number of rows, never about a value."""
 
 RESULT_FORMAT = {"result_format": {"result_format": "BASIC", "partial_unexpected_count": 100}}
-"""BASIC never lists the index of unexpected rows. Of 100 unexpected values a few distinct ones are shown."""
-
+"""BASIC never lists the index of unexpected rows. A report shows a few distinct ones of the first 100 values."""
 
 Names = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class ColumnReader:
-    """A table of which some columns at a time are turned into a frame, its index counting the rows from 0.
+    """A table whose columns are read as frames, a few at a time; the frames' index counts the rows from 0.
 
-    `prefilter` returns only the rows that may break some rules, of a table with a `schema`. `only` returns the same
-    columns of the rows for which a mask is true.
+    Attributes:
+        names: the columns of the table.
+        rows: the number of its rows.
+        schema: its Arrow schema; None for a pandas frame.
+        frame: returns the columns of these names, with all rows.
+        prefilter: returns the columns of these names with only the rows that may break one of these rules. It needs
+            a `schema`.
+        only: returns a reader of the rows for which a mask is true.
     """
 
     names: tuple[str, ...]
     rows: int
     schema: "pyarrow.Schema | None"
     frame: "Callable[[Sequence[str]], pandas.DataFrame]"
-    sift: Callable[[Sequence[str], Sequence[Any]], Part]
+    prefilter: Callable[[Sequence[str], Sequence[Any]], Part]
     only: "Callable[[numpy.ndarray], ColumnReader]"
 
 
 def column_reader(data: Any, keep: "numpy.ndarray | None" = None) -> ColumnReader:
-    """Return the columns of a frame, of an Arrow table or of a stored one."""
+    """Return a reader of a pandas frame, an Arrow table or a SnapshotFile; `keep` is a mask of the rows to read."""
     import pandas as pd
 
     is_frame = isinstance(data, pd.DataFrame)
@@ -57,7 +62,7 @@ def column_reader(data: Any, keep: "numpy.ndarray | None" = None) -> ColumnReade
         names=tuple(data.columns if is_frame else data.column_names),
         rows=rows,
         schema=None if is_frame else data.schema,
-        sift=partial(prefilter, data, keep, rows),
+        prefilter=partial(prefilter, data, keep, rows),
         frame=partial(_part_of_frame if is_frame else _part_of_table, data, keep),
         only=partial(column_reader, data),
     )
@@ -72,7 +77,7 @@ def _part_of_table(data: Any, keep: "numpy.ndarray | None", names: Sequence[str]
     import pyarrow as pa
 
     table = data.select([*names])
-    # One thread: each of a pool keeps memory of its own, and one column gives them nothing to share.
+    # One thread: each thread of a pool keeps memory of its own, and a single column cannot be divided among them.
     return (table if keep is None else table.filter(pa.array(keep))).to_pandas(
         split_blocks=True, ignore_metadata=True, use_threads=False
     )
@@ -80,9 +85,12 @@ def _part_of_table(data: Any, keep: "numpy.ndarray | None", names: Sequence[str]
 
 @dataclass(frozen=True)
 class RuleOutcome:
-    """What became of one rule: why it could not even be asked, or Great Expectations' answer.
+    """The outcome of one rule.
 
-    `failing` says of every row whether it is unexpected, where that was asked for.
+    Attributes:
+        unfit: why the rule cannot be evaluated on the data; None if it was evaluated.
+        answer: the result object of Great Expectations; None if the rule is unfit.
+        failing: a boolean mask of the rows that break the rule; None unless masks were requested.
     """
 
     unfit: str | None = None
@@ -96,55 +104,56 @@ def evaluate_rules(
     prepare: "Callable[[Any, pandas.DataFrame], tuple[str | None, Any]]",
     masks: bool = False,
 ) -> dict[int, RuleOutcome]:
-    """Ask Great Expectations about numbered rules and return what it found, by number.
+    """Evaluate numbered rules with Great Expectations and return the outcomes by number.
 
-    `prepare` is given a rule and the frame of its columns, and returns why the rule cannot be asked or the rule as it
-    is to be asked. Raises CheckError, naming the rule, when a check itself crashed.
+    `prepare` takes a rule and the frame of its columns. It returns why the rule cannot be evaluated, or the rule in
+    the form to evaluate. With `masks`, outcomes have `failing`. Raises CrashedCheckError if a check itself crashed.
     """
     send_no_analytics()
     groups: dict[tuple[Names, bool], dict[int, Any]] = {}
     for number, rule in rules.items():
         names = _needs(rule, columns)
         groups.setdefault((names, can_prefilter(rule, names, columns.schema)), {})[number] = rule
-    found: dict[int, RuleOutcome] = {}
+    outcomes: dict[int, RuleOutcome] = {}
     crashed: dict[int, str] = {}
     for numbered, part in _read_ahead(columns, groups):
-        asked = {}
+        prepared = {}
         for number, rule in numbered.items():
             unfit, rule = prepare(rule, part.frame)
             if unfit:
-                found[number] = RuleOutcome(unfit)
+                outcomes[number] = RuleOutcome(unfit)
             else:
-                asked[number] = rule
-        found |= _evaluate(part, asked, masks, crashed)
+                prepared[number] = rule
+        outcomes |= _evaluate(part, prepared, masks, crashed)
         del part
     if crashed:
         number = min(crashed)
         raise CrashedCheckError(rules[number], crashed[number], len(crashed) - 1)
-    return found
+    return outcomes
 
 
 class CrashedCheckError(CheckError):
-    """A check crashed: which rule, why, and how many others did."""
+    """A check crashed.
+
+    Attributes:
+        rule: the expectation whose check crashed, the first of them in the order of the suite.
+        cause: the class and message of the error, on one line.
+        others: how many other checks crashed.
+    """
 
     def __init__(self, rule: Any, cause: str, others: int) -> None:
-        super().__init__(cause)
+        super().__init__(cause, code="check.crashed")
         self.rule, self.cause, self.others = rule, cause, others
-
-
-def send_no_analytics() -> None:
-    """Let Great Expectations tell nobody that it was imported."""
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 
 
 def _read_ahead(
     columns: ColumnReader, groups: Mapping[tuple[Names, bool], Mapping[int, Any]]
 ) -> Iterator[tuple[Mapping[int, Any], Part]]:
-    """Yield groups of rules with what they are about; the next is read while the one before is looked at."""
+    """Yield groups of rules with the columns they are about; a thread reads the next group during evaluation."""
     with ThreadPoolExecutor(1) as reader:
         waiting: list[tuple[Mapping[int, Any], Future[Part]]] = []
-        for (names, sifted), rules in groups.items():
-            waiting.append((rules, reader.submit(_part, columns, names, [*rules.values()], sifted)))
+        for (names, prefiltered), rules in groups.items():
+            waiting.append((rules, reader.submit(_part, columns, names, [*rules.values()], prefiltered)))
             if len(waiting) == 2:
                 yield _done(waiting)
         while waiting:
@@ -152,18 +161,18 @@ def _read_ahead(
 
 
 def _done(waiting: list[tuple[Mapping[int, Any], Future[Part]]]) -> tuple[Mapping[int, Any], Part]:
-    # In a function of its own, so that what has been looked at is not kept by a name here.
+    # In a function of its own, so that no local variable keeps the evaluated part in memory.
     rules, read = waiting.pop(0)
     return rules, read.result()
 
 
-def _part(columns: ColumnReader, names: Names, rules: Sequence[Any], sifted: bool) -> Part:
-    """Return the columns that rules are about; those that are about none are given all names, and nothing in them."""
+def _part(columns: ColumnReader, names: Names, rules: Sequence[Any], prefiltered: bool) -> Part:
+    """Return the columns that rules are about; for rules about none, all names with NaN as every value."""
     import numpy as np
     import pandas as pd
 
-    if sifted:
-        return columns.sift(names, rules)
+    if prefiltered:
+        return columns.prefilter(names, rules)
     if names:
         return Part(columns.frame([name for name in names if name in columns.names]), columns.rows)
     nothing = np.broadcast_to(np.float64("nan"), (columns.rows, len(columns.names)))
@@ -171,7 +180,7 @@ def _part(columns: ColumnReader, names: Names, rules: Sequence[Any], sifted: boo
 
 
 def _needs(rule: Any, columns: ColumnReader) -> Names:
-    """Return the columns that a rule looks at, none when it is about names alone; all when that cannot be told."""
+    """Return the columns that a rule reads: none if it is about names alone, all if that is not known."""
     core = [cls for cls in type(rule).__mro__ if cls.__module__.startswith("great_expectations.expectations.core")]
     condition = [*_texts(getattr(rule, "row_condition", None))]
     if core and core[0].__name__.startswith(RULES_ABOUT_NAMES) and not condition:
@@ -183,15 +192,8 @@ def _needs(rule: Any, columns: ColumnReader) -> Names:
     return tuple(dict.fromkeys([*named, *sorted(others)]))
 
 
-def columns_named(rule: Any) -> list[str]:
-    """Return the columns a rule is about; one that asks whether columns are there is about the table."""
-    single = [getattr(rule, name, None) for name in ("column", "column_A", "column_B")]
-    several = [] if type(rule).__name__.startswith("ExpectTable") else getattr(rule, "column_list", [])
-    return [column for column in (*single, *several) if isinstance(column, str)]
-
-
 def _texts(value: Any) -> Iterator[str]:
-    """Yield every text in a row condition, which names its columns in one of them."""
+    """Yield every text in a row condition; the names of its columns are among them."""
     if hasattr(value, "dict"):
         value = value.dict()
     if isinstance(value, str):
@@ -205,33 +207,33 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _evaluate(part: Part, rules: Mapping[int, Any], masks: bool, crashed: dict[int, str]) -> dict[int, RuleOutcome]:
-    """Ask about the rules of one part, all at once; when something crashes one by one, to tell which did and why."""
+    """Evaluate the rules of one part all at once. If a check crashes, evaluate one by one to find which and why."""
     import warnings
 
     from great_expectations.execution_engine import PandasExecutionEngine
 
     engine = PandasExecutionEngine()
     engine.load_batch_data("batch", _in_nanoseconds(part.frame))
-    # Rules of the same column share what they are made from, such as where it is null.
+    # Rules about the same column share metrics, such as which values are null.
     batches = [[*rules]]
-    found: dict[int, RuleOutcome] = {}
+    outcomes: dict[int, RuleOutcome] = {}
     while batches:
         numbers = batches.pop()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found |= _answers(engine, {number: rules[number] for number in numbers}, part, masks)
+                outcomes |= _outcomes(engine, {number: rules[number] for number in numbers}, part, masks)
         except Exception as error:
             if len(numbers) == 1:
                 crashed[numbers[0]] = cause_of(error)
             else:
                 batches += [[number] for number in numbers]
-    # The engine and its batch know each other: without this the frame would stay until garbage is collected.
+    # The engine and its batch refer to each other: without this the frame would stay until garbage is collected.
     engine.batch_manager.batch_data_cache.clear()
-    return found
+    return outcomes
 
 
-def _answers(engine: Any, rules: Mapping[int, Any], part: Part, masks: bool) -> dict[int, RuleOutcome]:
+def _outcomes(engine: Any, rules: Mapping[int, Any], part: Part, masks: bool) -> dict[int, RuleOutcome]:
     from great_expectations.validator.metrics_calculator import MetricsCalculator
 
     settings = {"catch_exceptions": False, **RESULT_FORMAT}
@@ -245,16 +247,16 @@ def _answers(engine: Any, rules: Mapping[int, Any], part: Part, masks: bool) -> 
             for end, count in part.known.items():
                 if name.endswith(end):
                     metrics[metric.id] = count
-    found = {}
+    outcomes = {}
     for number, rule in rules.items():
         answer = rule.metrics_validate(metrics=metrics, runtime_configuration={**settings}, execution_engine=engine)
         failing = _failing(needed[number], metrics, getattr(rule, "map_metric", None), part.rows) if masks else None
-        found[number] = RuleOutcome(None, answer, failing)
-    return found
+        outcomes[number] = RuleOutcome(None, answer, failing)
+    return outcomes
 
 
 def _failing(needed: Any, metrics: Mapping[Any, Any], name: str | None, rows: int) -> "numpy.ndarray | None":
-    """Return which rows are unexpected, from the condition that their count was taken of; None without one."""
+    """Return a mask of the rows that break a rule, from the condition behind their count; None without a count."""
     import numpy as np
 
     count = needed.metric_configurations.get(f"{name}.unexpected_count")
@@ -262,14 +264,14 @@ def _failing(needed: Any, metrics: Mapping[Any, Any], name: str | None, rows: in
         return None
     condition = metrics[count.metric_dependencies["unexpected_condition"].id][0]
     failing = np.zeros(rows, dtype=bool)
-    # The condition is about the rows that were asked: not the nulls, nor those that a row condition leaves out.
+    # The condition has only the evaluated rows: no nulls, and no rows that a row condition leaves out.
     if hasattr(condition, "index"):
         failing[condition.index[condition.to_numpy(dtype=bool)]] = True
     return failing
 
 
 def _in_nanoseconds(frame: "pandas.DataFrame") -> "pandas.DataFrame":
-    """Return the frame with timestamps as Great Expectations compares quickly, where they fit between 1678 and 2262."""
+    """Return the frame with timestamps in nanoseconds, which compare fast, if they lie between 1678 and 2262."""
     import pandas as pd
 
     changed = {}
@@ -278,8 +280,3 @@ def _in_nanoseconds(frame: "pandas.DataFrame") -> "pandas.DataFrame":
             with suppress(pd.errors.OutOfBoundsDatetime):
                 changed[name] = column.dt.as_unit("ns")
     return frame.assign(**changed) if changed else frame
-
-
-def cause_of(error: BaseException) -> str:
-    """Say in one line what an error is."""
-    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -36,7 +36,7 @@ def suite_source(profile: Profile, name: str, path: str) -> str:
     rules = _rules(profile)
     if any("datetime(" in rule for rule in rules):
         lines += ["from datetime import datetime", ""]
-    lines += ["from great_expectations import expectations as gxe", "", "from expectations.validate import Suite", ""]
+    lines += ["from great_expectations import expectations as gxe", "", "from expectations.suite import Suite", ""]
     if listed:
         lines += ["# Every value that was found, the most frequent first.", "WORDS: dict[str, list[object]] = {"]
         for column in listed:

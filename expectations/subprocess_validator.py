@@ -1,6 +1,6 @@
-"""Validation in a process of its own, which imports Great Expectations while its caller does something else, if at all.
+"""Validation in a process of its own, which imports Great Expectations while its caller does something else.
 
-Run as a script (`python -m expectations.subprocess_validator MODEL FOLDER`) it is that process: it answers one request.
+Run as a script (`python -m expectations.subprocess_validator MODEL FOLDER`), it is that process, for one request.
 """
 
 import os
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pipeline.errors
-from expectations.validate import Report
+from expectations.report import Report
 from pipeline.errors import CheckError, EvergreenError
 from pipeline.files import read_json, write_bytes, write_json
 from pipeline.processes import supervised_child
@@ -24,51 +24,61 @@ from pipeline.project import CODE_FOLDER
 from pipeline.snapshot import Snapshot
 
 POLL_INTERVAL = 0.02
+"""Seconds."""
 
 
 @dataclass(frozen=True)
 class Validator:
-    """A process that will validate one snapshot of a model, once it has imported what that takes."""
+    """A process that validates one snapshot of a model.
+
+    Attributes:
+        model: the name of the model.
+        folder: a temporary folder through which request and answer are passed.
+        child: the process.
+    """
 
     model: str
     folder: Path
     child: "subprocess.Popen[bytes]"
 
     def begin(self) -> None:
-        """Let it import now, since there is probably something to validate; asked to `check`, it does so anyway."""
+        """Start its imports now, since there is probably something to validate. `check` starts them otherwise."""
         (self.folder / "begin").touch()
 
     def check(self, snapshot: Snapshot) -> Report:
-        """Return what `check_snapshot` finds, and raise what it raises; CheckError when the process breaks."""
+        """Return what `check_snapshot` returns and raise what it raises; CheckError if it ended without one."""
         write_json(self.folder / "request.json", {**asdict(snapshot), "path": str(snapshot.path)})
         answer = self.folder / "answer"
         while not answer.exists():
             if self.child.poll() is not None and not answer.exists():
                 log = (self.folder / "log").read_text(errors="replace")[-2000:].strip()
                 raise CheckError(
-                    f"the process that validates ended with {self.child.returncode}, which says nothing about the "
-                    f"data; was there too little memory? It said: {log or 'nothing'}"
+                    f"the validation process ended with exit code {self.child.returncode}, which says nothing about "
+                    f"the data; was there too little memory? Its output: {log or 'none'}",
+                    code="check.process_ended",
                 )
             time.sleep(POLL_INTERVAL)
-        # Written by this very code a moment ago, in a folder that nobody else may enter.
-        told: Report | tuple[str, str, str | None] = pickle.loads(answer.read_bytes())
-        if isinstance(told, Report):
-            return told
-        name, message, error_code = told
-        if kind := getattr(pipeline.errors, name, None):
-            raise kind(message, code=error_code)
-        raise CheckError(f"validation broke, which says nothing about the data: {name}: {message}")
+        # This code wrote it a moment ago, in a folder that nobody else may enter.
+        result: Report | tuple[str, str, str | None] = pickle.loads(answer.read_bytes())
+        if isinstance(result, Report):
+            return result
+        name, message, code = result
+        if error_class := getattr(pipeline.errors, name, None):
+            raise error_class(message, code=code)
+        raise CheckError(
+            f"validation broke, which says nothing about the data: {name}: {message}", code="check.validation_broke"
+        )
 
 
 STARTED_VALIDATOR: ContextVar[Validator | None] = ContextVar("STARTED", default=None)
-"""The process that was started for the run in this context, if it was already."""
+"""The process that was started for the run in this context; None if none was."""
 
 
 @contextmanager
 def start_validator(model: str) -> Iterator[Validator]:
-    """Start the process that validates for a model; it ends with the block, or when it has answered.
+    """Start the process that validates for a model; it ends with the block, or after its answer.
 
-    It imports nothing before it is told to `begin`: a run that finds nothing new needs none of it.
+    It imports nothing before `begin` or `check`: a run that finds nothing new does not need the imports.
     """
     with tempfile.TemporaryDirectory(prefix="evergreen-validate-") as name:
         folder = Path(name)
@@ -79,26 +89,26 @@ def start_validator(model: str) -> Iterator[Validator]:
 
 
 def _answer(model: str, folder: Path) -> None:
-    """Import what is needed, wait for the request and answer it."""
-    told: Report | tuple[str, str, str | None]
+    """Import what validation needs, wait for the request and answer it."""
+    result: Report | tuple[str, str, str | None]
     request = folder / "request.json"
     while not request.exists() and not (folder / "begin").exists():
         time.sleep(POLL_INTERVAL)
     try:
         from expectations.check import check_snapshot
-        from expectations.validate import load_suite
+        from expectations.suite import load_suite
 
         load_suite(model)
         while not request.exists():
             time.sleep(POLL_INTERVAL)
-        asked = read_json(request)
-        told = check_snapshot(model, Snapshot(**{**asked, "path": Path(asked["path"])}))
+        snapshot = read_json(request)
+        result = check_snapshot(model, Snapshot(**{**snapshot, "path": Path(snapshot["path"])}))
     except EvergreenError as error:
         known = next(cls for cls in type(error).__mro__ if cls.__module__ == "pipeline.errors")
-        told = known.__name__, str(error), error.code
+        result = known.__name__, str(error), error.code
     except Exception as error:
-        told = type(error).__name__, str(error), None
-    write_bytes(folder / "answer", pickle.dumps(told))
+        result = type(error).__name__, str(error), None
+    write_bytes(folder / "answer", pickle.dumps(result))
 
 
 if __name__ == "__main__":

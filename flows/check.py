@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from expectations.check import check_snapshot
-from expectations.validate import Report
+from expectations.report import Report
 from flows.cli.views import (
     ColumnDriftView,
     DriftView,

@@ -1,7 +1,4 @@
-"""The monitoring flow: what the endpoint was asked and answered, beside what the champion was trained on and promised.
-
-It looks, decides which triggers are due, tells Prefect of them, and leaves a report.
-"""
+"""The monitoring flow: observe a served model, decide which triggers are due, emit their events, write a report."""
 
 import shutil
 from dataclasses import replace
@@ -18,21 +15,21 @@ from flows.monitoring import observe, triggers
 from flows.monitoring.observe import Observed
 from flows.monitoring.report import MonitoringReport
 from flows.progress import timed
-from flows.reports import monitoring
+from flows.reports import monitoring, plots
 from flows.summaries import summarize_monitoring
 from pipeline.files import write_bytes, write_json, write_text
 from pipeline.settings import settings
 from pipeline.spec import load_spec
 
 MAX_REPORTS = 60
-"""The reports of so many looks stay."""
+"""Number of reports that are kept."""
 
 
 @flow(name="monitor", flow_run_name="{model}")
 def monitor(model: str) -> State[Any]:
-    """Look at a model as it is served; the final state is named by the first trigger that is due, or Quiet.
+    """Observe a served model; the final state is named after the first trigger that is due, or Quiet.
 
-    Its value is the report; that is in the run's folder, too, with pictures, and in the ledger.
+    Its value is the report, which is also in the ledger and, with images, in the run's folder.
     """
     folder = settings().folder("runs", f"{model}.monitor", str(runtime.flow_run.id))
     seconds: dict[str, float] = {}
@@ -41,14 +38,14 @@ def monitor(model: str) -> State[Any]:
     try:
         timed("report", seconds, report, observed, folder)
     except Exception:
-        # What was found is in the ledger, and Prefect was told.
+        # The report is in the ledger already, and the events are emitted.
         get_run_logger().warning("the report failed", exc_info=True)
-    found = replace(observed.report, seconds=seconds)
-    write_json(folder / "monitor.json", found.to_dict())
+    result = replace(observed.report, seconds=seconds)
+    write_json(folder / "monitor.json", result.to_dict())
     _keep_newest(folder.parent)
-    name = "".join(word.capitalize() for word in found.due[0].name.split("-")) if found.due else "Quiet"
-    message = "; ".join(trigger.sentence for trigger in found.due) or summarize_monitoring(found)
-    return Completed(name=name, message=message, data=found)
+    name = "".join(word.capitalize() for word in result.due[0].name.split("-")) if result.due else "Quiet"
+    message = "; ".join(trigger.sentence for trigger in result.due) or summarize_monitoring(result)
+    return Completed(name=name, message=message, data=result)
 
 
 @task(name="look", task_run_name="look", cache_policy=NO_CACHE, persist_result=False)
@@ -57,15 +54,15 @@ def observe_model(model: str) -> Observed:
 
 
 @task(name="tell", task_run_name="tell", cache_policy=NO_CACHE, persist_result=False)
-def notify(model: str, found: MonitoringReport) -> None:
-    # First what cooldowns go by: told twice is worse than told late.
-    observe.record(open_ledger(settings().ledger_url), found)
-    triggers.emit_events(model, found.triggers)
+def notify(model: str, report: MonitoringReport) -> None:
+    # The record comes first, since cooldowns depend on it: a repeated event is worse than a late one.
+    observe.record(open_ledger(settings().ledger_url), report)
+    triggers.emit_events(model, report.triggers)
 
 
 @task(name="report", task_run_name="report", cache_policy=NO_CACHE, persist_result=False)
 def report(observed: Observed, folder: Path) -> None:
-    images = monitoring.draw(observed.report, observed.before)
+    images = plots.draw_monitoring(observed.report, observed.before)
     for name, png in images.items():
         write_bytes(folder / f"{name}.png", png)
     write_text(folder / "report.md", monitoring.report(observed.report, {name: f"{name}.png" for name in images}))
@@ -73,7 +70,7 @@ def report(observed: Observed, folder: Path) -> None:
 
 
 def _keep_newest(runs: Path) -> None:
-    """Remove the reports of the oldest looks."""
-    folders = sorted((one for one in runs.iterdir() if one.is_dir()), key=lambda one: one.stat().st_mtime_ns)
+    """Delete the folders of the oldest reports."""
+    folders = sorted((path for path in runs.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime_ns)
     for folder in folders[:-MAX_REPORTS]:
         shutil.rmtree(folder, ignore_errors=True)

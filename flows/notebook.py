@@ -1,6 +1,6 @@
-"""The Python front door, for notebooks and scripts: released models in this process, runs in processes of their own.
+"""The Python interface for notebooks and scripts: models predict in this process, runs have processes of their own.
 
-Run as a script (`python -m flows.notebook FOLDER`) it is such a process: it answers one request, which waits there.
+Run as a script (`python -m flows.notebook FOLDER`), it is such a process and answers the one request in that folder.
 """
 
 import json
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
     from bentos.endpoint.model import ServedModel
     from bentos.ledger.releases import Release
-    from expectations.validate import Report
+    from expectations.report import Report
     from pipeline.drift import DriftReport
     from pipeline.predict import Answers
 
-AT_ONCE = 8192
-"""Rows that are predicted together; fewer where a request to the model may hold fewer."""
+BATCH_ROWS = 8192
+"""Rows that are predicted together; fewer if the model's max_rows is smaller."""
 MAX_ERRORS_SHOWN = 3
 
 
@@ -47,8 +47,8 @@ class LoadedModel:
     Attributes:
         name: the model.
         release: the number of the release.
-        metrics: the release's metrics on its held-out rows; None where one is undefined.
-        metric: the name of the metric that the gate judged by.
+        metrics: the release's metrics on its held-out rows; None if one is undefined.
+        metric: the name of the metric that the gate compares.
         verdict: why the gate let the release pass.
         card: the model card, as the endpoint's `GET /model` answers it.
     """
@@ -59,18 +59,18 @@ class LoadedModel:
         self.release: int = release.number
         self.metrics: dict[str, float | None] = release.evaluation["challenger"]
         self.metric: str = release.evaluation["metric"]
-        checks = tuple(Check(one["passed"], one["sentence"]) for one in release.verdict["checks"])
+        checks = tuple(Check(check["passed"], check["sentence"]) for check in release.verdict["checks"])
         self.verdict = Verdict(release.verdict["passed"], checks)
 
     def predict(self, rows: "pd.DataFrame | Sequence[Mapping[str, Any]]") -> "pd.Series":
         """Return a prediction for each row, exactly as the endpoint answers it, under the frame's own index.
 
-        Columns that the model does not use may be there, as in a request. Raises DataError, naming row and field, for
-        what the endpoint refuses.
+        Columns that the model does not use are ignored, as in a request. Raises DataError, naming row and field, for
+        rows that the endpoint refuses.
         """
         import pandas as pd
 
-        answers, index = self._ask(rows)
+        answers, index = self._predict(rows)
         return pd.Series(answers.predictions, index=index, name="prediction")
 
     def predict_proba(self, rows: "pd.DataFrame | Sequence[Mapping[str, Any]]") -> "pd.DataFrame":
@@ -80,9 +80,9 @@ class LoadedModel:
         """
         import pandas as pd
 
-        answers, index = self._ask(rows)
+        answers, index = self._predict(rows)
         if answers.probabilities is None:
-            raise DataError(f"{self.name} answers no probabilities; use predict")
+            raise DataError(f"{self.name} has no probabilities; use predict", code="data.no_probabilities")
         return pd.DataFrame(answers.probabilities, index=index, columns=list(answers.labels))
 
     @property
@@ -98,10 +98,10 @@ class LoadedModel:
 
     @cached_property
     def estimator(self) -> Any:
-        """The fitted scikit-learn estimator, unpickled once its digest was checked.
+        """The fitted scikit-learn estimator, unpickled after its digest is checked.
 
-        Raises ArtifactError when its file is not what was released, when other versions of its packages are installed,
-        or when it does not answer as it was trained, because the project's own classes have changed since.
+        Raises ArtifactError if its file is not what was released, if other versions of its packages are installed, or
+        if it does not predict as it was trained, because the project's own classes have changed since.
         """
         from pipeline.predict import disagreements, predict
         from pipeline.schema import to_frame
@@ -112,16 +112,17 @@ class LoadedModel:
         frame = to_frame(artifact.golden_table(), artifact.schema.features)
         if wrong := disagreements(predict(estimator, frame), artifact.golden()[1], artifact.manifest["scale"]):
             raise ArtifactError(
-                f"the estimator of release {self.release} of {self.name} does not answer as it was trained "
-                f"({wrong[0]}): pipeline/models/{self.name}.py has changed since; predict answers by the plan"
+                f"the estimator of release {self.release} of {self.name} does not predict as it was trained "
+                f"({wrong[0]}): pipeline/models/{self.name}.py has changed since; use predict, which needs no pickle",
+                code="artifact.estimator_changed",
             )
         return estimator
 
     def evaluation(self) -> "pd.DataFrame":
         """Return the held-out rows, which the model never saw, with `truth`, `prediction` and `probability_<label>`.
 
-        Columns that the spec calls sensitive are left out. A row without an answer has a missing prediction. Raises
-        ArtifactError when the snapshot is gone.
+        Columns that the spec calls sensitive are left out. A row that the model cannot predict has a missing
+        prediction. Raises ArtifactError if the snapshot is gone.
         """
         from pipeline.snapshot import SnapshotFile
         from pipeline.split import Rule, held_out
@@ -132,9 +133,9 @@ class LoadedModel:
         shown = [name for name in rows.column_names if name not in {*manifest["sensitive"], manifest["target"]}]
         frame = rows.select(shown).to_pandas()
         frame["truth"] = rows.column(manifest["target"]).to_pandas().to_numpy()
-        return self._with_answers(frame, rows)
+        return self._with_predictions(frame, rows)
 
-    def _with_answers(self, frame: "pd.DataFrame", rows: "pyarrow.Table") -> "pd.DataFrame":
+    def _with_predictions(self, frame: "pd.DataFrame", rows: "pyarrow.Table") -> "pd.DataFrame":
         import numpy as np
 
         from bentos.endpoint.formats import word
@@ -142,7 +143,7 @@ class LoadedModel:
         from pipeline.schema import table_of
 
         features = self._served.schema.features
-        typed = table_of({one.name: rows.column(one.name).to_pylist() for one in features}, features)
+        typed = table_of({feature.name: rows.column(feature.name).to_pylist() for feature in features}, features)
         answers, unanswered = predict_table(self._served, typed)
         answered = np.setdiff1d(np.arange(len(frame)), unanswered)
         labelled = answers is not None and bool(answers.labels)
@@ -157,8 +158,8 @@ class LoadedModel:
                 frame[f"probability_{word(label)}"] = column
         return frame
 
-    def _ask(self, rows: "pd.DataFrame | Sequence[Mapping[str, Any]]") -> "tuple[Answers, Any]":
-        """Return the answers to rows, and their index: what the endpoint's own parser reads of them is predicted."""
+    def _predict(self, rows: "pd.DataFrame | Sequence[Mapping[str, Any]]") -> "tuple[Answers, Any]":
+        """Return the answers to rows and their index; the endpoint's own parser reads the rows."""
         import pandas as pd
 
         from bentos.endpoint import formats
@@ -168,19 +169,21 @@ class LoadedModel:
         if isinstance(rows, pd.DataFrame):
             records, index = _records(rows), rows.index
         elif isinstance(rows, Mapping) or not isinstance(rows, Sequence):
-            raise DataError(f"rows is a {type(rows).__name__}; give a DataFrame, or a list of dicts")
+            raise DataError(
+                f"rows is a {type(rows).__name__}; give a DataFrame or a list of dicts", code="data.not_rows"
+            )
         else:
             records, index = [*rows], pd.RangeIndex(len(rows))
         if not records:
-            raise DataError("there are no rows to predict; give one or more")
+            raise DataError("there are no rows to predict; give at least one", code="data.no_rows")
         parts = []
-        size = min(AT_ONCE, self._served.max_rows)
+        size = min(BATCH_ROWS, self._served.max_rows)
         for start in range(0, len(records), size):
             body = json.dumps({"records": records[start : start + size]}, default=_plain).encode()
             batch = self._served.read(formats.JSON, body)
             answers = batch if isinstance(batch, Problem) else self._served.predict(batch)
             if isinstance(answers, Problem):
-                raise DataError(_refusal(answers, start))
+                raise DataError(_refusal(answers, start), code="data.request_refused")
             parts.append(answers)
         return concat(parts), index
 
@@ -189,16 +192,18 @@ class LoadedModel:
 
     def _repr_html_(self) -> str:
         manifest, features = self._served.artifact.manifest, self._served.schema.features
-        said = {
+        rows = {
             "predicts": manifest["target"],
             "estimator": manifest["estimator"],
             "answered by": manifest["answers"]["by"],
-            "features": ", ".join(f"{one.name} ({one.type}{'' if one.required else ', nullable'})" for one in features),
+            "features": ", ".join(
+                f"{each.name} ({each.type}{'' if each.required else ', nullable'})" for each in features
+            ),
             "created": self._release.created,
             "bento": self._release.bento,
         }
         return (
-            facts(f"{self.name}, release {self.release}", said)
+            facts(f"{self.name}, release {self.release}", rows)
             + metrics({"held-out rows": self.metrics})
             + sentences(self.verdict.reasons)
         )
@@ -206,12 +211,12 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class Validation:
-    """What validation found in a table.
+    """The result of validating a table.
 
     Attributes:
-        model: the model whose suite judged it.
-        report: what became of each rule of the suite.
-        changes: what changed since the champion was trained; None for data that failed.
+        model: the model whose suite was applied.
+        report: the result of each rule of the suite.
+        changes: the drift since the champion was trained; None if the data broke the suite.
     """
 
     model: str
@@ -225,12 +230,12 @@ class Validation:
 
     @property
     def reasons(self) -> list[str]:
-        """Why the data is refused; empty when it passed."""
+        """Why the data is rejected; empty if it passed."""
         return [*self.report.reasons, *(self.changes.errors if self.changes else ())]
 
     @property
     def warnings(self) -> list[str]:
-        """What is worth a look and refuses nothing."""
+        """Findings that are worth a look and reject nothing."""
         return [*self.report.warnings, *(self.changes.notes if self.changes else ())]
 
     @property
@@ -240,27 +245,27 @@ class Validation:
 
         columns = ("severity", "column", "rule", "passed", "unexpected", "reason")
         rows = [
-            (one.severity, one.column, one.rule, one.passed, one.unexpected_count, one.reason)
-            for one in self.report.rules
+            (rule.severity, rule.column, rule.rule, rule.passed, rule.unexpected_count, rule.reason)
+            for rule in self.report.rules
         ]
         return pd.DataFrame(rows, columns=list(columns))
 
     def _repr_html_(self) -> str:
         broken = sum(not rule.passed for rule in self.report.rules)
-        said = {
+        rows = {
             "rows": f"{self.report.rows:,}",
             "rules": f"{len(self.report.rules)}, {broken} broken",
             "refused": "; ".join(self.reasons) or "no",
             "warnings": "; ".join(self.warnings) or "none",
         }
-        return facts(f"data of {self.model}: {'passed' if self.passed else 'rejected'}", said)
+        return facts(f"data of {self.model}: {'passed' if self.passed else 'rejected'}", rows)
 
 
 def load(model: str, release: int | None = None) -> LoadedModel:
     """Return a model's champion, or one of its releases by number, checked and ready to predict.
 
-    Its package's digest is checked, then that it answers its golden rows as it was trained. Raises ReleaseError when
-    there is no such release, PackageError or ArtifactError when its package is gone or not what was released.
+    Checks the digest of its package, and that it predicts its golden rows as it was trained. Raises ReleaseError if
+    there is no such release, PackageError or ArtifactError if its package is gone or not what was released.
     """
     from bentos.endpoint.model import ServedModel
     from bentos.ledger.packages import artifact_of, package_of
@@ -284,23 +289,23 @@ def run(
 ) -> Outcome:
     """Retrain a model as `evergreen run` does, and return how that ended.
 
-    `data` is a frame, a file or a glob to read instead of the spec's source; its path is seen from the current folder.
-    `force` retrains what is unchanged; with `release=False` everything up to the trial is done. An expected "no" is an
-    outcome with reasons; what broke is raised.
+    `data` is a frame, a file or a glob to read instead of the spec's source; its path is relative to the current
+    folder. `force` retrains on unchanged data. With `release=False` the run ends after the trial. An expected "no" is
+    an outcome with reasons; a failure is raised.
     """
-    with _given(data) as path:
-        outcome: Outcome = _apart("run", model, path, force=force, release=release)
+    with _as_path(data) as path:
+        outcome: Outcome = _in_process("run", model, path, force=force, release=release)
         return outcome
 
 
 def validate(model: str, data: "pd.DataFrame | str | Path | None" = None) -> Validation:
-    """Judge data, or the spec's own source, by a model's suite and by what its champion was trained on.
+    """Validate data, or the spec's own source, by a model's suite and by what its champion was trained on.
 
-    Nothing is kept. Raises CheckError when a check is broken, which says nothing about the data.
+    Nothing is kept. Raises CheckError if a check is broken, which says nothing about the data.
     """
-    with _given(data) as path:
-        found: Validation = _apart("validate", model, path)
-        return found
+    with _as_path(data) as path:
+        validation: Validation = _in_process("validate", model, path)
+        return validation
 
 
 def history(model: str) -> "pd.DataFrame":
@@ -318,17 +323,17 @@ def history(model: str) -> "pd.DataFrame":
     states = releases.states(events)
     rows = [
         {
-            "release": one.number,
-            "state": states.get(one.number),
-            "created": pd.Timestamp(one.created),
-            "cause": one.cause,
-            "reason": one.reason,
-            "replaced": one.replaced,
-            "bento": one.bento,
-            "snapshot": one.digests["snapshot"],
-            **one.evaluation["challenger"],
+            "release": release.number,
+            "state": states.get(release.number),
+            "created": pd.Timestamp(release.created),
+            "cause": release.cause,
+            "reason": release.reason,
+            "replaced": release.replaced,
+            "bento": release.bento,
+            "snapshot": release.digests["snapshot"],
+            **release.evaluation["challenger"],
         }
-        for one in made
+        for release in made
     ]
     columns = ["release", "state", "created", "cause", "reason", "replaced", "bento", "snapshot"]
     frame = pd.DataFrame(rows, columns=list(dict.fromkeys([*columns, *(name for row in rows for name in row)])))
@@ -336,10 +341,10 @@ def history(model: str) -> "pd.DataFrame":
 
 
 def snapshot(model: str, release: int | None = None, *, sensitive: bool = False) -> "pd.DataFrame":
-    """Return the rows that a model's champion, or one of its releases, was trained and judged on.
+    """Return the rows that a model's champion, or one of its releases, was trained and evaluated on.
 
-    Columns that the spec calls sensitive are there only with `sensitive=True`. Raises ReleaseError when there is no
-    such release, ArtifactError when its snapshot is gone.
+    Sensitive columns are included only with `sensitive=True`. Raises ReleaseError if there is no such release,
+    ArtifactError if its snapshot is gone.
     """
     from flows.monitoring.champion_drift import packed_manifest
     from pipeline.snapshot import SnapshotFile
@@ -352,7 +357,8 @@ def snapshot(model: str, release: int | None = None, *, sensitive: bool = False)
         if manifest is None:
             raise ArtifactError(
                 f"the package of release {found.number} of {model} is gone, and with it which columns are sensitive; "
-                "give sensitive=True to read all of them"
+                "give sensitive=True to read all of them",
+                code="artifact.package_gone",
             )
         hidden = set(manifest["sensitive"])
     frame: pd.DataFrame = table.select([name for name in table.column_names if name not in hidden]).to_pandas()
@@ -379,7 +385,10 @@ def _release_of(model: str, number: int | None) -> "Release":
         return releases.get_release(_ledger(), model, number)
     champion = releases.champion(_ledger(), model)
     if champion is None:
-        raise ReleaseError(f"{model} has no champion; `evergreen run {model}` makes one, or name a release=")
+        raise ReleaseError(
+            f"{model} has no champion; `evergreen run {model}` makes one, or name a release=",
+            code="release.no_champion",
+        )
     return champion
 
 
@@ -388,18 +397,22 @@ def _snapshot_file(release: "Release") -> Path:
     if not path.exists():
         raise ArtifactError(
             f"snapshot {path.name} of release {release.number} of {release.model} is gone from {path.parent}; restore "
-            "it from a copy"
+            "it from a copy",
+            code="artifact.snapshot_gone",
         )
     return path
 
 
 def _records(frame: "pd.DataFrame") -> list[dict[str, Any]]:
-    """Return a frame as the records of a request: what pandas calls missing is null, and nothing is rounded."""
+    """Return a frame as the records of a request: missing values are null, and nothing is rounded."""
     names = [*frame.columns]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise DataError(f"the frame has two columns {twice[0]!r}; keep one of them")
-    if odd := [name for name in names if not isinstance(name, str)]:
-        raise DataError(f"the frame has a column {odd[0]!r}; a column's name is a text")
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise DataError(f"the frame has two columns {repeated[0]!r}; keep one of them", code="data.repeated_column")
+    if not_text := [name for name in names if not isinstance(name, str)]:
+        raise DataError(
+            f"the frame has a column {not_text[0]!r}; rename it, since column names must be text",
+            code="data.column_name_not_text",
+        )
     columns = []
     for name in names:
         column = frame[name].astype(object)
@@ -408,7 +421,7 @@ def _records(frame: "pd.DataFrame") -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON has it; `json` asks for what it does not know."""
+    """Return a value that `json` cannot write as a JSON value."""
     import numpy as np
 
     if hasattr(value, "isoformat"):
@@ -420,19 +433,19 @@ def _plain(value: Any) -> Any:
 
 
 def _refusal(problem: Any, start: int) -> str:
-    """Return in a sentence each what the endpoint refuses; rows count from 0 in the whole frame."""
+    """Return the problems that the endpoint reports, a sentence each; rows count from 0 in the whole frame."""
     listed = [
-        f"{'' if one.row is None else f'row {one.row + start}: '}"
-        f"{'' if one.field is None else f'field {one.field!r}: '}{one.problem}"
-        for one in problem.errors[:MAX_ERRORS_SHOWN]
+        f"{'' if error.row is None else f'row {error.row + start}: '}"
+        f"{'' if error.field is None else f'field {error.field!r}: '}{error.problem}"
+        for error in problem.errors[:MAX_ERRORS_SHOWN]
     ]
     more = ["and more"] if len(problem.errors) > len(listed) else []
     return "; ".join([*(listed or [problem.detail]), *more])
 
 
 @contextmanager
-def _given(data: "pd.DataFrame | str | Path | None") -> Iterator[str | None]:
-    """Yield where data is that was given as a frame, a file or a glob, for a process that runs in the project."""
+def _as_path(data: "pd.DataFrame | str | Path | None") -> Iterator[str | None]:
+    """Yield data as an absolute path or a URL, for a process in the project's folder; a frame is written to a file."""
     import pandas as pd
 
     from pipeline.sources.source_types import remote
@@ -448,8 +461,8 @@ def _given(data: "pd.DataFrame | str | Path | None") -> Iterator[str | None]:
         yield str(data) if remote(str(data)) else str(Path(data).absolute())
 
 
-def _apart(verb: str, model: str, data: str | None, **options: bool) -> Any:
-    """Do something in a process of its own, which imports the project's code as it is now; return what it returns."""
+def _in_process(verb: str, model: str, data: str | None, **options: bool) -> Any:
+    """Run a verb in a process of its own, which imports the project's current code; return its result."""
     project = project_folder()
     _check_model(model)
     with tempfile.TemporaryDirectory(prefix="evergreen-notebook-") as name:
@@ -461,20 +474,30 @@ def _apart(verb: str, model: str, data: str | None, **options: bool) -> Any:
             code = child.wait()
         if not (folder / "answer").exists():
             log = (folder / "log").read_text(errors="replace")[-2000:].strip()
-            raise ServerError(f"the process that was to {verb} {model} ended with {code}; it said: {log or 'nothing'}")
-        # Written by this very code a moment ago, in a folder that nobody else may enter.
-        told = pickle.loads((folder / "answer").read_bytes())
-    if not isinstance(told, _Broken):
-        return told
-    raise getattr(pipeline.errors, told.kind, EvergreenError)(told.message)
+            raise ServerError(
+                f"the process for {verb} {model} ended with exit code {code}; its output: {log or 'none'}",
+                code="process.ended",
+            )
+        # This code wrote it a moment ago, in a folder that nobody else may enter.
+        result = pickle.loads((folder / "answer").read_bytes())
+    if not isinstance(result, _Failure):
+        return result
+    raise getattr(pipeline.errors, result.error_class, EvergreenError)(result.message, code=result.code)
 
 
 @dataclass(frozen=True)
-class _Broken:
-    """An error of a process: the name of its class in `pipeline.errors`, and its sentence."""
+class _Failure:
+    """An error of the other process.
 
-    kind: str
+    Attributes:
+        error_class: the name of its class in `pipeline.errors`.
+        message: its sentence.
+        code: its stable code.
+    """
+
+    error_class: str
     message: str
+    code: str
 
 
 def _run(model: str, data: str | None, force: bool, release: bool) -> Outcome:
@@ -484,7 +507,7 @@ def _run(model: str, data: str | None, force: bool, release: bool) -> Outcome:
 
 
 def _validate(model: str, data: str | None) -> Validation:
-    from expectations.validate import Report
+    from expectations.report import Report
     from flows.check import check
 
     try:
@@ -495,21 +518,21 @@ def _validate(model: str, data: str | None) -> Validation:
 
 def _answer(folder: Path) -> None:
     request = read_json(folder / "request.json")
-    told: Any
+    result: Any
     try:
         verbs: dict[str, Callable[..., Any]] = {"run": _run, "validate": _validate}
-        told = verbs[request.pop("verb")](**request)
+        result = verbs[request.pop("verb")](**request)
     except EvergreenError as error:
         known = next(cls for cls in type(error).__mro__ if cls.__module__ == "pipeline.errors")
-        told = _Broken(known.__name__, str(error))
+        result = _Failure(known.__name__, str(error), error.code)
     except Exception as error:
-        told = _Broken("EvergreenError", f"{type(error).__name__}: {error}")
+        result = _Failure("EvergreenError", f"{type(error).__name__}: {error}", EvergreenError.code)
     with whole_file(folder / "answer") as part:
-        part.write_bytes(pickle.dumps(told))
+        part.write_bytes(pickle.dumps(result))
 
 
 if __name__ == "__main__":
-    # By its own name, so that what is pickled is known to the process that asked.
+    # Imported by its own name, so that the other process can unpickle the classes of this module.
     from flows import notebook
 
     notebook._answer(Path(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""What a notebook shows of a loaded model, an outcome and a verdict: small tables in HTML, with everything escaped."""
+"""HTML that a notebook shows for a loaded model, an outcome and a verdict: small tables, with everything escaped."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,11 +8,11 @@ from markupsafe import Markup
 from pipeline.format_numbers import format_number
 
 
-def facts(title: str, said: Mapping[str, str]) -> str:
+def facts(title: str, values: Mapping[str, str]) -> str:
     """Return a title and a table of facts by name."""
     rows = Markup("").join(
         Markup("<tr><th style='text-align: left'>{}</th><td style='text-align: left'>{}</td></tr>").format(name, text)
-        for name, text in said.items()
+        for name, text in values.items()
     )
     return str(Markup("<p><b>{}</b></p><table>{}</table>").format(title, rows))
 
@@ -31,14 +31,14 @@ def metrics(values: Mapping[str, Mapping[str, float | None] | None]) -> str:
     return str(Markup("<table><tr><th></th>{}</tr>{}</table>").format(head, rows))
 
 
-def sentences(said: Iterable[str]) -> str:
+def sentences(items: Iterable[str]) -> str:
     """Return sentences as a list."""
-    return str(Markup("<ul>{}</ul>").format(Markup("").join(Markup("<li>{}</li>").format(one) for one in said)))
+    return str(Markup("<ul>{}</ul>").format(Markup("").join(Markup("<li>{}</li>").format(item) for item in items)))
 
 
 def outcome_html(title: str, reasons: Iterable[str], warnings: Iterable[str], found: Mapping[str, Any] | None) -> str:
-    """Return how a run ended: why, what it warned of, and the metrics of the models that were compared."""
-    warned = [f"warning: {one}" for one in warnings]
+    """Return the outcome of a run: its reasons, its warnings and the metrics of the compared models."""
+    warned = [f"warning: {warning}" for warning in warnings]
     table = metrics({who: found.get(who) for who in ("challenger", "champion", "baseline")}) if found else ""
     return str(Markup("<p><b>{}</b></p>").format(title)) + sentences([*reasons, *warned]) + table
 

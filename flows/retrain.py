@@ -28,8 +28,9 @@ from bentos.ledger.releases import Event, Release
 from bentos.ledger.runs import Run
 from bentos.package import Bento, load_bento, package, requirements
 from bentos.trial import Trial, run_trial
+from expectations.report import Report
 from expectations.subprocess_validator import STARTED_VALIDATOR, Validator, start_validator
-from expectations.validate import Report, suite_digest
+from expectations.suite import suite_digest
 from flows import gc
 from flows.monitoring.champion_drift import drift_since_champion
 from flows.ops import notify, run_state

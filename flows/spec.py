@@ -87,7 +87,7 @@ def _columns(snapshot: str | None, settings: Settings) -> dict[str, str]:
 
 def _suite(model: str) -> SuiteView:
     """Return how many rules a model's suite has, or what is wrong with it."""
-    from expectations.validate import load_suite
+    from expectations.suite import load_suite
 
     try:
         suite = load_suite(model)

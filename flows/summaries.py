@@ -1,4 +1,4 @@
-"""What came out of a step of a run, in a few words."""
+"""The result of a step of a run in a few words."""
 
 from functools import singledispatch
 from typing import Any
@@ -7,9 +7,9 @@ from bentos.canary import describe_share
 from bentos.ledger.releases import Release
 from bentos.package import Bento
 from bentos.trial import Trial
-from expectations.validate import Report
+from expectations.report import Report
 from flows.monitoring.report import MonitoringReport
-from flows.reports.run import count
+from flows.reports.markdown import count
 from pipeline.artifact import Artifact
 from pipeline.drift import DriftReport
 from pipeline.evaluate import Evaluation
@@ -21,7 +21,7 @@ from pipeline.train import Trained
 
 @singledispatch
 def summarize(result: Any) -> str:
-    """Say in a few words what came out of a step."""
+    """Return the result of a step in a few words."""
     return "" if result is None else str(result)
 
 
@@ -49,8 +49,8 @@ def _(changes: DriftReport) -> str:
 
 @summarize.register
 def _(trained: Trained) -> str:
-    best = next(one for one in trained.candidates if one.name == trained.chosen)
-    left_out = sum(one.error is not None for one in trained.candidates)
+    best = next(candidate for candidate in trained.candidates if candidate.name == trained.chosen)
+    left_out = sum(candidate.error is not None for candidate in trained.candidates)
     failed = f", {left_out} left out" if left_out else ""
     rows = trained.compared_on or trained.training_rows
     return (
@@ -61,12 +61,12 @@ def _(trained: Trained) -> str:
 
 @summarize.register
 def _(evaluation: Evaluation) -> str:
-    def said(scores: dict[str, float | None] | None) -> str:
+    def score(scores: dict[str, float | None] | None) -> str:
         return format_number((scores or {}).get(evaluation.metric))
 
-    champion = f", champion {said(evaluation.champion)}" if evaluation.champion else ""
+    champion = f", champion {score(evaluation.champion)}" if evaluation.champion else ""
     return (
-        f"{evaluation.metric} {said(evaluation.challenger)}{champion}, guessing {said(evaluation.baseline)} "
+        f"{evaluation.metric} {score(evaluation.challenger)}{champion}, guessing {score(evaluation.baseline)} "
         f"on {evaluation.rows:,} held-out rows"
     )
 
@@ -105,7 +105,7 @@ def _(release: Release) -> str:
 
 
 def summarize_monitoring(report: MonitoringReport) -> str:
-    """Return what a look at a served model found in one sentence, without markup."""
+    """Return a monitoring report in one sentence, without markup."""
     if report.inputs.columns is None:
         parts = [report.inputs.why or "nothing was compared"]
     else:

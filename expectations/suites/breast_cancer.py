@@ -2,7 +2,7 @@
 
 from great_expectations import expectations as gxe
 
-from expectations.validate import Suite
+from expectations.suite import Suite
 
 # Far above any nucleus measured, far below what another unit or a column in the wrong place would give.
 LARGEST = {

@@ -6,7 +6,7 @@ yet. A null in Bsmt*, Garage* and FireplaceQu says that the house has none; in L
 
 from great_expectations import expectations as gxe
 
-from expectations.validate import Suite
+from expectations.suite import Suite
 
 # What a number can be at all. A range also says that the column is there and that it holds numbers.
 RANGES = {

@@ -505,7 +505,7 @@ class SpecView:
 
 @dataclass(frozen=True)
 class RuleView:
-    """What became of one rule of a suite; see `expectations.validate.RuleResult`."""
+    """What became of one rule of a suite; see `expectations.report.RuleResult`."""
 
     rule: str
     expectation: str

@@ -1,4 +1,4 @@
-"""What changed since the champion was trained, told from the snapshot that the ledger says it was trained on."""
+"""Drift since the champion was trained, by comparison with its training snapshot, which the ledger names."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def drift_since_champion(
     settings: Settings, ledger: "Engine", model: str, table: "pyarrow.Table | SnapshotFile", digest: str | None = None
 ) -> DriftReport:
-    """Compare a table with the champion's training snapshot; `digest` is the table's own, where it is known.
+    """Compare a table with the champion's training snapshot; `digest` is the table's own, if it is known.
 
-    Where there is no champion, or its snapshot is gone, the result says so and refuses nothing.
+    If there is no champion or its snapshot is gone, the result says so and rejects nothing.
     """
     champion = releases.champion(ledger, model)
     if champion is None:
@@ -40,13 +40,13 @@ def drift_since_champion(
 
 
 def _holdout(settings: Settings, champion: Release) -> Rule | None:
-    """Return how rows were held out from the champion; None when its package is gone, which its evaluation will say."""
+    """Return how rows were held out from the champion; None if its package is gone, which evaluation reports later."""
     manifest = packed_manifest(settings, champion)
     return Rule.from_dict(manifest["holdout"]) if manifest else None
 
 
 def packed_manifest(settings: Settings, release: Release) -> dict[str, Any] | None:
-    """Return the manifest of the artifact in a release's package, unverified; None when the package is gone."""
+    """Return the manifest of the artifact in a release's package, unverified; None if the package is gone."""
     try:
         manifest: dict[str, Any] = read_json(packed_source(settings, release) / "artifact" / "manifest.json")
         return manifest
@@ -55,6 +55,6 @@ def packed_manifest(settings: Settings, release: Release) -> dict[str, Any] | No
 
 
 def packed_source(settings: Settings, release: Release) -> Path:
-    """Return the folder of a release's package that holds its code and its artifact, unless that is gone."""
+    """Return the folder of a release's package with its code and its artifact; it may be gone."""
     _, _, version = release.bento.partition(":")
     return settings.folder("bentoml") / "bentos" / release.model / version / "src"

@@ -1,4 +1,4 @@
-"""A look at a model as it is served: what it was asked and answered, beside what its champion was trained on."""
+"""Measure a served model: logged requests and predictions, compared with what its champion was trained on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -32,7 +32,7 @@ from flows.monitoring.report import (
 from flows.summaries import summarize_monitoring
 from pipeline import performance, request_log, sources
 from pipeline.drift import ColumnDrift, column_drift
-from pipeline.errors import DataError, EvergreenError, SourceError
+from pipeline.errors import ArtifactError, DataError, EvergreenError, SourceError
 from pipeline.ingest_cache import IngestCache
 from pipeline.performance import Estimate, Labelled
 from pipeline.predict import Answers, Label, target
@@ -50,16 +50,21 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 MAX_HELD_OUT = 5_000
-"""Predictions are compared with those of so many held-out rows at most."""
+"""Maximum number of held-out rows whose predictions are compared with the logged ones."""
 DAY_ROWS = 30
-"""From so many labelled rows on, the metric of a day is told."""
+"""Minimum labelled rows of a day for its metric to be reported."""
 HOURLY_DAYS = 3
 """In a window of more days than this, requests are counted by day."""
 
 
 @dataclass(frozen=True)
 class Observed:
-    """A report, and the reports of the looks before it, the oldest first."""
+    """A report and its history.
+
+    Attributes:
+        report: the new report.
+        before: the reports before it, oldest first.
+    """
 
     report: MonitoringReport
     before: list[MonitoringReport] = field(default_factory=list)
@@ -69,15 +74,15 @@ class Observed:
 
 
 def observe(settings: Settings, ledger: "Engine", spec: ModelSpec, now: datetime) -> Observed:
-    """Look at a model now. What cannot be looked at is a note of the report, and holds nothing else back."""
+    """Observe a model now. If something cannot be measured, a note of the report says so, and the rest is measured."""
     model, days = spec.name, spec.monitor.days
     made, _ = releases.history(ledger, model)
     champion = releases.champion(ledger, model)
     log, notes = _read_log(settings, spec, now)
     since = now - timedelta(days=days)
-    counts = [one for one in log.counts if one.ended >= since.timestamp()]
+    counts = [count for count in log.counts if count.ended >= since.timestamp()]
     table = log.tables.get(champion.number) if champion else None
-    manifests = {one.number: packed_manifest(settings, one) for one in made}
+    manifests = {release.number: packed_manifest(settings, release) for release in made}
     inputs, expected = _inputs(settings, spec, champion, manifests, None if table is None else _since(table, since))
     measured, unlabelled = _performance(spec, made, manifests, log.tables)
     report = MonitoringReport(
@@ -99,21 +104,23 @@ def observe(settings: Settings, ledger: "Engine", spec: ModelSpec, now: datetime
         data=_new_data(settings, ledger, spec),
         notes=tuple(notes),
     )
-    before = [MonitoringReport.from_dict(one.found) for one in runs.observations(ledger, model, triggers.MAX_LOOKS)]
+    before = [
+        MonitoringReport.from_dict(observation.found)
+        for observation in runs.observations(ledger, model, triggers.MAX_LOOKS)
+    ]
     recent = runs.newest_runs(ledger, model, triggers.MAX_RUNS)
     decided = triggers.decide(report, champion.created if champion else None, recent, before, now)
     return Observed(replace(report, triggers=tuple(decided)), before)
 
 
 def record(ledger: "Engine", report: MonitoringReport) -> None:
-    """Put into the ledger what later looks, plots and `evergreen triggers` go by; the rest is in the folder of the
-    run."""
+    """Write to the ledger what later observations, plots and `evergreen triggers` need; the rest is in the folder."""
     kept = Observation(report.release, report.at, report.for_ledger().to_dict())
     runs.add_observation(ledger, report.model, kept, triggers.MAX_LOOKS)
 
 
 def _read_log(settings: Settings, spec: ModelSpec, now: datetime) -> tuple[Recorded, list[str]]:
-    """Remove what is too old from the log of requests; return the rest, and what is wrong with it."""
+    """Delete old entries from the request log; return the rest, and notes about problems with it."""
     folder, days = settings.folder("requests", spec.name), spec.monitor.days
     notes = []
     if spec.log is not None:
@@ -140,15 +147,17 @@ def _inputs(
     manifests: Mapping[int, dict[str, Any] | None],
     rows: "pyarrow.Table | None",
 ) -> tuple[Inputs, ExpectedMetric | None]:
-    """Compare what the champion was asked with what it was trained on, and its answers with those it was judged by.
+    """Compare logged requests with the training data, and logged predictions with those on held-out rows.
 
-    Return that, and the metric that is to be expected of a classifier.
+    Return that, and the metric to expect of a classifier before labels arrive.
     """
     count = rows.num_rows if rows is not None else 0
     if champion is None:
         return Inputs(count, why="there is no champion to compare with"), None
     if rows is None or count < spec.monitor.min_rows:
-        why = f"{count:,} rows are logged in {spec.monitor.days:g} days, {spec.monitor.min_rows:,} are needed to judge"
+        why = (
+            f"{count:,} rows are logged in {spec.monitor.days:g} days, {spec.monitor.min_rows:,} are needed to compare"
+        )
         return Inputs(count, why=why), None
     try:
         return _compared(settings, spec, champion, manifests[champion.number], rows)
@@ -159,9 +168,9 @@ def _inputs(
 def _compared(
     settings: Settings, spec: ModelSpec, champion: Release, manifest: dict[str, Any] | None, rows: "pyarrow.Table"
 ) -> tuple[Inputs, ExpectedMetric | None]:
-    """Raises EvergreenError when the champion's package or its snapshot is gone or damaged."""
+    """Raises EvergreenError if the champion's package or its snapshot is gone or damaged."""
     if manifest is None:
-        raise EvergreenError(f"the package of release {champion.number} is gone")
+        raise ArtifactError(f"the package of release {champion.number} is gone", code="artifact.package_gone")
     path = settings.folder("snapshots") / f"{champion.digests['snapshot']}.parquet"
     then = SnapshotFile(load_snapshot(path).path)
     mask = held_out(Rule.from_dict(manifest["holdout"]), then)
@@ -169,40 +178,44 @@ def _compared(
     bento = load_bento(champion.bento, settings.folder("bentoml"), expected=champion.digests["bento"])
     judged = predict_packaged(bento.path / "src", champion.digests["artifact"], held)
     answers = performance.answers_of(rows, _names(manifest))
-    logged = [one for one in Schema.from_dict(manifest["schema"]).features if FEATURE + one.name in rows.column_names]
+    features = Schema.from_dict(manifest["schema"]).features
+    logged = [feature for feature in features if FEATURE + feature.name in rows.column_names]
     columns = [
-        column_drift(spec, one.name, "feature", then.column(one.name), rows.column(FEATURE + one.name))
-        for one in logged
+        column_drift(spec, feature.name, "feature", then.column(feature.name), rows.column(FEATURE + feature.name))
+        for feature in logged
     ]
     columns.append(_predictions(spec, judged, answers))
-    columns.sort(key=lambda one: (not one.drifted, one.role == "feature", -_beyond(one)))
+    columns.sort(key=lambda column: (not column.drifted, column.role == "feature", -_beyond(column)))
     shares = [
-        Unseen(one.name, _unseen(rows.column(FEATURE + one.name), one.categories)) for one in logged if one.categories
+        Unseen(feature.name, _unseen(rows.column(FEATURE + feature.name), feature.categories))
+        for feature in logged
+        if feature.categories
     ]
-    unseen = sorted((one for one in shares if one.share), key=lambda one: -one.share)
-    likely = performance.expected(spec, answers, target(spec.task.kind, held.column(spec.target)), judged)
+    unseen = sorted((column for column in shares if column.share), key=lambda column: -column.share)
+    expected = performance.expected(spec, answers, target(spec.task.kind, held.column(spec.target)), judged)
     inputs = Inputs(rows.num_rows, tuple(columns), tuple(unseen))
-    return inputs, ExpectedMetric(**asdict(likely)) if likely else None
+    return inputs, ExpectedMetric(**asdict(expected)) if expected else None
 
 
 def _predictions(spec: ModelSpec, judged: Answers, answers: Answers) -> ColumnDrift:
-    """Compare answers with those that the champion was judged by; of two labels, the probabilities of one."""
+    """Compare logged answers with those on held-out rows; with two labels, the probabilities of the positive one."""
     import pyarrow as pa
 
     name, sides = f"predicted {spec.target}", []
-    for one in (judged, answers):
-        values: Any = one.predictions
-        if spec.task.kind == "binary" and one.probabilities is not None:
+    for side in (judged, answers):
+        values: Any = side.predictions
+        if spec.task.kind == "binary" and side.probabilities is not None:
             positive = spec.task.positive  # type: ignore[union-attr]
-            name, values = f"probability of {formats.word(positive)}", one.probabilities[:, one.labels.index(positive)]
-        elif one.labels:
+            name = f"probability of {formats.word(positive)}"
+            values = side.probabilities[:, side.labels.index(positive)]
+        elif side.labels:
             values = [formats.word(label) for label in values.tolist()]
         sides.append(pa.chunked_array([pa.array(values)]))
     return replace(column_drift(spec, spec.target, "target", *sides), column=name)
 
 
-def _beyond(one: ColumnDrift) -> float:
-    return one.value / one.threshold if one.value is not None and one.threshold else 0.0
+def _beyond(column: ColumnDrift) -> float:
+    return column.value / column.threshold if column.value is not None and column.threshold else 0.0
 
 
 def _unseen(column: "pyarrow.ChunkedArray", known: Sequence[str]) -> float:
@@ -227,24 +240,24 @@ def _performance(
     """Return the metric of each release on the rows whose labels have arrived, and why there is none."""
     if spec.labels is None:
         return None, "the spec has no labels= to read the truth from"
-    logged = {one.number: tables[one.number] for one in made if one.number in tables}
+    logged = {release.number: tables[release.number] for release in made if release.number in tables}
     if not logged:
         return (), "nothing is logged yet that a label could belong to"
-    found = []
+    measured = []
     try:
         labels = sources.read(spec.labels)
-        for one in made:
-            manifest = manifests[one.number]
-            if one.number in logged and manifest is not None:
-                joined = performance.join(spec, logged[one.number], labels, _names(manifest))
-                found.append(_of_release(spec, one, joined))
+        for release in made:
+            manifest = manifests[release.number]
+            if release.number in logged and manifest is not None:
+                joined = performance.join(spec, logged[release.number], labels, _names(manifest))
+                measured.append(_of_release(spec, release, joined))
     except (SourceError, DataError) as error:
         return (), f"the labels cannot be read: {error}"
     why = None
-    if not any(one.rows for one in found):
-        keyed = sum(one.logged for one in found)
-        why = f"of {keyed:,} logged keys none has a label yet" if keyed else "no logged request bore the key"
-    return tuple(found), why
+    if not any(release.rows for release in measured):
+        keyed = sum(release.logged for release in measured)
+        why = f"none of {keyed:,} logged keys has a label yet" if keyed else "no logged request has the key"
+    return tuple(measured), why
 
 
 def _of_release(spec: ModelSpec, release: Release, joined: Labelled) -> ReleasePerformance:
@@ -256,17 +269,17 @@ def _of_release(spec: ModelSpec, release: Release, joined: Labelled) -> ReleaseP
         released=release.evaluation["challenger"].get(spec.metric),
         logged=joined.logged,
         unkeyed=joined.unkeyed,
-        by_day=tuple(DayPerformance(str(np.datetime64(day, "D")), **asdict(one)) for day, one in days),
+        by_day=tuple(DayPerformance(str(np.datetime64(day, "D")), **asdict(estimate)) for day, estimate in days),
     )
 
 
 def _traffic(counts: Sequence[Counts]) -> Traffic:
-    """Return what was counted of all requests, with latencies in ms as upper bounds of their buckets."""
+    """Return the counts of all requests, with latencies in ms as upper bounds of their buckets."""
     edges = counts[-1].edges if counts else ()
-    seconds = np.sum([one.seconds for one in counts if one.edges == edges], axis=0).tolist() if counts else []
+    seconds = np.sum([count.seconds for count in counts if count.edges == edges], axis=0).tolist() if counts else []
 
     def total(name: str) -> int:
-        return sum(getattr(one, name) for one in counts)
+        return sum(getattr(count, name) for count in counts)
 
     def latency(share: float) -> float | None:
         return round(1000 * quantile(seconds, edges, share), 3) if sum(seconds) else None
@@ -287,28 +300,28 @@ def _traffic(counts: Sequence[Counts]) -> Traffic:
 
 
 def _by_release(counts: Sequence[Counts]) -> tuple[ReleaseTraffic, ...]:
-    numbers = sorted({one.release for one in counts}, key=lambda number: number or 0)
+    numbers = sorted({count.release for count in counts}, key=lambda number: number or 0)
     return tuple(
-        ReleaseTraffic(number, _traffic([one for one in counts if one.release == number])) for number in numbers
+        ReleaseTraffic(number, _traffic([count for count in counts if count.release == number])) for number in numbers
     )
 
 
 def _over_time(counts: Sequence[Counts], width: timedelta) -> tuple[PeriodTraffic, ...]:
-    """Return what was counted in each hour or day in which there was something, by when it ended."""
+    """Return the counts of each hour or day with requests, by when the count ended."""
     groups: dict[int, list[Counts]] = {}
-    for one in counts:
-        groups.setdefault(int(one.ended // width.total_seconds()), []).append(one)
+    for count in counts:
+        groups.setdefault(int(count.ended // width.total_seconds()), []).append(count)
     return tuple(
-        PeriodTraffic(datetime.fromtimestamp(place * width.total_seconds(), UTC).isoformat(), _traffic(some))
-        for place, some in sorted(groups.items())
+        PeriodTraffic(datetime.fromtimestamp(number * width.total_seconds(), UTC).isoformat(), _traffic(group))
+        for number, group in sorted(groups.items())
     )
 
 
 def _new_data(settings: Settings, ledger: "Engine", spec: ModelSpec) -> NewData:
-    """Tell whether the source has other rows than the last run read, where its files tell that without being read."""
+    """Return whether the source has other rows than the last run read, if that is known without reading its files."""
     if not isinstance(spec.source, Csv | Parquet | JsonLines):
-        said = f"whether a {type(spec.source).__name__} source has new rows is known when a run reads it"
-        return NewData(None, said)
+        sentence = f"whether a {type(spec.source).__name__} source has new rows is known when a run reads it"
+        return NewData(None, sentence)
     if runs.last_run(ledger, spec.name) is None:
         return NewData(None, "no run has read the source yet")
     changed = IngestCache(spec.source, settings.folder("snapshots")).changed()

@@ -1,4 +1,4 @@
-"""What one look at a served model found: plain values that the flow decides on, stores, prints and draws."""
+"""The monitoring report of a served model: plain values that the flow decides on, stores, prints and draws."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -84,14 +84,14 @@ class PeriodTraffic:
 
 @dataclass(frozen=True)
 class ServerState:
-    """A server of the model, as it described itself last.
+    """A server of the model, as of its last heartbeat.
 
     Attributes:
         server: its name.
         release: the release that it serves; None before its first.
         state: such as "serving" or "degraded".
         reason: why it is in that state, if that needs one.
-        seen: when it was heard of last, in seconds since 1970.
+        seen: time of its last heartbeat, in seconds since 1970.
     """
 
     server: str
@@ -103,7 +103,7 @@ class ServerState:
 
 @dataclass(frozen=True)
 class Unseen:
-    """A category column of which training did not see every value that was asked about.
+    """A category column with logged values that training never saw.
 
     Attributes:
         column: its name.
@@ -116,11 +116,11 @@ class Unseen:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the champion was asked, beside what it was trained on.
+    """Logged requests to the champion, compared with its training data.
 
     Attributes:
         rows: the logged rows of the window.
-        columns: how far each feature and the predictions moved, the farthest first; None if nothing was compared.
+        columns: drift of each feature and of the predictions, largest first; None if nothing was compared.
         unseen: the columns with values that training never saw.
         why: why nothing was compared; None if something was.
     """
@@ -138,10 +138,10 @@ class Inputs:
 
 @dataclass(frozen=True)
 class ExpectedMetric:
-    """What the metric is likely to be before labels arrive.
+    """An estimate of the metric before labels arrive.
 
     Attributes:
-        rows: the logged rows that this was estimated on.
+        rows: the logged rows that it was estimated on.
         value: the estimate.
         low: the lower end of its 95% interval.
         high: the upper end of its 95% interval.
@@ -183,7 +183,7 @@ class ReleasePerformance:
         low: the lower end of its 95% interval.
         high: the upper end of its 95% interval.
         released: the metric on the held-out rows, when the release was evaluated.
-        logged: the keys that it was asked about.
+        logged: the distinct keys in its logged requests.
         unkeyed: the logged rows without a key, which can have no label.
         by_day: the same for each day that has enough labelled rows.
     """
@@ -214,17 +214,17 @@ class NewData:
 
 @dataclass(frozen=True)
 class Trigger:
-    """One trigger as it stands.
+    """The state of one trigger.
 
     Attributes:
         name: which one.
-        value: how far it is, if that is a number.
+        value: the measured value, if it is a number.
         threshold: the value from which it is due, if that is a number.
-        sentence: how it stands, in words.
+        sentence: its state in words.
         due: whether its condition holds.
-        tells: whether an event is to report it now.
-        retrains: whether that event is to have the model retrained.
-        waits: what holds it back although it is due.
+        tells: whether an event reports it now.
+        retrains: whether that event retrains the model.
+        waits: why it does not retrain although it is due.
     """
 
     name: TriggerName
@@ -239,27 +239,27 @@ class Trigger:
 
 @dataclass(frozen=True)
 class MonitoringReport:
-    """What one look at a served model found.
+    """One observation of a served model.
 
     Attributes:
         model: its name.
-        at: when it was looked at, ISO 8601.
+        at: the time of the observation, ISO 8601.
         release: the champion; None without one.
         metric: the primary metric of the spec.
-        schedule: when the spec has the model retrained.
+        schedule: the retraining schedule of the spec.
         monitor: the spec's thresholds.
         window: the time that the report is about.
         traffic: all requests of the window.
         by_release: the same by release.
         over_time: the same by hour, or by day in a long window.
-        servers: the servers that were heard of lately.
-        inputs: what the champion was asked, beside what it was trained on.
+        servers: the servers with a recent heartbeat.
+        inputs: logged requests compared with the training data.
         expected: the metric to be expected before labels arrive; None if it cannot be estimated.
         performance: the metric on labelled rows, by release; None if the spec has no labels.
         unlabelled: why there is no performance.
         data: whether the source has new rows.
-        notes: what could not be looked at, and why.
-        triggers: what would have the model retrained, those that matter most first.
+        notes: what could not be measured, and why.
+        triggers: the state of each trigger, most important first.
         seconds: how long each step took.
     """
 
@@ -286,19 +286,19 @@ class MonitoringReport:
     @property
     def of_champion(self) -> ReleasePerformance | None:
         """The performance of the champion; None if no label of its answers has arrived."""
-        return next((one for one in self.performance or () if one.release == self.release), None)
+        return next((entry for entry in self.performance or () if entry.release == self.release), None)
 
     @property
     def due(self) -> list[Trigger]:
-        """The triggers that are due, those that matter most first."""
+        """The triggers that are due, most important first."""
         return [trigger for trigger in self.triggers if trigger.due]
 
     def for_ledger(self) -> "MonitoringReport":
-        """Return what later looks and their plots need; the rest is in the folder of the run."""
+        """Return what later observations and plots need; the rest is in the folder of the run."""
         columns = self.inputs.columns and tuple(
             replace(column, new_examples=(), lost_examples=(), histogram=None) for column in self.inputs.columns
         )
-        performance = self.performance and tuple(replace(one, by_day=()) for one in self.performance)
+        performance = self.performance and tuple(replace(release, by_day=()) for release in self.performance)
         return replace(
             self,
             by_release=(),

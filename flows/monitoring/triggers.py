@@ -1,8 +1,8 @@
-"""What has a model retrained besides schedules and people: decided from what was found, told to Prefect as events.
+"""The triggers that retrain a model besides schedules and people: decided from reports, sent to Prefect as events.
 
-A look at the model finds that a trigger is due; an event then says so, `evergreen.<trigger>`, which automations act on:
-those of `automations` retrain, others may notify. Whether an event retrains is decided here, not by Prefect, so that a
-condition that stays does not flap: one trigger at a time, and none within the cooldown.
+If a trigger is due, the flow emits the event `evergreen.<trigger>`. The automations of `automations` then retrain, and
+others may notify. This module and not Prefect decides whether an event retrains, so a lasting condition does not flap:
+one trigger at a time retrains, and none within the cooldown.
 """
 
 import math
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 MAX_LOOKS = 400
-"""So many looks back cooldowns and plots go."""
+"""Number of past observations that cooldowns and plots use."""
 MAX_RUNS = 100
 CONFIRMING_OUTCOMES = (*VERDICTS, "unchanged")
-"""After a run that ended so the champion is as good as the data allows."""
+"""Outcomes of a run that confirm that the champion is as good as the data allows."""
 RETRAIN_LABEL = "evergreen.retrains"
-"""The label of an event's resource that says "yes" where the event has the model retrained."""
+"""The label of an event's resource that is "yes" if the event retrains the model."""
 
 
 def decide(
@@ -41,41 +41,41 @@ def decide(
     before: Sequence[MonitoringReport],
     now: datetime,
 ) -> list[Trigger]:
-    """Return all triggers of a model by what a look found, those that matter most first.
+    """Return all triggers of a model from its report, most important first.
 
-    `created` is when the champion was released, None without one; `runs` are the newest runs, `before` the reports
-    before this one, each oldest first.
+    `created` is when the champion was released, None without one. `runs` are the newest runs and `before` the reports
+    before this one, both oldest first.
     """
     monitor = report.monitor
     decided: list[Trigger] = []
     held = _held(monitor, runs, before, now)
-    every = (
+    candidates = (
         _performance(monitor, report),
         _drift(monitor, report),
         Trigger("new-data", None, None, report.data.sentence, due=bool(report.data.new)),
         _stale(monitor, created, runs, now),
     )
-    for one in every:
-        if not one.due:
-            decided.append(one)
+    for trigger in candidates:
+        if not trigger.due:
+            decided.append(trigger)
             continue
         waits = held
-        if one.name not in monitor.retrain:
-            waits = "the spec's monitor does not have it retrain"
+        if trigger.name not in monitor.retrain:
+            waits = "it is not in the monitor's retrain"
         elif waits is None and (first := next((other.name for other in decided if other.retrains), None)):
-            waits = f"the model is retrained for {first} already"
-        again = _hours_since(_last_emitted(before, one.name), now) >= monitor.cooldown_hours
+            waits = f"{first} already retrains the model"
+        again = _hours_since(_last_emitted(before, trigger.name), now) >= monitor.cooldown_hours
         retrains = waits is None
-        decided.append(replace(one, tells=retrains or again, retrains=retrains, waits=waits))
+        decided.append(replace(trigger, tells=retrains or again, retrains=retrains, waits=waits))
     return decided
 
 
 def current_triggers(ledger: "Engine", model: str, now: datetime) -> TriggersView:
-    """Return how things stand: the triggers by what was found last and by what time has passed since.
+    """Return the current triggers, from the newest report and the time since.
 
-    Before the first look only people and schedules are known of.
+    Before the first report there are no triggers: only people and schedules retrain.
     """
-    looks = runs.observations(ledger, model, MAX_LOOKS)
+    observations = runs.observations(ledger, model, MAX_LOOKS)
     recent = runs.newest_runs(ledger, model, MAX_RUNS)
     champion = releases.champion(ledger, model)
     view = TriggersView(
@@ -83,11 +83,11 @@ def current_triggers(ledger: "Engine", model: str, now: datetime) -> TriggersVie
         release=champion.number if champion else None,
         last_run=LastRun.of(recent[-1]) if recent else None,
     )
-    if not looks:
+    if not observations:
         return view
-    *before, report = [MonitoringReport.from_dict(look.found) for look in looks]
+    *before, report = [MonitoringReport.from_dict(observation.found) for observation in observations]
     if champion and report.release != champion.number:
-        # What was found is about another release.
+        # The report is about another release.
         since = f"release {champion.number} became champion since the last look"
         report = replace(report, inputs=Inputs(0, why=since), performance=None, unlabelled=since)
     if recent and _time(recent[-1].started) > _time(report.at):
@@ -97,36 +97,40 @@ def current_triggers(ledger: "Engine", model: str, now: datetime) -> TriggersVie
         view,
         looked=report.at,
         schedule=report.schedule,
-        triggers=tuple(TriggerView(**asdict(one), event=f"evergreen.{one.name}") for one in decided),
+        triggers=tuple(TriggerView(**asdict(trigger), event=f"evergreen.{trigger.name}") for trigger in decided),
     )
 
 
 def retrain_reason(decided: Sequence[Trigger]) -> str:
-    """Return the reason of a retraining: the sentences of all that is due."""
-    return "; ".join(one.sentence for one in decided if one.due)
+    """Return the reason for retraining: the sentences of all triggers that are due."""
+    return "; ".join(trigger.sentence for trigger in decided if trigger.due)
 
 
 def emit_events(model: str, decided: Sequence[Trigger]) -> None:
-    """Emit an event for each trigger that is to be told of; call it in a flow."""
+    """Emit an event for each trigger with `tells`; call it in a flow."""
     from prefect.events import emit_event
 
     reason = retrain_reason(decided)
-    for one in decided:
-        if one.tells:
+    for trigger in decided:
+        if trigger.tells:
             emit_event(
-                f"evergreen.{one.name}",
+                f"evergreen.{trigger.name}",
                 resource={
                     "prefect.resource.id": f"evergreen.model.{model}",
                     "prefect.resource.name": model,
                     "evergreen.model": model,
-                    RETRAIN_LABEL: "yes" if one.retrains else "no",
+                    RETRAIN_LABEL: "yes" if trigger.retrains else "no",
                 },
-                payload={"model": model, "why": reason if one.retrains else one.sentence, "waits": one.waits},
+                payload={
+                    "model": model,
+                    "why": reason if trigger.retrains else trigger.sentence,
+                    "waits": trigger.waits,
+                },
             )
 
 
 def automations(model: str, monitor: Monitor, deployment: UUID) -> "list[Automation]":
-    """Return the Prefect automations that retrain a model by its deployment of the retraining flow, one a trigger."""
+    """Return the Prefect automations that retrain a model by the deployment of its flow, one for each trigger."""
     from prefect.automations import Automation, EventTrigger, Posture
     from prefect.events.actions import RunDeployment
     from prefect.events.schemas.events import ResourceSpecification
@@ -161,17 +165,19 @@ def automations(model: str, monitor: Monitor, deployment: UUID) -> "list[Automat
 
 
 def register(client: "SyncPrefectClient", model: str, monitor: Monitor, deployment: UUID) -> None:
-    """Make the automations of a model anew, and remove those that its spec no longer asks for, or all without a look.
+    """Create the automations of a model again and delete the old ones; without a monitoring schedule there are none.
 
-    Not updated: the server refuses what the client of the same version sends then.
+    They are not updated in place: the server refuses what the client of the same version sends for that.
     """
     from prefect.events.schemas.automations import AutomationCore
 
     before = [
-        one for name in get_args(TriggerName) for one in client.read_automations_by_name(_automation(model, name))
+        automation
+        for name in get_args(TriggerName)
+        for automation in client.read_automations_by_name(_automation(model, name))
     ]
-    for one in automations(model, monitor, deployment) if monitor.schedule else ():
-        client.create_automation(AutomationCore(**one.model_dump(exclude={"id"})))
+    for automation in automations(model, monitor, deployment) if monitor.schedule else ():
+        client.create_automation(AutomationCore(**automation.model_dump(exclude={"id"})))
     for old in before:
         client.delete_automation(old.id)
 
@@ -185,10 +191,10 @@ def _drift(monitor: Monitor, report: MonitoringReport) -> Trigger:
     if inputs.columns is None:
         return Trigger("drift", None, monitor.min_drifted_columns, inputs.why or "nothing was compared")
     drifted = [column.column for column in inputs.drifted]
-    told = f": {', '.join(drifted[:5])}{' and more' if len(drifted) > 5 else ''}" if drifted else ""
+    names = f": {', '.join(drifted[:5])}{' and more' if len(drifted) > 5 else ''}" if drifted else ""
     sentence = (
         f"{len(drifted)} of {len(inputs.columns)} columns drifted since release {report.release} was trained, "
-        f"{monitor.min_drifted_columns} would do{told}"
+        f"due from {monitor.min_drifted_columns} on{names}"
     )
     return Trigger(
         "drift", len(drifted), monitor.min_drifted_columns, sentence, due=len(drifted) >= monitor.min_drifted_columns
@@ -198,12 +204,15 @@ def _drift(monitor: Monitor, report: MonitoringReport) -> Trigger:
 def _performance(monitor: Monitor, report: MonitoringReport) -> Trigger:
     metric, now = report.metric, report.of_champion
     if now is None:
-        return Trigger("performance", None, None, report.unlabelled or "no label of a logged answer has arrived")
+        return Trigger("performance", None, None, report.unlabelled or "no label of a logged prediction has arrived")
     then, greater = now.released, METRICS[metric].greater_is_better
     best = now.high if greater else now.low
     if now.rows < monitor.min_labelled_rows or best is None or then is None:
         return Trigger(
-            "performance", None, then, f"{now.rows:,} labelled rows, {monitor.min_labelled_rows:,} are needed to judge"
+            "performance",
+            None,
+            then,
+            f"{now.rows:,} labelled rows, {monitor.min_labelled_rows:,} are needed to compare",
         )
     threshold = then - monitor.tolerance if greater else then + monitor.tolerance
     due = best < threshold if greater else best > threshold
@@ -221,31 +230,33 @@ def _stale(monitor: Monitor, created: str | None, runs: Sequence[Run], now: date
     days = _hours_since(confirmed, now) / 24
     sentence = f"the champion was released or confirmed {days:.1f} days ago"
     if monitor.stale_days is None:
-        return Trigger("stale", round(days, 2), None, f"{sentence}; the spec says no stale_days")
-    sentence += f", {monitor.stale_days:g} are allowed"
+        return Trigger("stale", round(days, 2), None, f"{sentence}; the spec sets no stale_days")
+    sentence += f", at most {monitor.stale_days:g} are allowed"
     return Trigger("stale", round(days, 2), monitor.stale_days, sentence, due=days >= monitor.stale_days)
 
 
 def _held(monitor: Monitor, runs: Sequence[Run], before: Sequence[MonitoringReport], now: datetime) -> str | None:
-    """Return what holds every retraining back: the last one, if it was within the cooldown."""
+    """Return why no trigger may retrain now: the last retraining was within the cooldown; None if it was not."""
     trained = [run.started for run in runs if run.outcome != "unchanged"]
-    asked = [report.at for report in before if any(trigger.retrains for trigger in report.triggers)]
-    hours = _hours_since([*trained, *asked], now)
+    triggered = [report.at for report in before if any(trigger.retrains for trigger in report.triggers)]
+    hours = _hours_since([*trained, *triggered], now)
     if hours >= monitor.cooldown_hours:
         return None
     return f"retrained {hours:.1f} hours ago, cooldown is {monitor.cooldown_hours:g} hours"
 
 
 def _last_emitted(before: Sequence[MonitoringReport], name: str) -> list[str]:
-    return [report.at for report in before if any(one.name == name and one.tells for one in report.triggers)]
+    return [
+        report.at for report in before if any(trigger.name == name and trigger.tells for trigger in report.triggers)
+    ]
 
 
 def _hours_since(times: Sequence[str], now: datetime) -> float:
-    """Return how many hours away from now the nearest of some times is; infinity where there is none.
+    """Return the hours between now and the time nearest to it; infinity if there are no times.
 
-    It is the last one, or one ahead that a wrong clock told: far enough ahead, that holds nothing back.
+    A time in the future comes from a wrong clock. If it is further away than the cooldown, it is ignored.
     """
-    return min((abs(now - _time(one)) / timedelta(hours=1) for one in times), default=math.inf)
+    return min((abs(now - _time(time)) / timedelta(hours=1) for time in times), default=math.inf)
 
 
 def _time(iso: str) -> datetime:

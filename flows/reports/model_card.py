@@ -20,6 +20,7 @@ from flows.monitoring.champion_drift import packed_source
 from flows.reports import charts
 from pipeline.artifact import UNSEEN, Artifact, load_artifact
 from pipeline.compiled import CompiledModel, UnanswerableError, columns_of
+from pipeline.drift import DRIFT_HEADINGS, ColumnDrift, drift_cells
 from pipeline.errors import ArtifactError
 from pipeline.files import read_json, write_text
 from pipeline.format_numbers import describe_fitted_rows, format_difference, format_number, format_signed
@@ -148,9 +149,12 @@ def page(found: Mapping[str, Any]) -> str:
         "signed": format_signed,
         "minute": _minute,
         "short": lambda name: name[:12],
+        "drift_cells": lambda column: drift_cells(ColumnDrift(**column)),
     }
     environment.filters |= {"count": lambda value: f"{value:,}", "percent": lambda share: f"{share:.1%}"}
-    return environment.get_template("model_card.html").render(**found)
+    return environment.get_template("model_card.html").render(
+        **found, drift_headings=DRIFT_HEADINGS, max_drifted=MAX_DRIFTED
+    )
 
 
 def _asking(source: Path, artifact: Artifact) -> Ask:

@@ -3,12 +3,12 @@
 Every report begins with a headline, a paragraph of one line.
 """
 
-import base64
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.reports.markdown import bullets, count, data_uri, document, drift_table, strong, table, text
 from pipeline import digest
 from pipeline.evaluate import CONFIDENCE, gap
 from pipeline.files import write_json, write_text
@@ -18,24 +18,24 @@ from pipeline.metrics import METRICS
 if TYPE_CHECKING:
     from bentos.ledger.releases import Release
     from bentos.trial import Trial
-    from expectations.validate import Report
+    from expectations.report import Report
     from flows.outcome import Outcome
-    from pipeline.drift import ColumnDrift, DriftReport
+    from pipeline.drift import DriftReport
     from pipeline.evaluate import Evaluation, Interval, Slice
     from pipeline.gate import Verdict
     from pipeline.train import Candidate, Trained
 
 WIDTH = 440
-"""Of a plot, in pixels."""
+"""Of a plot in the Prefect UI, in pixels."""
 MAX_COLUMNS = 60
-"""Of so many columns, the farthest beyond their thresholds, a report tells what became of them since the champion."""
+"""Maximum number of columns in the table of drift, those farthest beyond their thresholds."""
 MAX_SLICES = 40
-"""A comparison shows this many slices of a column, the worst ones."""
+"""Maximum number of slices of a column in a comparison, the worst ones."""
 
 
 def validation(report: "Report") -> str:
     """Return what validation found."""
-    from expectations.validate import markdown
+    from expectations.report import markdown
 
     return markdown(report)
 
@@ -46,34 +46,17 @@ def changes(found: "DriftReport", image: str | None = None) -> str:
     `image` is where the histograms are.
     """
     if found.incomparable:
-        return _document(f"**Not compared**: {_text(found.incomparable)}.")
+        return document(f"**Not compared**: {text(found.incomparable)}.")
     verdict = "**Data rejected**: " if found.errors else ""
     drifted = f"{len(found.drifted):,} of {count(len(found.columns), 'column')} drifted"
     sampled = f" Numbers are compared on {found.sampled:,} rows of either side." if found.sampled else ""
-    return _document(
+    return document(
         f"{verdict}{drifted} since release {found.since} was trained.{sampled}",
-        _bullets(f"**refused**: {_text(sentence)}" for sentence in found.errors),
-        _bullets(_text(sentence) for sentence in found.notes),
+        bullets(f"**refused**: {text(sentence)}" for sentence in found.errors),
+        bullets(text(sentence) for sentence in found.notes),
         f"![histograms then and now]({image})" if image else "",
         *drift_table(found.columns, MAX_COLUMNS),
     )
-
-
-def drift_table(columns: Sequence["ColumnDrift"], most: int) -> Iterator[str]:
-    """Yield a table of how far each column moved, `most` of them, and how many are not shown."""
-    from pipeline.drift import DRIFT_HEADINGS, drift_cells
-
-    shown = columns[:most]
-    if shown:
-        # What drifted is bold, and so is its value if that is why.
-        rows = (
-            [_strong(_text(name), column.drifted), test, _strong(value, column.moved), *others]
-            for column in shown
-            for name, test, value, *others in [drift_cells(column)]
-        )
-        yield _table([*DRIFT_HEADINGS], rows)
-    if len(columns) > len(shown):
-        yield f"{len(columns) - len(shown):,} more columns, which moved less, are not shown."
 
 
 def candidates(trained: "Trained", metric: str) -> str:
@@ -81,17 +64,17 @@ def candidates(trained: "Trained", metric: str) -> str:
     sign = -1.0 if METRICS[metric].greater_is_better else 1.0
     ranked = sorted(trained.candidates, key=lambda one: (one.mean is None, sign * (one.mean or 0.0)))
     chosen = next(one for one in ranked if one.name == trained.chosen)
-    return _document(
-        f"**{_text(chosen.name)} was chosen** of {count(len(ranked), 'candidate')}: {metric} {_spread(chosen)} over "
+    return document(
+        f"**{text(chosen.name)} was chosen** of {count(len(ranked), 'candidate')}: {metric} {_spread(chosen)} over "
         f"{count(len(chosen.scores), 'fold')}. Fitted on {describe_fitted_rows(trained.rows)}; "
         f"{count(trained.holdout_rows, 'row')} held out.",
-        _table(
+        table(
             ["candidate", f"{metric}, mean ± sd", "best to worst fold", "seconds"],
-            ([_strong(_text(one.name), one is chosen), *_fared(one, metric)] for one in ranked),
+            ([strong(text(one.name), one is chosen), *_fared(one, metric)] for one in ranked),
         ),
         f"{_direction(metric).capitalize()} {metric} is better.",
-        _bullets(f"{_text(one.name)} was left out: {_text(one.error)}" for one in ranked if one.error),
-        _bullets(f"{_text(one.name)} warned: {_text(note)}" for one in ranked for note in one.notes),
+        bullets(f"{text(one.name)} was left out: {text(one.error)}" for one in ranked if one.error),
+        bullets(f"{text(one.name)} warned: {text(note)}" for one in ranked for note in one.notes),
     )
 
 
@@ -102,27 +85,27 @@ def comparison(evaluation: "Evaluation") -> str:
     if evaluation.champion_release is None:
         headline = "there is no champion yet"
     elif evaluation.champion is None:
-        headline = f"not compared with the {champion}: {_text(evaluation.incomparable)}"
+        headline = f"not compared with the {champion}: {text(evaluation.incomparable)}"
     else:
         headline = f"{_difference(evaluation.against_champion, evaluation)} than the {champion}"
     sides = {"challenger": evaluation.challenger, champion: evaluation.champion, "baseline": evaluation.baseline}
     shown = {who: metrics for who, metrics in sides.items() if metrics is not None}
     rows = [
-        [_strong(name, name == metric), _direction(name), *(format_number(side.get(name)) for side in shown.values())]
+        [strong(name, name == metric), _direction(name), *(format_number(side.get(name)) for side in shown.values())]
         for name in sorted(evaluation.challenger, key=lambda name: name != metric)
     ]
     if evaluation.value is not None:
         worth = (format_number(evaluation.value.get(who.partition(",")[0])) for who in shown)
-        rows.append([f"value, {_text(evaluation.value['unit'])}", "", *worth])
+        rows.append([f"value, {text(evaluation.value['unit'])}", "", *worth])
     differences = {
         champion: evaluation.against_champion if evaluation.champion is not None else None,
         "baseline, which always guesses": evaluation.against_baseline,
     }
-    return _document(
+    return document(
         f"**{metric} {format_number(evaluation.challenger.get(metric))}** on {count(evaluation.rows, 'held-out row')}: "
         f"{headline}.",
-        _table(["metric", "better is", *shown], rows),
-        _bullets(
+        table(["metric", "better is", *shown], rows),
+        bullets(
             f"By {metric} the challenger is {_difference(interval, evaluation)} than the {who}"
             f"{_sure(interval, evaluation)}."
             for who, interval in differences.items()
@@ -135,18 +118,18 @@ def comparison(evaluation: "Evaluation") -> str:
 def verdict(verdict: "Verdict") -> str:
     """Return whether the challenger may be released, and the sentence of every condition, refusals first."""
     held = sum(check.passed for check in verdict.checks)
-    return _document(
+    return document(
         f"**{'Passed' if verdict.passed else 'Refused'}**: {held} of {count(len(verdict.checks), 'condition')} hold.",
-        _bullets(f"{'passed' if one.passed else '**refused**'}: {_text(one.sentence)}" for one in verdict.checks),
+        bullets(f"{'passed' if one.passed else '**refused**'}: {text(one.sentence)}" for one in verdict.checks),
     )
 
 
 def trial(trial: "Trial") -> str:
     """Return whether the package answered as trained, how fast, and what was wrong."""
     word = "passed" if trial.passed else "failed"
-    return _document(
+    return document(
         f"**Trial {word}**: {_tried(trial)}.",
-        _bullets(_text(problem) for problem in trial.problems),
+        bullets(text(problem) for problem in trial.problems),
         "" if trial.start_seconds is None else f"The package was ready after {trial.start_seconds:.1f} s.",
     )
 
@@ -161,8 +144,8 @@ def release(
     digests = (f"{name} `{value[: digest.SHORT]}`" for name, value in release.digests.items())
     facts = {
         "Bento": f"`{release.bento}`",
-        "released": f"{_text(release.created)}, cause: {_text(release.cause)}",
-        "answers": _text(answered_by(release)),
+        "released": f"{text(release.created)}, cause: {text(release.cause)}",
+        "answers": text(answered_by(release)),
         "trial": _tried(trial),
         "digests": ", ".join(digests),
     }
@@ -186,13 +169,13 @@ def release(
             + ([] if release.replaced is None else [f"evergreen rollback {release.model}"]),
         ),
     )
-    return _document(
+    return document(
         f"**Release {release.number} of {release.model} {became}",
         _links(links or {}),
         "Why:",
-        _bullets(_text(reason) for reason in release.verdict.get("reasons") or [release.reason]),
+        bullets(text(reason) for reason in release.verdict.get("reasons") or [release.reason]),
         "What it is:",
-        _bullets(f"{name}: {value}" for name, value in facts.items()),
+        bullets(f"{name}: {value}" for name, value in facts.items()),
         invited,
         "\n".join(["```", *commands, "```"]),
     )
@@ -203,27 +186,27 @@ def outcome(outcome: "Outcome", links: Mapping[str, str]) -> str:
     name = f"released as {outcome.release}" if outcome.outcome == "released" else outcome.outcome
     scores = {who: metrics for who, metrics in (outcome.metrics or {}).items() if metrics}
     facts = {"rows": outcome.rows and f"{outcome.rows:,}", "snapshot": outcome.snapshot, "Bento": outcome.bento}
-    return _document(
+    return document(
         f"**{outcome.model}: {name}**",
         _links(links or {}),
-        _bullets(_text(reason) for reason in outcome.reasons),
+        bullets(text(reason) for reason in outcome.reasons),
         "Worth a look:" if outcome.warnings else "",
-        _bullets(_text(warning) for warning in outcome.warnings),
-        _table(
+        bullets(text(warning) for warning in outcome.warnings),
+        table(
             ["held-out rows", *scores],
             ([name, *(format_number(side.get(name)) for side in scores.values())] for name in scores["challenger"]),
         )
         if scores
         else "",
-        _bullets(f"{name}: `{value}`" for name, value in facts.items() if value is not None),
-        _table(["step", "seconds"], ([step, f"{seconds:,.1f}"] for step, seconds in outcome.seconds.items())),
+        bullets(f"{name}: `{value}`" for name, value in facts.items() if value is not None),
+        table(["step", "seconds"], ([step, f"{seconds:,.1f}"] for step, seconds in outcome.seconds.items())),
     )
 
 
 def alarm(model: str, release: int, why: str) -> str:
     """Return which canary an alarm sent back, why, and what is the way on."""
-    return _document(
-        f"**Release {release} of {model} was a canary and was sent back**: {_text(why)}.",
+    return document(
+        f"**Release {release} of {model} was a canary and was sent back**: {text(why)}.",
         "The champion answers every request again. What was sent back is not released again while its snapshot, spec "
         "and code stay the same.",
         "\n".join(["```", f"evergreen release {model} {release}", f"evergreen history {model}", "```"]),
@@ -232,7 +215,7 @@ def alarm(model: str, release: int, why: str) -> str:
 
 def plots(images: Mapping[str, str]) -> str:
     """Return images by name, shown from where they are: relative paths, or data URIs."""
-    return _document(
+    return document(
         "The challenger on the held-out rows.",
         # Two beside each other; Markdown's own images would fill the width.
         " ".join(
@@ -263,24 +246,24 @@ def run_report(outcome: "Outcome", results: Mapping[str, Any]) -> str:
     }
     parts = [
         f"# {outcome.model}: {outcome.outcome}",
-        _bullets(_text(reason) for reason in outcome.reasons),
+        bullets(text(reason) for reason in outcome.reasons),
         ", ".join(f"{name} `{value}`" for name, value in facts.items() if value is not None),
     ]
     for step, (heading, write) in sections.items():
         if step in results:
             parts += [f"## {heading}", re.sub(r"^#", "##", write(results[step]).strip(), flags=re.MULTILINE)]
     took = ", ".join(f"{step} {seconds:,.1f} s" for step, seconds in outcome.seconds.items())
-    return _document(*parts, f"The steps took: {took}." if took else "")
+    return document(*parts, f"The steps took: {took}." if took else "")
 
 
 def publish_validation(model: str, report: "Report") -> None:
     """Show the validation report on the run's page in the Prefect UI, as the artifact `<model>-validation`."""
-    _publish(model, "validation", validation(report))
+    publish_markdown(model, "validation", validation(report))
 
 
 def publish_changes(model: str, found: "DriftReport", image: bytes | None) -> None:
     """Show what changed since the champion was trained, with the histograms of what drifted."""
-    _publish(model, "drift", changes(found, None if image is None else _data_uri(image)))
+    publish_markdown(model, "drift", changes(found, None if image is None else data_uri(image)))
 
 
 def write_validation(folder: Path, model: str, report: "Report", changes: "DriftReport | None" = None) -> None:
@@ -293,51 +276,52 @@ def write_validation(folder: Path, model: str, report: "Report", changes: "Drift
 
 def publish_candidates(model: str, trained: "Trained", metric: str) -> None:
     """Show how the candidates fared."""
-    _publish(model, "candidates", candidates(trained, metric))
+    publish_markdown(model, "candidates", candidates(trained, metric))
 
 
 def publish_comparison(model: str, evaluation: "Evaluation") -> None:
     """Show challenger, champion and baseline side by side."""
-    _publish(model, "comparison", comparison(evaluation))
+    publish_markdown(model, "comparison", comparison(evaluation))
 
 
 def publish_verdict(model: str, judged: "Verdict") -> None:
     """Show the verdict with all its checks."""
-    _publish(model, "verdict", verdict(judged))
+    publish_markdown(model, "verdict", verdict(judged))
 
 
 def publish_plots(model: str, drawn: Mapping[str, bytes]) -> None:
     """Show PNG images, given by name."""
     # An image artifact would print its whole data URI below the image, and a link to a file leads nowhere in a browser.
-    _publish(model, "plots", plots({name: _data_uri(png) for name, png in drawn.items()}))
+    publish_markdown(model, "plots", plots({name: data_uri(png) for name, png in drawn.items()}))
 
 
 def publish_trial(model: str, tried: "Trial") -> None:
     """Show what the trial found."""
-    _publish(model, "trial", trial(tried))
+    publish_markdown(model, "trial", trial(tried))
 
 
 def publish_alarm(model: str, release: int, why: str) -> None:
     """Show that an alarm sent a canary back."""
-    _publish(model, "alarm", alarm(model, release, why))
+    publish_markdown(model, "alarm", alarm(model, release, why))
 
 
 def publish_release(made: "Release", tried: "Trial", ended: str, links: Mapping[str, str]) -> None:
     """Show what was released, where its pages are, and how to serve and undo it."""
-    _publish(made.model, "release", release(made, tried, ended, links))
+    publish_markdown(made.model, "release", release(made, tried, ended, links))
 
 
 def publish_outcome(ended: "Outcome", links: Mapping[str, str]) -> None:
     """Show how a whole run ended."""
-    _publish(ended.model, "outcome", outcome(ended, links))
+    publish_markdown(ended.model, "outcome", outcome(ended, links))
 
 
-def _publish(model: str, part: str, text: str) -> None:
+def publish_markdown(model: str, part: str, markdown: str) -> None:
+    """Show a document on the run's page in the Prefect UI, as the artifact `<model>-<part>`."""
     from prefect.artifacts import create_markdown_artifact
 
     # The headline is the description, which is on the artifact's card and above its body.
-    headline, _, body = text.partition("\n\n")
-    create_markdown_artifact(body or text, key=key(model, part), description=headline.strip())
+    headline, _, body = markdown.partition("\n\n")
+    create_markdown_artifact(body or markdown, key=key(model, part), description=headline.strip())
 
 
 def key(model: str, part: str) -> str:
@@ -347,10 +331,6 @@ def key(model: str, part: str) -> str:
 
 def _links(links: Mapping[str, str]) -> str:
     return " · ".join(f"[{what}]({where})" for what, where in links.items())
-
-
-def _data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def _fared(one: "Candidate", metric: str) -> list[str]:
@@ -406,16 +386,16 @@ def _slices(evaluation: "Evaluation") -> Iterator[str]:
     for column in dict.fromkeys(one.column for one in evaluation.slices):
         slices = [one for one in evaluation.slices if one.column == column]
         slices.sort(key=lambda one: (one.interval is None, -_badness(one, evaluation)))
-        yield _table(
-            [_text(column), "rows", "challenger", *beside],
+        yield table(
+            [text(column), "rows", "challenger", *beside],
             (
-                [_text(one.value), f"{one.rows:,}", format_number(one.challenger)]
+                [text(one.value), f"{one.rows:,}", format_number(one.challenger)]
                 + (_beside(one, evaluation) if compared else [])
                 for one in slices[:MAX_SLICES]
             ),
         )
         if len(slices) > MAX_SLICES:
-            yield f"{len(slices) - MAX_SLICES:,} more of {_text(column)} are not shown."
+            yield f"{len(slices) - MAX_SLICES:,} more of {text(column)} are not shown."
 
 
 def _badness(one: "Slice", evaluation: "Evaluation") -> float:
@@ -441,36 +421,3 @@ def _tried(trial: "Trial") -> str:
         return said
     p50, p95 = (format_number(trial.milliseconds[name]) for name in ("p50", "p95"))
     return f"{said}, a row alone in {p50} ms (median), {p95} ms (95th percentile)"
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun.
-
-    >>> count(1, "row"), count(1200, "row")
-    ('1 row', '1,200 rows')
-    """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _strong(text: str, strong: bool) -> str:
-    return f"**{text}**" if strong else text
-
-
-def _document(*parts: str) -> str:
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _bullets(sentences: Iterable[str]) -> str:
-    return "\n".join(f"- {sentence}" for sentence in sentences)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table of cells that are Markdown already: the first column is words, all others are numbers."""
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
-
-
-def _text(value: Any) -> str:
-    """Return a value as Markdown that shows it as it is: on one line, nothing in it taken for markup."""
-    markup = r"[\\`*\[<|~&]|(?<![^\W_])_|_(?![^\W_])"
-    return re.sub(markup, r"\\\g<0>", " ".join(str(value).split()))

@@ -19,7 +19,7 @@ from bentos.endpoint.parse_fast import QuickReader
 from bentos.endpoint.parse_strict import read_csv, read_json
 from bentos.endpoint.problems import Problem
 from expectations.guard import check_guards, guards_of
-from expectations.validate import Suite
+from expectations.suite import Suite
 from pipeline.errors import CheckError, DataError
 from pipeline.guard import Guard, passing, required_by, shown, without_sensitive
 from pipeline.schema import Feature, Schema
@@ -103,10 +103,14 @@ def test_other_rules_about_rows_are_named_as_not_guarded_and_those_about_tables_
     ("rule", "kind", "sentence"),
     [
         (gxe.ExpectColumnMedianToBeBetween(column="area", min_value=1, meta=REFUSE), CheckError, "neither a range nor"),
-        (gxe.ExpectColumnValuesToBeInSet(column="town", value_set=["a"], meta=REFUSE), CheckError, "not expected is a"),
-        (between("price", meta=REFUSE), CheckError, "'price' is no feature; take refuse out of its meta"),
+        (
+            gxe.ExpectColumnValuesToBeInSet(column="town", value_set=["a"], meta=REFUSE),
+            CheckError,
+            "an unexpected category is predicted",
+        ),
+        (between("price", meta=REFUSE), CheckError, "'price' is not a feature; remove refuse from its meta"),
         (between(meta={"refuse": "yes"}), CheckError, "has refuse='yes' in its meta; give True or False"),
-        (between("town", meta=REFUSE), DataError, "column 'town' holds text, which the rule"),
+        (between("town", meta=REFUSE), DataError, "column 'town' holds text, which the bounds of the rule"),
     ],
 )
 def test_a_rule_that_cannot_refuse_a_request_but_says_so_is_refused_itself(rule, kind, sentence):
@@ -117,7 +121,7 @@ def test_a_rule_that_cannot_refuse_a_request_but_says_so_is_refused_itself(rule,
 def test_a_suite_that_refuses_nulls_which_the_spec_allows_is_refused():
     guards, _ = of(gxe.ExpectColumnValuesToNotBeNull(column="area", meta=REFUSE))
     check_guards(a_spec(), guards)
-    with pytest.raises(CheckError, match="refuses requests where area is null, and the spec of houses says it is null"):
+    with pytest.raises(CheckError, match="refuses requests in which area is null, but the spec of houses"):
         check_guards(a_spec(nullable=("area",)), guards)
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from profiles import examples
 
 from expectations import prefilter
-from expectations.rules import columns_named
-from expectations.validate import Suite, validate, validate_and_quarantine
+from expectations.suite import Suite, columns_named
+from expectations.validate import validate, validate_and_quarantine
 from pipeline.errors import ArtifactError
 from pipeline.snapshot import SnapshotFile
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from profiles import examples
 
 from expectations.rules import column_reader, evaluate_rules
-from expectations.validate import Suite, _for_pandas, validate, validate_and_quarantine
+from expectations.suite import Suite
+from expectations.validate import _for_pandas, validate, validate_and_quarantine
 from pipeline.errors import CheckError
 from pipeline.snapshot import SnapshotFile
 
@@ -176,7 +177,7 @@ def test_fewer_good_values_than_a_quarantine_rules_mostly_refuse_the_data(mostly
     ("frame", "told"),
     [
         (pd.DataFrame({"X": [1.0]}), "column 'x' is missing; did you mean 'X'?"),
-        (pd.DataFrame({"x": ["many"]}), "column 'x' holds text such as 'many' where numbers are expected"),
+        (pd.DataFrame({"x": ["many"]}), "column 'x' holds text such as 'many', but numbers are expected"),
     ],
 )
 def test_a_quarantine_rule_that_cannot_be_asked_refuses_the_data(frame, told):
@@ -194,8 +195,8 @@ def test_a_crashed_quarantine_check_says_nothing_about_the_data():
 @pytest.mark.parametrize(
     ("quarantine", "at_most", "told"),
     [
-        ([gxe.ExpectColumnMeanToBeBetween(column="x", max_value=1)], 0.05, "says of no single row whether it is good"),
-        ([ENOUGH], 0.05, "says of no single row"),
+        ([gxe.ExpectColumnMeanToBeBetween(column="x", max_value=1)], 0.05, "is not about single rows"),
+        ([ENOUGH], 0.05, "is not about single rows"),
         ([], 1, "quarantine_at_most is 1; give a share of the rows, from 0 to under 1"),
     ],
 )
@@ -234,7 +235,7 @@ def test_nothing_of_a_sensitive_column_is_shown():
     # Those that a rule lists may have been taken from the data, as `evergreen init` takes them.
     assert not any(value in shown for value in ("Ann", "Bob", "Carla", "200", "Dora"))
     assert report.reasons[0] == "column 'name' breaks the rule 'name is one of 1 value' in 3 of 3 values (100%)"
-    assert "column 'name' holds text where numbers are expected" in report.reasons
+    assert "column 'name' holds text, but numbers are expected" in report.reasons
     assert any("not shown, since 'age' is sensitive" in reason for reason in report.reasons)
 
 

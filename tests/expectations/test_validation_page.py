@@ -5,7 +5,8 @@ import pandas as pd
 from great_expectations import expectations as gxe
 
 from expectations.report_page import broken_page, page
-from expectations.validate import Suite, validate
+from expectations.suite import Suite
+from expectations.validate import validate
 from pipeline.drift import ColumnDrift, DriftReport, Histogram
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}

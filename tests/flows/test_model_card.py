@@ -183,7 +183,8 @@ def test_checks_show_what_was_set_aside_what_warned_and_what_drifted(house):
     rule = {"rule": "area < 9 & more", "passed": False, "severity": "warn"}
     validation = {"rules": [rule], "warnings": ["<i>odd</i>"], "quarantine": {"rows": 7, "share": 0.05}}
     column = {
-        "column": CELL, "test": "chi-squared", "value": 9.5, "threshold": 3.0, "nulls_then": 0.0, "nulls_now": 0.25,
+        "column": CELL, "role": "feature", "nulls_threshold": 0.05,
+        "test": "chi-squared", "value": 9.5, "threshold": 3.0, "nulls_then": 0.0, "nulls_now": 0.25,
         "drifted": True,
     }  # fmt: skip
     drift = {"incomparable": None, "columns": [column], "notes": [], "since": 2}

@@ -57,7 +57,7 @@ def trigger(found, name):
 def test_before_anything_was_asked_a_look_says_so_and_triggers_nothing(looked):
     code, found = looked.quiet
     assert (code, found["release"]) == (0, 1)
-    assert found["inputs"]["why"] == "0 rows are logged in 7 days, 200 are needed to judge"
+    assert found["inputs"]["why"] == "0 rows are logged in 7 days, 200 are needed to compare"
     assert found["unlabelled"] == "nothing is logged yet that a label could belong to"
     assert not any(one["due"] for one in found["triggers"])
     assert trigger(found, "new-data")["sentence"] == "points.csv has not changed since a run read it"

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -8,11 +9,21 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.svm import LinearSVC
 
+from flows.monitoring.report import (
+    DayPerformance,
+    Inputs,
+    MonitoringReport,
+    NewData,
+    PeriodTraffic,
+    ReleasePerformance,
+    Traffic,
+    Window,
+)
 from flows.reports import plots
 from pipeline.drift import ColumnDrift, Histogram
 from pipeline.schema import describe, to_frame
 from pipeline.sources import Csv
-from pipeline.spec import BinaryClassification, Gate, ModelSpec, MulticlassClassification, Regression
+from pipeline.spec import BinaryClassification, Gate, ModelSpec, Monitor, MulticlassClassification, Regression
 from pipeline.split import Rule
 
 ALL = Rule("toys", ("id",), 1.0)
@@ -200,3 +211,26 @@ def test_what_drifted_is_drawn_then_and_now_and_nothing_where_nothing_may_be_sho
     # Twelve at most, in rows of three.
     assert all_of_them.size == Image.open(io.BytesIO(plots.draw_drift(drifted[:12]))).size
     assert plots.draw_drift([ColumnDrift("secret", *facts)]) is None
+
+
+def test_monitoring_is_drawn_as_traffic_drift_and_performance_each_only_with_data():
+    period = PeriodTraffic("2026-03-10T01:00:00+00:00", Traffic(requests=10, errors=1, p95_ms=2.5))
+    day = DayPerformance("2026-03-10", 30, 1.0, 0.9, 1.1)
+    report = MonitoringReport(
+        model="toys",
+        at="2026-03-10T02:00:00+00:00",
+        release=2,
+        metric="rmse",
+        schedule=None,
+        monitor=Monitor(),
+        window=Window("2026-03-03T02:00:00+00:00", 7.0),
+        traffic=Traffic(),
+        inputs=Inputs(900, (ColumnDrift("y", "target", "Kolmogorov-Smirnov", 0.4, 0.2, 0.0, 0.0, 0.05),)),
+        data=NewData(False, "nothing is new"),
+        over_time=(period,),
+        performance=(ReleasePerformance(2, 30, 1.0, 0.9, 1.1, released=1.2, by_day=(day,)),),
+    )
+    before = replace(report, at="2026-03-09T02:00:00+00:00", release=1)
+    assert list(plots.draw_monitoring(report, [before])) == ["traffic", "drift", "performance"]
+    quiet = replace(report, inputs=Inputs(0, why="no rows"), performance=None, over_time=())
+    assert plots.draw_monitoring(quiet, []) == {}

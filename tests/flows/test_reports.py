@@ -6,7 +6,7 @@ import pytest
 
 from bentos.ledger.releases import Release
 from bentos.trial import Trial
-from expectations.validate import Report, RuleResult
+from expectations.report import Report, RuleResult
 from flows.outcome import Outcome
 from flows.reports import run as reports
 from pipeline.drift import ColumnDrift, DriftReport

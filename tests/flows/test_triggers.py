@@ -90,7 +90,7 @@ def test_one_trigger_retrains_and_the_others_that_are_due_only_tell():
         "drift": (True, True, False),
         "new-data": (True, True, False),
     }
-    assert found["drift"].waits == "the model is retrained for performance already"
+    assert found["drift"].waits == "performance already retrains the model"
     reason = triggers.retrain_reason([*found.values()])
     assert reason.startswith("rmse 1.3 on 400 labelled rows, between 1.2 and 1.4; 1 when release 3 was evaluated; ")
     assert "1 of 1 columns drifted" in reason
@@ -136,7 +136,7 @@ def test_performance_is_lost_only_when_the_better_end_of_the_interval_is_beyond_
     assert decided(WORSE)["performance"].due
     assert not decided(WORSE, Monitor(tolerance=0.25))["performance"].due
     few = replace(WORSE, performance=(replace(LOST[0], rows=99),))
-    assert decided(few)["performance"].sentence == "99 labelled rows, 100 are needed to judge"
+    assert decided(few)["performance"].sentence == "99 labelled rows, 100 are needed to compare"
     greater = replace(WORSE, metric="r2", performance=(replace(LOST[0], released=1.5),))
     assert decided(greater)["performance"].due
     assert not decided(replace(greater, performance=QUIET.performance), Monitor(tolerance=0.5))["performance"].due
@@ -159,7 +159,7 @@ def test_a_champion_is_stale_when_no_run_confirmed_or_replaced_it():
 def test_what_the_spec_does_not_retrain_on_is_still_told():
     found = decided(DRIFTED, Monitor(retrain=("stale",)))
     assert states(found) == {"drift": (True, True, False)}
-    assert found["drift"].waits == "the spec's monitor does not have it retrain"
+    assert found["drift"].waits == "it is not in the monitor's retrain"
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ spec = ModelSpec(
 SUITE = """
 from great_expectations import expectations as gxe
 
-from expectations.validate import Suite
+from expectations.suite import Suite
 
 suite = Suite(
     error=[
