@@ -369,7 +369,7 @@ def test_words_for_a_missing_value_are_found_where_they_stand_and_a_category_tha
     ]
     spec, _, table, said = made("\n".join(["id,a,b,c,size,y", *rows]), "y")
 
-    assert set(spec.source.nulls) == {"", "?", " ", "-", "NA"}
+    assert set(spec.source.na_values) == {"", "?", " ", "-", "NA"}
     assert table.column("a").null_count == 17
     assert table.column("b").null_count == 22
     assert table.column("c").null_count == 120
@@ -381,7 +381,7 @@ def test_a_word_for_a_missing_value_in_the_last_row_is_found(made):
     rows = [f"{row},{row * 0.5}" for row in range(30_000)]
     spec, _, table, _ = made("\n".join(["x,y", *rows, "-,3"]), "y")
 
-    assert spec.source.nulls == ("", "-")
+    assert spec.source.na_values == ("", "-")
     assert str(table.schema.field("x").type) in ("int64", "double")
 
 
@@ -461,7 +461,7 @@ def test_500_columns_that_count_up_are_one_line_of_the_spec(checkout, made):
             DataError,
             "column 1 has no name; if it is an index, write the table without",
         ),
-        ("\n".join(LINES), "y", DataError, "the first row, '0', '0.0', '0', is no header"),
+        ("\n".join(LINES), "y", DataError, "the first row, '0', '0.0', '0', is not a header"),
         ("y\n1\n2\n", "y", DataError, "one column only"),
         ("x,y\n1,2\n2,3\n", "y", DataError, "2 rows are too few to learn from and to judge by; give 50 or more"),
         ("x,z,y\n" + "\n".join(LINES), "Z ", None, ""),
@@ -482,7 +482,7 @@ def test_500_columns_that_count_up_are_one_line_of_the_spec(checkout, made):
             "x,y\n" + "\n".join(f"{row},w{row}" for row in range(99)),
             "y",
             DataError,
-            "too many to be classes, and no numb",
+            "too many to be classes, and not num",
         ),
         ("x,y\n" + "\n".join(f"{row},2024-01-01" for row in range(99)), "y", DataError, "the target"),
         (

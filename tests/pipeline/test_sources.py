@@ -126,9 +126,9 @@ def test_one_column_whose_name_has_a_semicolon_is_one_column(reads):
     [
         ({"decimal": ","}, r"separator and decimal are both ','; is the separator ';'\?"),
         ({"separator": "::"}, "separator is '::'; give one character"),
-        ({"separator": "x"}, "separator is 'x'; give one character that is no letter"),
+        ({"separator": "x"}, "separator is 'x'; give one character that is not a letter"),
         ({"decimal": ""}, "decimal is ''; give one character"),
-        ({"encoding": "utf8000"}, "'utf8000' is no encoding that Python knows; give one such as 'cp1252'"),
+        ({"encoding": "utf8000"}, "'utf8000' is not an encoding that Python knows; give one such as 'cp1252'"),
     ],
 )
 def test_a_dialect_that_cannot_be_is_refused_when_it_is_written(options, sentence):
@@ -209,7 +209,7 @@ def test_null_words_are_nulls_in_parquet_files_and_frames_too(tmp_path):
 
 
 def test_a_type_declared_for_a_column_that_is_not_there_is_refused(reads):
-    with pytest.raises(DataError, match=r"types has 'zip', which is no column; did you mean 'Zip'\?"):
+    with pytest.raises(DataError, match=r"types has 'zip', which is not a column; did you mean 'Zip'\?"):
         reads("Zip,b\n00501,1\n", types={"zip": "text"})
 
 
@@ -255,7 +255,7 @@ def test_a_byte_order_mark_and_windows_line_ends_do_not_count(reads):
 
 
 def test_null_words_are_nulls_quoted_too_and_other_words_are_not(reads):
-    table = reads('a,b\nNA,x\n"NA","NA"\n3,\n4,null\n', nulls=("NA", ""))
+    table = reads('a,b\nNA,x\n"NA","NA"\n3,\n4,null\n', na_values=("NA", ""))
     assert table.to_pydict() == {"a": [None, None, 3, 4], "b": ["x", None, None, "null"]}
 
 
