@@ -9,8 +9,8 @@ import numpy as np
 from pipeline.compiled.date_operations import PARTS
 from pipeline.compiled.encoders import EncoderOutputs, encoded
 from pipeline.compiled.plan import Builder, Finiteness
+from pipeline.compiled.registry import checked_for_nulls, compiles, filled
 from pipeline.compiled.table import Number, Table, Text, Time, UncompilableError, checked, matrix, settled
-from pipeline.compiled.transformers import checked_for_nulls, compiles, filled
 
 
 @compiles("feature_engine", "CategoricalImputer", "ArbitraryNumberImputer", "MeanMedianImputer", "EndTailImputer")

@@ -1,10 +1,6 @@
-"""How each of scikit-learn's transformers becomes operations: one short function per class.
+"""How each of scikit-learn's transformers becomes operations: one short function per class."""
 
-A function takes the fitted transformer and the table that reaches it and returns the table that leaves it. Classes are
-looked up by their exact name: a subclass may override anything, so it is not compiled.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations, combinations_with_replacement
 from typing import Any
@@ -12,71 +8,18 @@ from typing import Any
 import numpy as np
 
 from pipeline.compiled.plan import Array, Builder, Finiteness
-from pipeline.compiled.table import Column, Number, Table, Text, Time, UncompilableError, checked, matrix, numbers
-
-Compiler = Callable[[Any, Table, Builder], Table]
-COMPILERS: dict[tuple[str, str], Compiler] = {}
-"""By package and class name."""
-
-
-def compiles(package: str, *names: str) -> Callable[[Compiler], Compiler]:
-    """Register a function that compiles transformers of these classes of a package."""
-
-    def register(function: Compiler) -> Compiler:
-        COMPILERS.update({(package, name): function for name in names})
-        return function
-
-    return register
-
-
-def compile_transformer(transformer: Any, table: Table, builder: Builder) -> Table:
-    """Return what a fitted transformer makes of a table.
-
-    Raises UncompilableError, with the path of classes to the step and why, for what cannot be compiled.
-    """
-    from pipeline.compiled import encoders, engineered  # noqa: F401  they register themselves
-
-    name = type(transformer).__name__
-    known = COMPILERS.get((type(transformer).__module__.partition(".")[0], name))
-    if known is None:
-        raise UncompilableError(f"{name}: the compiler does not know this class")
-    try:
-        if getattr(transformer, "n_features_in_", len(table.columns)) != len(table.columns):
-            raise UncompilableError(f"it was fitted on {transformer.n_features_in_} columns, not {len(table.columns)}")
-        return known(transformer, table, builder)
-    except UncompilableError as error:
-        raise UncompilableError(f"{name}: {error}") from error
-
-
-def named(transformer: Any, table: Table, result: Table) -> Table:
-    """Return a result with the names that scikit-learn gives it: some only where its output is set to pandas."""
-    if output_of(transformer) == "default":
-        return replace(result, names=None)
-    try:
-        return replace(result, names=tuple(map(str, transformer.get_feature_names_out(table.names))))
-    except (AttributeError, ValueError):
-        # A transformer that cannot say its names leaves them to chance; what comes later goes by position.
-        return replace(result, names=None)
-
-
-def output_of(transformer: Any) -> str:
-    """Return whether a transformer's output is a matrix, "default", or a frame, "pandas"."""
-    from sklearn.utils._set_output import _get_output_config
-
-    output = _get_output_config("transform", transformer)["dense"]
-    if output not in ("default", "pandas"):
-        raise UncompilableError(f"its output is set to {output}")
-    return output
-
-
-def elementwise(
-    transformer: Any, table: Table, builder: Builder, kind: str, missing: bool = True, **parameters: Any
-) -> Table:
-    """Return the result of one operation that keeps all columns, after scikit-learn's check of its input."""
-    register = matrix(checked(table, builder, missing), builder)
-    register = builder.emit(kind, register, width=len(table.columns), **parameters)
-    return named(transformer, table, numbers(register, len(table.columns), sparse=table.sparse))
-
+from pipeline.compiled.registry import (
+    checked_for_nulls,
+    compile_transformer,
+    compiles,
+    elementwise,
+    emit_lookup,
+    emit_one_hot,
+    filled,
+    named,
+    output_of,
+)
+from pipeline.compiled.table import Column, Number, Table, Text, UncompilableError, checked, matrix, numbers
 
 # What holds other transformers.
 
@@ -169,30 +112,6 @@ def missing_indicator(transformer: Any, table: Table, builder: Builder) -> Table
     return named(transformer, table, replace(result, sparse=sparse))
 
 
-def checked_for_nulls(table: Table, places: Sequence[int], builder: Builder) -> Table:
-    """Return the table after a check that makes rows with nulls in some columns unanswerable."""
-    texts = [column for column in table.take(places).columns if isinstance(column, Text) and column.missing is None]
-    if texts:
-        builder.emit("present", *dict.fromkeys(column.register for column in texts))
-    places = [place for place in places if isinstance(table.columns[place], Number)]
-    columns = list(table.columns)
-    for place, column in zip(places, checked(table.take(places), builder, missing=False).columns, strict=True):
-        columns[place] = column
-    return replace(table, columns=tuple(columns))
-
-
-def filled(column: Column, value: Any) -> Column:
-    """Return a column after a value was put in the place of missing ones."""
-    if isinstance(column, Time):
-        raise UncompilableError("a timestamp reaches it")
-    if isinstance(value, str) != isinstance(column, Text) or not (isinstance(value, str) or np.isfinite(value)):
-        kind = "texts" if isinstance(column, Text) else "numbers"
-        raise UncompilableError(f"it puts {value!r} in the place of missing {kind}")
-    if column.missing is not None:
-        return column
-    return replace(column, missing=value) if isinstance(column, Text) else replace(column, missing=float(value))
-
-
 def _indicators(table: Table, builder: Builder) -> Table:
     columns: list[Number | None] = [None] * len(table.columns)
     places = [place for place, column in enumerate(table.columns) if isinstance(column, Number)]
@@ -211,30 +130,6 @@ def _indicators(table: Table, builder: Builder) -> Table:
     if None in columns:
         raise UncompilableError("a timestamp reaches it")
     return Table(tuple(columns))  # type: ignore[arg-type]
-
-
-def emit_lookup(
-    texts: Sequence[Text],
-    known: Sequence[dict[str, float | None]],
-    missing: Sequence[float | None],
-    rest: Sequence[float | None],
-    builder: Builder,
-) -> int:
-    """Return a register with one column per text: the numbers that its values as they came in stand for."""
-    answers = [(*by.values(), null, other) for by, null, other in zip(known, missing, rest, strict=True)]
-    return builder.emit(
-        "lookup",
-        *(text.register for text in texts),
-        known=list(known),
-        missing=list(missing),
-        rest=list(rest),
-        sure=list(map(finiteness_of, answers)),
-    )
-
-
-def finiteness_of(answers: Sequence[float | None]) -> Finiteness:
-    """Return what is known of a column that holds no other numbers than these."""
-    return Finiteness.FINITE if all(one is None or np.isfinite(one) for one in answers) else Finiteness.NOT_INFINITE
 
 
 def _only_nan(transformer: Any) -> None:
@@ -340,12 +235,6 @@ def k_bins_discretizer(transformer: Any, table: Table, builder: Builder) -> Tabl
     register = builder.emit("shift", register, by=starts, sure=sure)
     width = int(np.sum(transformer.n_bins_))
     return named(transformer, table, emit_one_hot(register, width, builder, transformer.encode == "onehot"))
-
-
-def emit_one_hot(positions: int, width: int, builder: Builder, sparse: bool) -> Table:
-    """Return the table of `width` columns with a 1 at each of the positions of a row."""
-    register = builder.emit("one_hot", positions, places=width, sure=[Finiteness.FINITE] * width)
-    return numbers(register, width, sparse=sparse)
 
 
 @compiles("sklearn", "Binarizer")

@@ -27,10 +27,19 @@ from sklearn.preprocessing import (
     TargetEncoder,
 )
 
-from pipeline.compiled import CompiledModel, Plan, UnanswerableError, UncompilableError, columns_of
+from pipeline.compiled import (  # noqa: F401  they register their emitters
+    CompiledModel,
+    Plan,
+    UnanswerableError,
+    UncompilableError,
+    columns_of,
+    encoders,
+    engineered,
+    transformers,
+)
 from pipeline.compiled.plan import Builder
+from pipeline.compiled.registry import compile_transformer
 from pipeline.compiled.table import input_table, matrix
-from pipeline.compiled.transformers import compile_transformer
 from pipeline.schema import Feature, to_frame
 
 NUMBERS = tuple(Feature(name, "number", False) for name in ("a", "b", "c"))
