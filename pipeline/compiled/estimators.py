@@ -697,4 +697,4 @@ def _function(builder: Builder, register: int, function: Any) -> int:
         for kind, module in (("function", np), ("special", importlib.import_module("scipy.special"))):
             if getattr(module, name, None) is function:
                 return builder.emit(kind, register, name=name)
-    raise UncompilableError(f"{name} is no universal function of NumPy")
+    raise UncompilableError(f"{name} is not a universal function of NumPy")

@@ -35,7 +35,7 @@ def pipeline(transformer: Any, table: Table, builder: Builder) -> Table:
 
 @compiles("sklearn", "ColumnTransformer")
 def column_transformer(transformer: Any, table: Table, builder: Builder) -> Table:
-    """Transformers of some of the columns each, side by side; which columns was settled when it was fitted."""
+    """Transformers of some columns each, side by side; the columns were chosen when it was fitted."""
     if table.names is not None and list(table.names) != list(getattr(transformer, "feature_names_in_", table.names)):
         raise UncompilableError("it was fitted on other columns")
     parts = []
@@ -82,7 +82,7 @@ def _side_by_side(parts: Sequence[Table], sparse: bool) -> Table:
 
 @compiles("sklearn", "SimpleImputer")
 def simple_imputer(transformer: Any, table: Table, builder: Builder) -> Table:
-    """A value in the place of missing ones; columns without any value in training are left out."""
+    """A value in place of missing ones; columns without any value in training are dropped."""
     _only_nan(transformer)
     table = checked(table, builder)
     columns: list[Column] = []
@@ -99,15 +99,15 @@ def simple_imputer(transformer: Any, table: Table, builder: Builder) -> Table:
 
 @compiles("sklearn", "MissingIndicator")
 def missing_indicator(transformer: Any, table: Table, builder: Builder) -> Table:
-    """1 where missing, for the columns that were missing in training, or for all."""
+    """1 if missing, for the columns with missing values in training, or for all."""
     _only_nan(transformer)
     table = checked(table, builder)
     if transformer.features == "missing-only" and transformer.error_on_new:
         never = [place for place in range(len(table.columns)) if place not in transformer.features_]
         table = checked_for_nulls(table, never, builder)
     result = _indicators(table.take(transformer.features_.tolist()), builder)
-    told = tuple(replace(column, boolean=True) for column in result.columns if isinstance(column, Number))
-    result = replace(result, columns=told)
+    booleans = tuple(replace(column, boolean=True) for column in result.columns if isinstance(column, Number))
+    result = replace(result, columns=booleans)
     sparse = transformer.sparse is True or (transformer.sparse == "auto" and table.sparse)
     return named(transformer, table, replace(result, sparse=sparse))
 
@@ -184,7 +184,7 @@ def _scaled(transformer: Any, table: Table, builder: Builder, shift: Array | Non
 
 @compiles("sklearn", "MinMaxScaler")
 def min_max_scaler(transformer: Any, table: Table, builder: Builder) -> Table:
-    """x * scale + least, clipped where asked for."""
+    """x * scale + min, clipped if `clip` is set."""
     result = elementwise(transformer, table, builder, "scale_shift", scale=transformer.scale_, shift=transformer.min_)
     if not transformer.clip:
         return result
@@ -206,7 +206,7 @@ def power_transformer(transformer: Any, table: Table, builder: Builder) -> Table
 
 @compiles("sklearn", "QuantileTransformer")
 def quantile_transformer(transformer: Any, table: Table, builder: Builder) -> Table:
-    """Where a value lies among the quantiles of training, evenly or as a normal deviate."""
+    """The position of a value among the quantiles of training, uniform or as a normal deviate."""
     if table.sparse:
         raise UncompilableError("of a sparse matrix, it transforms only what is stored")
     return elementwise(
@@ -239,7 +239,7 @@ def k_bins_discretizer(transformer: Any, table: Table, builder: Builder) -> Tabl
 
 @compiles("sklearn", "Binarizer")
 def binarizer(transformer: Any, table: Table, builder: Builder) -> Table:
-    """1 where above the threshold."""
+    """1 if above the threshold."""
     return elementwise(transformer, table, builder, "above", missing=False, threshold=float(transformer.threshold))
 
 
@@ -251,7 +251,7 @@ def normalizer(transformer: Any, table: Table, builder: Builder) -> Table:
 
 @compiles("sklearn", "FunctionTransformer")
 def function_transformer(transformer: Any, table: Table, builder: Builder) -> Table:
-    """A universal function of NumPy, or nothing; what comes as a frame leaves as a frame."""
+    """A universal function of NumPy, or no function; a frame stays a frame."""
     function = transformer.func
     if transformer.validate:
         table = replace(checked(table, builder, missing=False), names=None)
@@ -262,7 +262,7 @@ def function_transformer(transformer: Any, table: Table, builder: Builder) -> Ta
     name = getattr(function, "__name__", repr(function))
     known = getattr(np, name, None)
     if not isinstance(known, np.ufunc) or known is not function:
-        raise UncompilableError(f"its function {name} is no universal function of NumPy")
+        raise UncompilableError(f"its function {name} is not a universal function of NumPy")
     if transformer.kw_args or (known.nin, known.nout) != (1, 1):
         raise UncompilableError(f"its function {name} takes or gives more than one column")
     width = len(table.columns)
@@ -273,13 +273,13 @@ def function_transformer(transformer: Any, table: Table, builder: Builder) -> Ta
 @compiles("sklearn", "PolynomialFeatures")
 def polynomial_features(transformer: Any, table: Table, builder: Builder) -> Table:
     """Products of columns; one of degree d is its first column times the product of degree d - 1 of the others."""
-    width, least, most = len(table.columns), transformer._min_degree, transformer._max_degree
-    if most == 0:
+    width, lowest, highest = len(table.columns), transformer._min_degree, transformer._max_degree
+    if highest == 0:
         raise UncompilableError("degree 0 leaves no column")
     choose = combinations if transformer.interaction_only else combinations_with_replacement
     steps: list[list[Array]] = []
     before: dict[tuple[int, ...], int] = {(column,): column for column in range(width)}
-    for degree in range(2, most + 1):
+    for degree in range(2, highest + 1):
         terms = list(choose(range(width), degree))
         others, first = [before[term[1:]] for term in terms], [term[0] for term in terms]
         steps.append([np.array(others, dtype=np.intp), np.array(first, dtype=np.intp)])
@@ -288,7 +288,7 @@ def polynomial_features(transformer: Any, table: Table, builder: Builder) -> Tab
         "products",
         matrix(checked(table, builder, missing=False), builder),
         bias=bool(transformer.include_bias),
-        first=max(least - 1, 0),
+        first=max(lowest - 1, 0),
         steps=steps,
         width=transformer.n_output_features_,
     )
@@ -316,7 +316,7 @@ def selector(transformer: Any, table: Table, builder: Builder) -> Table:
     """Some of the columns."""
     from sklearn.utils import get_tags
 
-    # A frame that is to stay a frame is not checked.
+    # scikit-learn does not check a frame that stays a frame.
     if table.names is None or output_of(transformer) == "default":
         table = checked(table, builder, missing=get_tags(transformer).input_tags.allow_nan)
     return named(transformer, table, table.take(np.flatnonzero(transformer.get_support()).tolist()))
@@ -324,7 +324,7 @@ def selector(transformer: Any, table: Table, builder: Builder) -> Table:
 
 @compiles("sklearn", "PCA", "IncrementalPCA")
 def pca(transformer: Any, table: Table, builder: Builder) -> Table:
-    """Components, centred, and where asked for scaled to variance 1."""
+    """Components, centred, and with `whiten` scaled to variance 1."""
     scale = None
     if transformer.whiten:
         deviation = np.sqrt(transformer.explained_variance_)

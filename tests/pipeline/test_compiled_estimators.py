@@ -556,7 +556,7 @@ REFUSED = [
     (
         TransformedTargetRegressor(RIDGE, func=np.log, inverse_func=lambda y: np.exp(y)),
         Y,
-        "TransformedTargetRegressor: <lambda> is no universal function",
+        "TransformedTargetRegressor: <lambda> is not a universal function",
     ),
     (model_selection.GridSearchCV(RIDGE, {"alpha": [1.0]}, refit=False), Y, "GridSearchCV: it was not refitted"),
     (

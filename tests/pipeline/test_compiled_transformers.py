@@ -456,7 +456,10 @@ class Overridden(StandardScaler):
     [
         (Own(), "Pipeline: Own: the compiler does not know this class"),
         (Overridden(), "Pipeline: Overridden: the compiler does not know this class"),
-        (FunctionTransformer(np.nan_to_num), "Pipeline: FunctionTransformer: its function nan_to_num is no universal"),
+        (
+            FunctionTransformer(np.nan_to_num),
+            "Pipeline: FunctionTransformer: its function nan_to_num is not a universal",
+        ),
         (SimpleImputer(missing_values=-1.0), "Pipeline: SimpleImputer: missing_values is -1.0; only NaN is compiled"),
     ],
 )

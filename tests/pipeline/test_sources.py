@@ -1,4 +1,6 @@
 import lzma
+import re
+import tomllib
 from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -8,6 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
+from project import CHECKOUT
 
 from pipeline.errors import DataError, SourceError, SpecError
 from pipeline.snapshot import ingest
@@ -379,3 +382,30 @@ def test_the_same_source_elsewhere_is_read_by_the_ending_of_its_name():
     assert at(source, "x.parquet") == Parquet("x.parquet", na_values=("NA",), types={"zip": "text"})
     ours = Csv("a.csv", separator=";", decimal=",", encoding="cp1252")
     assert at(ours, "b.csv.gz") == Csv("b.csv.gz", separator=";", decimal=",", encoding="cp1252")
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        ("", "data.empty_file"),
+        ("a\n", "data.no_rows"),
+        ("a,a\n1,2\n", "data.duplicate_column"),
+        ("a,\n1,2\n", "data.unnamed_column"),
+        ("a,b\n1,2\n3\n", "data.ragged_rows"),
+        ("a;b\n1;2\n", "data.wrong_separator"),
+        (b"a,b\n1,\x81\n", "data.wrong_encoding"),
+        (b"a,b\n1,\0\n", "data.nul_byte"),
+        ('a,b\n1,"open\n', "data.open_quote"),
+    ],
+)
+def test_what_is_wrong_with_a_file_has_a_code(content, code, reads):
+    with pytest.raises(DataError) as error:
+        reads(content)
+    assert error.value.code == code
+
+
+def test_every_code_of_a_source_is_in_the_catalogue():
+    catalogue = tomllib.loads((CHECKOUT / "docs/errors/sources.toml").read_text())
+    files = [file for room in ("sources", "init") for file in (CHECKOUT / "pipeline" / room).glob("*.py")]
+    codes = {code for file in files for code in re.findall(r'code="([a-z_.]+)"', file.read_text())}
+    assert codes == set(catalogue)
