@@ -1,18 +1,18 @@
-"""A fitted pipeline as a plan of lookups and array walks, with the proof that it answers the same.
+"""A fitted pipeline as a plan of lookups and array operations, with the proof that its predictions are the same.
 
-compile_pipeline    a fitted estimator -> Plan, or UncompilableError with the step and why
+compile_pipeline        a fitted estimator -> Plan, or UncompilableError with the step and the reason
 save_plan, load_plan    a Plan <-> JSON and arrays in a folder, never code
-Program     a Plan made ready to run: answers to numbers and texts, or UnanswerableError: ask the estimator
-columns_of  columns of a request, or an Arrow table -> the numbers and texts that a Program takes
-prove       estimator and program, asked the same thousands of rows -> Proof
+CompiledModel           a Plan made ready to run: predictions, or UnanswerableError (use the estimator then)
+columns_of              columns of a request, or an Arrow table -> the numbers and texts that a CompiledModel takes
+prove                   predictions of estimator and CompiledModel for thousands of rows, compared -> Proof
 
-Compiling needs scikit-learn; running needs NumPy, and SciPy's special functions where a plan says so.
+Compiling needs scikit-learn; running needs NumPy, and for some plans SciPy's special functions. See README.md.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.compiled import date_operations, estimator_operations, operations, trees  # noqa: F401  what plans are made of
+from pipeline.compiled import date_operations, estimator_operations, operations, trees  # noqa: F401  they register their operations
 from pipeline.compiled.columns import columns_of
 from pipeline.compiled.linear_one_hot import without_operation
 from pipeline.compiled.plan import Builder, CompiledModel, Plan, UnanswerableError, load_plan, save_plan
@@ -35,7 +35,7 @@ __all__ = [
 
 
 def compile_pipeline(estimator: Any, features: Sequence[Feature]) -> Plan:
-    """Return a fitted estimator as a plan; UncompilableError, naming the step and why, where that cannot be."""
+    """Return a fitted estimator as a plan. Raises UncompilableError, naming the step and the reason."""
     from pipeline.compiled.estimators import compile_estimator
 
     builder = Builder(features)

@@ -1,4 +1,4 @@
-"""Columns of a request or of an Arrow table as a program takes them, with the conversions of `schema.to_frame`."""
+"""Columns of a request or an Arrow table as inputs of a compiled model, with the conversions of `schema.to_frame`."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ def columns_of(columns: "Mapping[str, Sequence[Any]] | pyarrow.Table", plan: Pla
     # float64 makes None NaN and True 1.
     if not plan.times and len(columns[plan.numbers[0]]) == 1:
         return np.array([[value for (value,) in plan.pick_numbers(columns)]], dtype=np.float64), texts
-    # Sums over a row depend on its layout in the last bits: all are laid out alike.
+    # The last bits of sums over a row depend on its memory layout, so all matrices have the same one.
     times = [_microseconds(np.array(columns[name], dtype="datetime64[us]")) for name in plan.times]
     numbers = np.array([*(columns[name] for name in plan.numbers), *times], dtype=np.float64)
     return np.ascontiguousarray(numbers.T), texts
@@ -36,19 +36,19 @@ def _from_arrow(table: "pyarrow.Table", plan: Plan) -> tuple[Array, list[Texts]]
     import pyarrow as pa
 
     numbers = np.full((table.num_rows, len(plan.numbers + plan.times)), np.nan)
-    held = set(table.column_names)
+    present = set(table.column_names)
     for place, name in enumerate(plan.numbers):
-        if name in held:
+        if name in present:
             column = table.column(name)
             if pa.types.is_boolean(column.type):
                 column = column.cast(pa.int8())
             numbers[:, place] = column.cast(pa.float64(), safe=False).to_numpy()
     for place, name in enumerate(plan.times, start=len(plan.numbers)):
-        if name in held:
+        if name in present:
             column = table.column(name).cast(pa.timestamp("us"), safe=False)
             numbers[:, place] = _microseconds(column.to_numpy())
     nulls = pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
-    return numbers, [_coded(table.column(name) if name in held else nulls) for name in plan.texts]
+    return numbers, [_coded(table.column(name) if name in present else nulls) for name in plan.texts]
 
 
 def _microseconds(moments: Array) -> Array:

@@ -1,7 +1,7 @@
-"""What plans make of timestamps at run time: parts of the calendar and differences, as pandas has them.
+"""The operations on timestamps at run time: parts of the calendar and differences, as in pandas.
 
-A timestamp is a number here: microseconds since 1970 in UTC, NaN where missing. float64 has room for all of them from
-1684 to 2255; others are left to the estimator.
+A timestamp is a number here: microseconds since 1970 in UTC, NaN if missing. A float64 is exact for all of them from
+1684 to 2255; the estimator predicts rows with others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,13 +11,13 @@ import numpy as np
 from pipeline.compiled.plan import Array, Run, UnanswerableError, operation
 
 MAX_EXACT = 2.0**53
-"""From here on float64 does not hold every microsecond."""
+"""From here on a float64 cannot represent every microsecond."""
 SECOND = 1_000_000
 DAY = 86_400 * SECOND
 
 
 class Moments:
-    """Whole microseconds since 1970, and what all parts of the calendar are made of, by the rules of NumPy's dates."""
+    """Whole microseconds since 1970, split into the parts of the calendar by NumPy's dates."""
 
     def __init__(self, microseconds: Array) -> None:
         self.day, self.time = np.divmod(microseconds, DAY)
@@ -51,7 +51,7 @@ def _month_start(m: Moments) -> Array:
 
 
 Part = tuple[Callable[[Moments], Array], float | None]
-"""How a part is made, and what it is of a missing timestamp (None: refused)."""
+"""The function of a part, and its value for a missing timestamp (None: refused)."""
 
 PARTS: Mapping[str, Part] = {
     "month": (lambda m: m.month, np.nan),
@@ -80,7 +80,7 @@ PARTS: Mapping[str, Part] = {
 
 @operation("calendar")
 def calendar(parts: Sequence[str]) -> Run:
-    """Of every column its parts, side by side: shape (rows, columns times parts)."""
+    """The parts of every column, side by side: shape (rows, columns times parts)."""
     chosen = [PARTS[part] for part in parts]
     strict = any(missing is None for _, missing in chosen)
 
@@ -88,10 +88,10 @@ def calendar(parts: Sequence[str]) -> Run:
         moments, missing = _whole(x)
         if strict and missing.any():
             raise UnanswerableError("a part of the calendar has no value for a missing timestamp")
-        found = Moments(moments)
+        calendar_of = Moments(moments)
         out = np.empty((*x.shape, len(chosen)))
         for place, (part, otherwise) in enumerate(chosen):
-            out[:, :, place] = part(found)
+            out[:, :, place] = part(calendar_of)
             if otherwise is not None:
                 out[missing, place] = otherwise
         return out.reshape(len(x), -1)
@@ -101,7 +101,7 @@ def calendar(parts: Sequence[str]) -> Run:
 
 @operation("elapsed")
 def elapsed(left: Sequence[int], right: Sequence[int], nanoseconds: int) -> Run:
-    """Some columns minus others, in units of so many nanoseconds."""
+    """Some columns minus others, in units of this many nanoseconds."""
 
     def run(x: Array) -> Array:
         moments, missing = _whole(x)
@@ -115,7 +115,7 @@ def elapsed(left: Sequence[int], right: Sequence[int], nanoseconds: int) -> Run:
 
 
 def _whole(x: Array) -> tuple[Array, Array]:
-    """Return microseconds as whole numbers, 0 where missing, and which are missing."""
+    """Return microseconds as whole numbers, 0 if missing, and a mask of the missing ones."""
     if (np.abs(x) >= MAX_EXACT).any():
         raise UnanswerableError("a timestamp is too far from 1970")
     missing = np.isnan(x)

@@ -9,13 +9,13 @@ import numpy as np
 from pipeline.compiled.date_operations import PARTS
 from pipeline.compiled.encoders import EncoderOutputs, encoded
 from pipeline.compiled.plan import Builder, Finiteness
+from pipeline.compiled.registry import checked_for_nulls, compiles, filled
 from pipeline.compiled.table import Number, Table, Text, Time, UncompilableError, checked, matrix, settled
-from pipeline.compiled.transformers import checked_for_nulls, compiles, filled
 
 
 @compiles("feature_engine", "CategoricalImputer", "ArbitraryNumberImputer", "MeanMedianImputer", "EndTailImputer")
 def imputer(transformer: Any, table: Table, builder: Builder) -> Table:  # noqa: ARG001
-    """A value in the place of missing ones."""
+    """A value in place of missing ones."""
     table = _frame(transformer, table)
     values = transformer.imputer_dict_
     return _with(table, {name: filled(_column(table, name), value) for name, value in values.items()})
@@ -27,7 +27,7 @@ def math_features(transformer: Any, table: Table, builder: Builder) -> Table:
     names = list(transformer.variables)
     table = _checked(transformer, _frame(transformer, table), names, builder)
     functions = [transformer.func] if isinstance(transformer.func, str) else transformer.func
-    unknown = [one for one in functions if one not in ("sum", "prod", "mean", "min", "max")]
+    unknown = [function for function in functions if function not in ("sum", "prod", "mean", "min", "max")]
     if unknown:
         raise UncompilableError(f"its function {unknown[0]!r} is not sum, prod, mean, min or max")
     new = list(map(str, transformer._get_new_features_name()))
@@ -43,12 +43,12 @@ def relative_features(transformer: Any, table: Table, builder: Builder) -> Table
     """Some columns plus, minus, times or divided by others, as new ones."""
     names = [*transformer.variables, *transformer.reference]
     table = _checked(transformer, _frame(transformer, table), names, builder)
-    given = dict(zip(table.names or (), table.columns, strict=True))
+    by_name = dict(zip(table.names or (), table.columns, strict=True))
     for function in transformer.func:
         if function not in ("add", "sub", "mul", "div", "truediv", "pow"):
             raise UncompilableError(f"its function {function!r} is not add, sub, mul, div, truediv or pow")
         pairs = [(one, other) for other in transformer.reference for one in transformer.variables]
-        left, right = (matrix(Table(tuple(given[pair[side]] for pair in pairs)), builder) for side in (0, 1))
+        left, right = (matrix(Table(tuple(by_name[pair[side]] for pair in pairs)), builder) for side in (0, 1))
         quotient = function in ("div", "truediv")
         zero = float(transformer.fill_value) if quotient and transformer.fill_value is not None else None
         kind = "div" if quotient else function
@@ -68,8 +68,8 @@ def winsorizer(transformer: Any, table: Table, builder: Builder) -> Table:
     register = matrix(_some(table, names), builder)
     sure = builder.sure[register]
     low, high = (
-        np.array([_or(cap.get(name), least) for name in names]) if cap else None
-        for cap, least in zip(caps, (-np.inf, np.inf), strict=True)
+        np.array([_or(cap.get(name), unbounded) for name in names]) if cap else None
+        for cap, unbounded in zip(caps, (-np.inf, np.inf), strict=True)
     )
     register = builder.emit("clip", register, low=low, high=high, sure=sure)
     return _with(table, _new(register, names))
@@ -190,7 +190,7 @@ def datetime_features(transformer: Any, table: Table, builder: Builder) -> Table
         raise UncompilableError(f"its feature {unknown[0]!r} is not compiled")
     table = _frame(transformer, table)
     register = _moments(transformer, table, names, builder)
-    # What is refused where missing, or has a number for it, is never NaN.
+    # A part that refuses missing timestamps, or has a number for them, is never NaN.
     least = [Finiteness.NOT_INFINITE if PARTS[part][1] != PARTS[part][1] else Finiteness.FINITE for part in parts]
     sure = [max(known, one) for known in builder.sure[register] for one in least]
     register = builder.emit("calendar", register, parts=parts, sure=sure)
@@ -219,7 +219,7 @@ def datetime_subtraction(transformer: Any, table: Table, builder: Builder) -> Ta
 
 
 def _moments(transformer: Any, table: Table, names: Sequence[Any], builder: Builder) -> int:
-    """Return a register of some timestamps in microseconds, which makes rows unanswerable where nulls are refused."""
+    """Return a register of some timestamps in microseconds; nulls are unanswerable if the transformer refuses them."""
     columns = _some(table, names).columns
     times = tuple(Number(0, column.index) for column in columns if isinstance(column, Time))
     if len(times) < len(columns):
@@ -263,9 +263,9 @@ def _without(table: Table, names: Iterable[Any]) -> Table:
 
 
 def _with(table: Table, columns: Mapping[Any, Any]) -> Table:
-    """Return the table with columns replaced, or, where their names are new, added."""
-    every = dict(zip(table.names or (), table.columns, strict=True)) | {str(k): v for k, v in columns.items()}
-    return Table(tuple(every.values()), tuple(every))
+    """Return the table with columns replaced, or added if their names are new."""
+    result = dict(zip(table.names or (), table.columns, strict=True)) | {str(k): v for k, v in columns.items()}
+    return Table(tuple(result.values()), tuple(result))
 
 
 def _new(register: int, names: Sequence[str]) -> dict[str, Number]:
@@ -278,5 +278,5 @@ def _checked(transformer: Any, table: Table, names: Sequence[Any], builder: Buil
 
 
 def _without_nulls(table: Table, names: Sequence[Any], builder: Builder) -> Table:
-    """Return the table after a check that makes rows with a null or an infinity in some columns unanswerable."""
+    """Return the table after a check that makes rows with a null or infinity in some columns unanswerable."""
     return checked_for_nulls(table, [(table.names or ()).index(str(name)) for name in names], builder)

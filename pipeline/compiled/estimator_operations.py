@@ -78,7 +78,7 @@ def special(name: str) -> Run:
     """A universal function of scipy.special, by name."""
     function = getattr(importlib.import_module("scipy.special"), name)
     if not isinstance(function, np.ufunc):
-        raise TypeError(f"scipy.special.{name} is no universal function")
+        raise TypeError(f"scipy.special.{name} is not a universal function")
     return function
 
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.compiled import encoders, engineered, transformers  # noqa: F401  they register their emitters
 from pipeline.compiled.linear_one_hot import fuse_one_hot_sums
 from pipeline.compiled.plan import Array, Builder, Finiteness
+from pipeline.compiled.registry import compile_transformer
 from pipeline.compiled.table import Number, Table, UncompilableError, checked, matrix, numbers
 from pipeline.compiled.trees import TreeColumns, emit_tree_sum, float32_tree, histogram_tree
 from pipeline.predict import Label
@@ -70,10 +72,8 @@ def compile_estimator(estimator: Any, table: Table, builder: Builder) -> Outputs
 
 @compiles("Pipeline")
 def _pipeline(estimator: Any, table: Table, builder: Builder) -> Outputs:
-    from pipeline.compiled.transformers import compile_transformer
-
-    *transformers, (_, final) = estimator.steps
-    for _, step in transformers:
+    *transformers_before, (_, final) = estimator.steps
+    for _, step in transformers_before:
         if step is not None and step != "passthrough":
             table = compile_transformer(step, table, builder)
     if final is None or final == "passthrough":
@@ -400,8 +400,6 @@ def _gradient_boosting_classifier(estimator: Any, table: Table, builder: Builder
 
 def _histogram_boosting(estimator: Any, table: Table, builder: Builder) -> int:
     """Add the raw predictions, shape (rows, outputs)."""
-    from pipeline.compiled.transformers import compile_transformer
-
     categories: dict[int, int] = {}
     if estimator._preprocessor is not None:
         # It encodes the categories, and puts those columns first.
@@ -699,4 +697,4 @@ def _function(builder: Builder, register: int, function: Any) -> int:
         for kind, module in (("function", np), ("special", importlib.import_module("scipy.special"))):
             if getattr(module, name, None) is function:
                 return builder.emit(kind, register, name=name)
-    raise UncompilableError(f"{name} is no universal function of NumPy")
+    raise UncompilableError(f"{name} is not a universal function of NumPy")

@@ -1,7 +1,7 @@
 """A linear model of one-hot categories, as a sum of looked-up coefficients.
 
-The column of zeros and ones that a category becomes is multiplied with its coefficient, so the coefficient itself may
-be looked up in its place: no wide matrix, and a sum of as many numbers as there are features.
+A one-hot column times its coefficient is the coefficient if the row has the category, else 0. So the plan looks up the
+coefficient itself: no wide matrix, and a sum of as many numbers as there are features.
 """
 
 from dataclasses import replace
@@ -15,11 +15,11 @@ LOOKUPS = ("lookup", "lookup_numbers")
 
 
 def fuse_one_hot_sums(table: Table, coef: Array, builder: Builder) -> tuple[Table, Array, list[int]]:
-    """Return the columns of a table that are no one-hot features, their coefficients, and registers to add.
+    """Return the columns of a table that are not one-hot features, their coefficients, and registers to add.
 
-    `coef` has shape (columns,); each register has shape (rows, 1) and holds the sum of the coefficients of some one-hot
-    features. What the lookups of positions refuse, those of coefficients refuse, too: the builder notes the first as
-    superseded.
+    `coef` has shape (columns,). Each register has shape (rows, 1) and holds the sum of the coefficients of some one-hot
+    features. The lookups of coefficients refuse the same values as the lookups of positions, so the builder marks the
+    latter as superseded.
     """
     columns = list(zip(table.columns, coef.tolist(), strict=True))
     sums = []
@@ -28,7 +28,7 @@ def fuse_one_hot_sums(table: Table, coef: Array, builder: Builder) -> tuple[Tabl
         lookup = builder.made(one_hot.inputs[0]) if one_hot is not None and one_hot.kind == "one_hot" else None
         if one_hot is None or lookup is None or lookup.kind not in LOOKUPS:
             continue
-        # The last place is that of -1, which is no category at all.
+        # The last weight is for position -1, which means no category; it stays 0.
         weights = np.zeros(one_hot.parameters["places"] + 1)
         others = []
         for column, weight in columns:
@@ -53,7 +53,9 @@ def _emit_sum(lookup: Operation, weights: Array, builder: Builder) -> int:
         f"{lookup.kind}_sum",
         *lookup.inputs,
         known=[
-            {value: weight(one) for value, one in by.items()} if texts else [[value, weight(one)] for value, one in by]
+            {value: weight(position) for value, position in by.items()}
+            if texts
+            else [[value, weight(position)] for value, position in by]
             for by in known
         ],
         missing=list(map(weight, missing)),
@@ -62,12 +64,12 @@ def _emit_sum(lookup: Operation, weights: Array, builder: Builder) -> int:
 
 
 def without_operation(plan: Plan, superseded: set[int]) -> Plan:
-    """Return the plan without those of some registers' operations whose result nothing reads any more."""
+    """Return the plan without the operations of the superseded registers that nothing reads any more."""
     first = 1 + len(plan.texts)
     dropped: set[int] = set()
     for place in reversed(range(len(plan.operations))):
         read = {plan.predictions, plan.probabilities}.union(
-            *(one.inputs for later, one in enumerate(plan.operations) if first + later not in dropped)
+            *(operation.inputs for later, operation in enumerate(plan.operations) if first + later not in dropped)
         )
         if first + place in superseded - read:
             dropped.add(first + place)

@@ -1,6 +1,6 @@
-"""What the operations of transformers do at run time: NumPy's functions, in the order in which the libraries use them.
+"""The operations of transformers at run time: NumPy's functions, in the order in which the libraries use them.
 
-Every function takes an operation's parameters and returns it ready to run. Matrices have shape (rows, columns).
+Every function takes the parameters of an operation and returns it ready to run. Matrices have shape (rows, columns).
 """
 
 import importlib
@@ -18,7 +18,7 @@ Texts = Sequence[str | None]
 
 
 class Coded(Texts):
-    """Many texts as positions in the list of those that are distinct."""
+    """Many texts as positions in the list of the distinct ones."""
 
     def __init__(self, distinct: Sequence[str | None], codes: Array) -> None:
         self.distinct, self.codes = distinct, codes
@@ -31,7 +31,7 @@ class Coded(Texts):
 
 
 def coded(texts: Sequence[str | None]) -> Coded:
-    """Return texts as positions among the distinct ones; TypeError where one has no hash."""
+    """Return texts as positions among the distinct ones; TypeError if one is not hashable."""
     places: dict[Any, Any] = dict.fromkeys(texts)
     for place, text in enumerate(places):
         places[text] = place
@@ -39,7 +39,7 @@ def coded(texts: Sequence[str | None]) -> Coded:
 
 
 def of_a_row(values: Array) -> Array:
-    """Return an array of a number per column as a matrix of one row: NumPy has a short way for two of one shape."""
+    """Return an array with a number per column as a matrix of one row: NumPy is faster on two of the same shape."""
     return values.reshape(1, -1)
 
 
@@ -57,7 +57,7 @@ def columns(take: Sequence[int] | None) -> Run:
 
 @operation("fill")
 def fill(values: Array) -> Run:
-    """Put a value per column in the place of NaN."""
+    """Replace NaN by a value per column."""
     values = of_a_row(values)
 
     def run(x: Array) -> Array:
@@ -73,7 +73,7 @@ def fill(values: Array) -> Run:
 
 @operation("checked")
 def checked(missing: bool) -> Run:
-    """Let a matrix pass that has no infinity, and no NaN unless it may be `missing`."""
+    """Return the matrix; unanswerable if it has an infinity, or a NaN unless values may be `missing`."""
 
     def run(x: Array) -> Array:
         if not math.isfinite(total(x)):
@@ -87,7 +87,7 @@ def checked(missing: bool) -> Run:
 
 @operation("present")
 def present() -> Run:
-    """Let texts pass that have no null."""
+    """Check that texts have no null; unanswerable otherwise."""
 
     def run(*texts: Texts) -> None:
         if any(value is None for column in texts for value in column):
@@ -97,101 +97,101 @@ def present() -> Run:
 
 
 class LookupTable(dict[Any, float]):
-    """What an encoder makes of the values of a column; unanswerable where it would raise."""
+    """An encoder's output for each value of a column; unanswerable if the encoder would raise."""
 
     def __init__(self, known: Iterable[tuple[Any, float | None]], missing: float | None, rest: float | None) -> None:
-        every = dict(known)
-        super().__init__({value: answer for value, answer in every.items() if answer is not None})
-        self.refused = every.keys() - self.keys()
+        outputs = dict(known)
+        super().__init__({value: output for value, output in outputs.items() if output is not None})
+        self.refused = outputs.keys() - self.keys()
         self.missing, self.rest = missing, rest
         if missing is not None:
             self[None] = missing
 
     def __missing__(self, value: Any) -> float:
         # NaN is unequal to itself.
-        answer = self.missing if value is None or value != value else self.rest
-        if answer is None or value in self.refused:
+        output = self.missing if value is None or value != value else self.rest
+        if output is None or value in self.refused:
             raise UnanswerableError("an encoder refuses a value")
-        return answer
+        return output
 
 
 @operation("lookup")
 def lookup(known: Sequence[Mapping[str, Any]], missing: Sequence[Any], rest: Sequence[Any]) -> Run:
-    """A number for every text: by column, what each known value, null and any other become (None: refused)."""
+    """A number for every text: by column, the numbers of known values, of null and of any other (None: refused)."""
     encode = _Encoder([by.items() for by in known], missing, rest)
     return lambda *texts: encode.columns(texts)
 
 
 @operation("lookup_numbers")
 def lookup_numbers(known: Sequence[Sequence[Any]], missing: Sequence[Any], rest: Sequence[Any]) -> Run:
-    """A number for every number: by column, pairs of a known value and what it becomes; NaN; any other."""
+    """A number for every number: by column, pairs of a known value and its number; that of NaN; that of any other."""
     encode = _Encoder(known, missing, rest)
     return lambda x: encode.columns(x.T.tolist())
 
 
 @operation("lookup_sum")
 def lookup_sum(known: Sequence[Mapping[str, Any]], missing: Sequence[Any], rest: Sequence[Any]) -> Run:
-    """The sum over all columns of what `lookup` finds, one after the other."""
+    """The sum over all columns of the numbers that `lookup` finds, added in order."""
     encode = _Encoder([by.items() for by in known], missing, rest)
     return lambda *texts: encode.sum(texts)
 
 
 @operation("lookup_numbers_sum")
 def lookup_numbers_sum(known: Sequence[Sequence[Any]], missing: Sequence[Any], rest: Sequence[Any]) -> Run:
-    """The sum over all columns of what `lookup_numbers` finds, one after the other."""
+    """The sum over all columns of the numbers that `lookup_numbers` finds, added in order."""
     encode = _Encoder(known, missing, rest)
     return lambda x: encode.sum(x.T.tolist())
 
 
 class _Encoder:
-    """What an encoder makes of columns, for a row and for many."""
+    """The lookup tables of some columns, applied to one row or many."""
 
     def __init__(self, known: Sequence[Iterable[Any]], missing: Sequence[Any], rest: Sequence[Any]) -> None:
-        self.answers = [LookupTable(*one) for one in zip(known, missing, rest, strict=True)]
-        # Python finds a value quicker where nothing is to be done about one that is not there.
-        self.quick = [dict(by) for by in self.answers]
+        self.tables = [LookupTable(*column) for column in zip(known, missing, rest, strict=True)]
+        # A plain dict, without __missing__, finds a value faster.
+        self.plain = [dict(table) for table in self.tables]
 
     def columns(self, columns: Sequence[Sequence[Any]]) -> Array:
         """Return a column of numbers for each."""
         if len(columns[0]) == 1:
             return np.array([self._row(columns)])
         out = np.empty((len(columns), len(columns[0])))
-        for place, (by, column) in enumerate(zip(self.answers, columns, strict=True)):
-            out[place] = _of_column(by, column)
+        for place, (table, column) in enumerate(zip(self.tables, columns, strict=True)):
+            out[place] = _look_up(table, column)
         return out.T
 
     def sum(self, columns: Sequence[Sequence[Any]]) -> Array:
         """Return the sum over the columns, shape (rows, 1)."""
-        # Python's floats and NumPy's columns, added in the same order, round alike.
+        # Python's floats and NumPy's columns round alike when added in the same order.
         if len(columns[0]) == 1:
             return np.array([[self._sum_of_row(columns)]])
         out = np.zeros(len(columns[0]))
-        for by, column in zip(self.answers, columns, strict=True):
-            out += _of_column(by, column)
+        for table, column in zip(self.tables, columns, strict=True):
+            out += _look_up(table, column)
         return out[:, None]
 
     def _sum_of_row(self, columns: Sequence[Sequence[Any]]) -> float:
-        found = 0.0
+        row_sum = 0.0
         try:
-            for by, (value,) in zip(self.quick, columns, strict=True):
-                found += by[value]
+            for plain, (value,) in zip(self.plain, columns, strict=True):
+                row_sum += plain[value]
         except KeyError:
-            found = 0.0
-            for by, (value,) in zip(self.answers, columns, strict=True):
-                found += by[value]
-        return found
+            row_sum = 0.0
+            for table, (value,) in zip(self.tables, columns, strict=True):
+                row_sum += table[value]
+        return row_sum
 
     def _row(self, columns: Sequence[Sequence[Any]]) -> list[float]:
         try:
-            return [by[value] for by, (value,) in zip(self.quick, columns, strict=True)]
+            return [plain[value] for plain, (value,) in zip(self.plain, columns, strict=True)]
         except KeyError:
-            return [by[value] for by, (value,) in zip(self.answers, columns, strict=True)]
+            return [table[value] for table, (value,) in zip(self.tables, columns, strict=True)]
 
 
-def _of_column(by: LookupTable, column: Sequence[Any]) -> "Array | list[float]":
+def _look_up(table: LookupTable, column: Sequence[Any]) -> "Array | list[float]":
     if isinstance(column, Coded):
-        return np.array([by[value] for value in column.distinct])[column.codes]
-    return list(map(by.__getitem__, column))
+        return np.array([table[value] for value in column.distinct])[column.codes]
+    return list(map(table.__getitem__, column))
 
 
 @operation("one_hot")
@@ -199,7 +199,7 @@ def one_hot(places: int) -> Run:
     """A 1 at each of the positions in a row, -1 for none; shape (rows, places)."""
 
     def run(positions: Array) -> Array:
-        # One column more takes what -1 says.
+        # Position -1 sets a 1 in the last column, which is cut off.
         out = np.zeros((len(positions), places + 1))
         if len(positions) == 1:
             out[0, positions[0].astype(np.intp)] = 1.0
@@ -213,7 +213,7 @@ def one_hot(places: int) -> Run:
 @operation("shift_scale")
 def shift_scale(shift: Array | None, scale: Array | None) -> Run:
     """(x - shift) / scale."""
-    shift, scale = (None if one is None else of_a_row(one) for one in (shift, scale))
+    shift, scale = (None if values is None else of_a_row(values) for values in (shift, scale))
     if shift is None:
         return (lambda x: x) if scale is None else (lambda x: x / scale)
     return (lambda x: x - shift) if scale is None else (lambda x: (x - shift) / scale)
@@ -248,7 +248,7 @@ def function(name: str) -> Run:
     """A universal function of NumPy, by name."""
     applied = getattr(np, name)
     if not isinstance(applied, np.ufunc):
-        raise TypeError(f"numpy.{name} is no universal function")
+        raise TypeError(f"numpy.{name} is not a universal function")
 
     def run(x: Array) -> Array:
         out: Array = applied(x)
@@ -283,7 +283,7 @@ def yeo_johnson(lambdas: Array) -> Run:
 
 @operation("box_cox")
 def box_cox(lambdas: Array) -> Run:
-    """Box and Cox (1964), by SciPy; unanswerable where scikit-learn refuses a value that is not positive."""
+    """Box and Cox (1964), by SciPy; unanswerable if a value is not positive, which scikit-learn refuses."""
     special = importlib.import_module("scipy.special")
 
     def run(x: Array) -> Array:
@@ -296,7 +296,7 @@ def box_cox(lambdas: Array) -> Run:
 
 @operation("above_zero")
 def above_zero() -> Run:
-    """Let a matrix pass whose numbers are above 0."""
+    """Return the matrix; unanswerable if a number is not above 0."""
 
     def run(x: Array) -> Array:
         if (x <= 0).any():
@@ -432,7 +432,7 @@ def project(components: Array, shift: Array | None, scale: Array | None) -> Run:
 
 @operation("across")
 def across(functions: Sequence[str], missing: bool) -> Run:
-    """Of each row, the sum, product, mean, smallest or largest of the values that are not NaN, as pandas has it."""
+    """The sum, product, mean, smallest or largest of the values of each row that are not NaN, as in pandas."""
 
     def mean(x: Array, **by_row: Any) -> Array:
         count = x.shape[1] - np.isnan(x).sum(**by_row) if missing else x.shape[1]

@@ -3,7 +3,7 @@
 A plan is a list of operations on registers. Register 0 is the matrix of all number and boolean features, and after them
 of all timestamps as microseconds since 1970, shape (rows, columns), float64, NaN where missing; registers 1 to t are
 the text features, each a sequence of texts and None; every operation adds one register, a float64 matrix of shape
-(rows, k). Plans are JSON and arrays, never code: what an operation does is looked up in OPERATIONS by its kind.
+(rows, k). Plans are JSON and arrays, never code: OPERATIONS holds the function of each kind of operation.
 """
 
 import json
@@ -28,7 +28,7 @@ Run = Callable[..., Array]
 """An operation ready to run: takes the values of its input registers, returns the value of its own."""
 
 OPERATIONS: dict[str, Callable[..., Run]] = {}
-"""By kind: a function that takes an operation's parameters and returns it ready to run."""
+"""By kind: a function that takes an operation's parameters and returns the operation ready to run."""
 
 
 def operation(kind: str) -> Callable[[Callable[..., Run]], Callable[..., Run]]:
@@ -36,7 +36,7 @@ def operation(kind: str) -> Callable[[Callable[..., Run]], Callable[..., Run]]:
 
     def register(prepare: Callable[..., Run]) -> Callable[..., Run]:
         if kind in OPERATIONS:
-            raise ValueError(f"two operations are of the kind {kind!r}")
+            raise ValueError(f"two operations have the kind {kind!r}")
         OPERATIONS[kind] = prepare
         return prepare
 
@@ -44,11 +44,11 @@ def operation(kind: str) -> Callable[[Callable[..., Run]], Callable[..., Run]]:
 
 
 class UnanswerableError(Exception):
-    """The estimator would refuse these rows, or the plan cannot tell: ask the estimator itself."""
+    """The estimator would refuse these rows, or the plan cannot know: use the estimator itself."""
 
 
 class Finiteness(IntEnum):
-    """What is known of a column of numbers, whatever the rows: it decides which checks a plan can leave out."""
+    """What is known of a column of numbers, whatever the rows. It decides which checks a plan can leave out."""
 
     NOTHING = 0
     NOT_INFINITE = 1
@@ -57,7 +57,13 @@ class Finiteness(IntEnum):
 
 @dataclass(frozen=True)
 class Operation:
-    """One step of a plan: what it does, on which registers, with which parameters (JSON values and arrays)."""
+    """One step of a plan.
+
+    Attributes:
+        kind: what it does, a key of OPERATIONS.
+        inputs: the registers that it reads.
+        parameters: JSON values and arrays.
+    """
 
     kind: str
     inputs: tuple[int, ...]
@@ -66,10 +72,16 @@ class Operation:
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole pipeline: which features it reads, its operations, and the registers that hold its answers.
+    """A whole pipeline as operations.
 
-    For a regression `predictions` holds shape (rows, 1). For a classifier it holds positions of `labels`, and
-    `probabilities`, where the classifier has some, shape (rows, labels).
+    Attributes:
+        numbers: the number and boolean features, in the order of register 0.
+        times: the timestamp features, which follow them.
+        texts: the text features, one register each.
+        operations: the steps, one register each.
+        predictions: the register of the predictions, shape (rows, 1): numbers, or positions in `labels`.
+        probabilities: the register of the probabilities, shape (rows, labels); None without any.
+        labels: the labels of a classifier; empty for a regression.
     """
 
     numbers: tuple[str, ...]
@@ -87,19 +99,23 @@ class Plan:
 
     @cached_property
     def pick_numbers(self) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
-        """Return what takes the number features, in order, from a mapping by feature."""
+        """A function that takes the number features, in order, from a mapping by feature."""
         return picked(self.numbers)
 
     @cached_property
     def pick_texts(self) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
-        """Return what takes the text features, in order, from a mapping by feature."""
+        """A function that takes the text features, in order, from a mapping by feature."""
         return picked(self.texts)
 
 
 class Builder:
     """Collects the operations of a plan while a pipeline is compiled.
 
-    `sure` says for every register of known width, and each of its columns, what is known of the values.
+    Attributes:
+        numbers, times, texts: the features, as in Plan.
+        operations: the operations so far.
+        superseded: registers whose operations are removed at the end unless another one reads them.
+        sure: by register of known width, what is known of the values of each of its columns.
     """
 
     def __init__(self, features: Sequence[Feature]) -> None:
@@ -108,7 +124,6 @@ class Builder:
         self.texts = tuple(feature.name for feature in features if feature.type == "text")
         self.operations: list[Operation] = []
         self.superseded: set[int] = set()
-        """Registers whose operations are in the way unless a later one reads them."""
         # A request cannot hold an infinity.
         self.sure: dict[int, tuple[Finiteness, ...]] = {0: (Finiteness.NOT_INFINITE,) * len(self.numbers + self.times)}
 
@@ -122,7 +137,7 @@ class Builder:
     ) -> int:
         """Add an operation and return the register that will hold its result.
 
-        A result that later steps take columns of needs its `width`, or what is sure of each column.
+        If later steps take columns of the result, give its `width`, or what is `sure` of each column.
         """
         self.operations.append(Operation(kind, inputs, parameters))
         register = len(self.texts) + len(self.operations)
@@ -132,8 +147,8 @@ class Builder:
 
     def made(self, register: int) -> Operation | None:
         """Return the operation whose result a register holds; None for a feature's."""
-        place = register - len(self.texts) - 1
-        return self.operations[place] if place >= 0 else None
+        position = register - len(self.texts) - 1
+        return self.operations[position] if position >= 0 else None
 
 
 class CompiledModel:
@@ -142,23 +157,23 @@ class CompiledModel:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.labels = np.array(plan.labels, dtype=object)
-        # Whoever asks keeps what was asked; what answers is read at the end.
+        # The inputs belong to the caller, and the results are read at the end. Free the others after their last use.
         kept = {*range(1 + len(plan.texts)), plan.predictions, plan.probabilities}
-        last = {register: place for place, one in enumerate(plan.operations) for register in one.inputs}
+        last = {register: step for step, operation in enumerate(plan.operations) for register in operation.inputs}
         self.steps = [
             (
-                OPERATIONS[one.kind](**one.parameters),
-                picked(one.inputs),
-                # Memory that is given back at once is used again; asking the system for more costs more than the work.
-                tuple(register for register in {*one.inputs} - kept if last[register] == place),
+                OPERATIONS[operation.kind](**operation.parameters),
+                picked(operation.inputs),
+                # Memory that is freed at once is reused; getting more from the system costs more than the operation.
+                tuple(register for register in {*operation.inputs} - kept if last[register] == step),
             )
-            for place, one in enumerate(plan.operations)
+            for step, operation in enumerate(plan.operations)
         ]
 
     def __call__(self, numbers: Array, texts: Sequence[Sequence[str | None]]) -> Answers:
         """Return the answers to rows: the matrix of numbers and timestamps, and one sequence per text feature.
 
-        Raises UnanswerableError, for all rows, where the estimator would refuse one or the answer is not finite.
+        Raises UnanswerableError, for all rows, if the estimator would refuse one or a prediction is not finite.
         """
         values = self.registers(numbers, texts)
         predictions = values[self.plan.predictions][:, 0]
@@ -168,9 +183,9 @@ class CompiledModel:
         return Answers(self.labels[predictions.astype(np.intp)], self.plan.labels, probabilities)
 
     def registers(self, numbers: Array, texts: Sequence[Sequence[str | None]]) -> list[Any]:
-        """Return the values of the registers of answers; UnanswerableError where the estimator would refuse a row."""
+        """Return the values of all registers, None if freed; UnanswerableError if the estimator would refuse a row."""
         values: list[Any] = [numbers, *texts]
-        # What overflows here overflows in the estimator, too; its warnings are no use to a caller.
+        # A number that overflows here overflows in the estimator too; a warning would not help the caller.
         with np.errstate(all="ignore"):
             for run, inputs, used_up in self.steps:
                 values.append(run(*inputs(values)))
@@ -180,14 +195,14 @@ class CompiledModel:
 
 
 def picked(names: Sequence[Any]) -> Callable[[Any], tuple[Any, ...]]:
-    """Return what takes all of some items at once, in this order, from a list or a mapping."""
+    """Return a function that takes some items, in this order, from a list or a mapping."""
     if len(names) > 1:
         return itemgetter(*names)
     return lambda items: tuple(items[name] for name in names)
 
 
 def total(values: Array) -> float:
-    """Return the sum of all values of a matrix: cheap to look at, and finite only if all of them are."""
+    """Return the sum of all values of a matrix: a cheap check, because it is finite only if all of them are."""
     return values.item() if values.size == 1 else float(np.add.reduce(values, axis=None))
 
 

@@ -1,4 +1,4 @@
-"""The proof that a program answers as its estimator does: both are asked thousands of rows, most of them hostile."""
+"""The proof that a compiled model predicts as its estimator: both predict thousands of rows, most of them hostile."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,12 +26,12 @@ FLOAT32 = (3.4028234663852886e38, 3.4028235677973362e38, 3.402823567797337e38, 1
 WHOLE = (16777215.0, 16777216.0, 16777217.0, 9007199254740992.0, 9007199254740994.0)
 SIGNED = (TINY, 1e-300, 1e-8, 0.1, 1.0, 1e30, 1e154, 1e308, HUGE)
 EXTREMES = (0.0, -0.0, *SIGNED, *(-value for value in SIGNED), *FLOAT32, *WHOLE)
-"""Numbers that a request may hold and that hurt."""
+"""Numbers that a request may hold and that are hard to compute with."""
 WORDS = (UNSEEN, "", " ", "NA", "N/A", "nan", "NaN", "None", "null", "0", "\u00e9\U0001f600", "x" * 1000)
-"""Words that are no category, or that some take for a missing one."""
+"""Words that are not a category, or that some libraries take for a missing value."""
 EPOCH, TICK = datetime(1970, 1, 1), timedelta(microseconds=1)
 EXACT = 2**53
-"""So many microseconds before and after 1970 float64 holds each one."""
+"""A float64 is exact for this many microseconds before and after 1970."""
 DATES = (
     "1970-01-01 1969-12-31 1900-02-28 1900-03-01 2000-02-29 2023-02-28 2024-02-29 2024-03-31 2024-06-30 2024-12-30 "
     "2020-12-31 2021-01-03 2021-01-04 2100-03-01 1685-01-01 2254-12-31"
@@ -48,10 +48,17 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Proof:
-    """How many rows both were asked, how many of them the program leaves to the estimator, and how many are wrong.
+    """The result of comparing an estimator with its compiled model.
 
-    The program must never answer where the estimator refuses or says nothing finite. Where the program refuses, the
-    service asks the estimator: such rows are `unanswered`, and no problem.
+    The compiled model must not predict a row that the estimator refuses, or for which its prediction is not finite. It
+    may leave rows to the estimator.
+
+    Attributes:
+        passed: whether no row is wrong.
+        rows: the number of rows that both predicted.
+        unanswered: how many rows the compiled model left to the estimator.
+        wrong: how many differences were found.
+        problems: the first differences, one sentence each.
     """
 
     passed: bool
@@ -73,10 +80,10 @@ def prove(
     scale: float,
     seed: int = 0,
 ) -> Proof:
-    """Ask an estimator and its program the held-out rows of a table and thousands of hostile rows made from them.
+    """Compare an estimator and its compiled model on held-out rows and thousands of hostile rows made from them.
 
-    Answers agree as `pipeline.predict.disagreements` has it, with `scale` the spread of the target. The program is
-    asked every row alone, as a request has it, and all rows together, as Arrow columns.
+    `pipeline.predict.disagreements` defines agreement; `scale` is the spread of the target. The compiled model predicts
+    every row alone, as in a request, and all rows together, as Arrow columns. Raises ValueError without rows.
     """
     if not table.num_rows:
         raise ValueError("a proof needs held-out rows")
@@ -89,7 +96,7 @@ def prove(
 def compare(
     estimator: Any, program: CompiledModel, rows: Sequence[tuple[str, Row]], features: Sequence[Feature], scale: float
 ) -> Proof:
-    """Ask an estimator and its program rows, each with what it is called, and return where they disagree."""
+    """Compare the predictions of an estimator and its compiled model for rows, each with a name for messages."""
     alone = [_answer(program, row) for _, row in rows]
     answered = [place for place, answer in enumerate(alone) if answer is not None]
     wrong = []
@@ -111,45 +118,45 @@ def compare(
 def hostile(
     held: Sequence[Row], features: Sequence[Feature], program: CompiledModel, rng: np.random.Generator
 ) -> Iterator[tuple[str, Row]]:
-    """Yield what is special about a row, and the row: real ones with some values replaced by ones made to hurt."""
+    """Yield descriptions and rows: real rows with some values replaced by hostile ones."""
     numbers = [feature.name for feature in features if feature.type == "number"]
     times = [feature.name for feature in features if feature.type == "timestamp"]
     nullable = [feature.name for feature in features if not feature.required]
     values = {feature.name: sorted({row[feature.name] for row in held} - {None}) for feature in features}
 
-    def some() -> Row:
+    def random_row() -> Row:
         return dict(held[int(rng.integers(len(held)))])
 
     for feature in features:
-        for value in _hurtful(feature, values[feature.name]):
-            yield f"{feature.name} is {str(value)[:40]!r}", some() | {feature.name: value}
+        for value in _hostile_values(feature, values[feature.name]):
+            yield f"{feature.name} is {str(value)[:40]!r}", random_row() | {feature.name: value}
     for name in nullable:
         for _ in range(4):
-            yield f"{name} is null", some() | {name: None}
+            yield f"{name} is null", random_row() | {name: None}
     for _ in range(20):
-        yield "all that may be null is null", some() | dict.fromkeys(nullable)
+        yield "all that may be null is null", random_row() | dict.fromkeys(nullable)
     for share in rng.uniform(0, 1, 100):
         chosen = [name for name in nullable if rng.random() < share]
-        yield f"null: {', '.join(chosen)}", some() | dict.fromkeys(chosen)
+        yield f"null: {', '.join(chosen)}", random_row() | dict.fromkeys(chosen)
     for _ in range(200):
-        yield "extremes", some() | {name: float(rng.choice(EXTREMES)) for name in numbers}
+        yield "extremes", random_row() | {name: float(rng.choice(EXTREMES)) for name in numbers}
     for _ in range(SHUFFLED if times else 0):
         moments = [EPOCH + count * TICK for count in rng.integers(1 - EXACT, EXACT, len(times)).tolist()]
-        yield "any moments", some() | dict(zip(times, moments, strict=True))
-    # Thresholds of trees and edges of bins are among a plan's numbers; values next to them tell < from <=.
+        yield "any moments", random_row() | dict(zip(times, moments, strict=True))
+    # A plan's numbers include thresholds of trees and edges of bins; values next to them distinguish < from <=.
     edges = _numbers_of(program)
     for _ in range(SHUFFLED):
-        yield "values at thresholds", some() | {name: _edge(edges, values[name], rng) for name in numbers}
+        yield "values at thresholds", random_row() | {name: _edge(edges, values[name], rng) for name in numbers}
     for _ in range(SHUFFLED):
-        yield "values of other rows", {feature.name: some()[feature.name] for feature in features}
+        yield "values of other rows", {feature.name: random_row()[feature.name] for feature in features}
 
 
-def _hurtful(feature: Feature, known: Sequence[Any]) -> list[Any]:
+def _hostile_values(feature: Feature, known: Sequence[Any]) -> list[Any]:
     if feature.type == "text":
-        # Case and blanks are what people get wrong.
+        # People often get case and blanks wrong.
         near = [word for value in known[:3] for word in (value.lower(), value.upper(), f"{value} ", f" {value}")]
-        some = known[:: 1 + len(known) // MAX_CATEGORIES]
-        return list(dict.fromkeys([*WORDS, *near, *some, *(feature.categories or ())]))
+        spread = known[:: 1 + len(known) // MAX_CATEGORIES]
+        return list(dict.fromkeys([*WORDS, *near, *spread, *(feature.categories or ())]))
     if feature.type == "boolean":
         return [True, False]
     if feature.type == "timestamp":
@@ -162,22 +169,22 @@ def _hurtful(feature: Feature, known: Sequence[Any]) -> list[Any]:
 
 
 def _numbers_of(program: CompiledModel) -> Array:
-    found: list[Array] = []
+    arrays: list[Array] = []
 
     def walk(value: Any) -> None:
         if isinstance(value, np.ndarray) and value.dtype.kind == "f":
-            found.append(value.ravel().astype(np.float64))
+            arrays.append(value.ravel().astype(np.float64))
         elif isinstance(value, Mapping):
-            for one in value.values():
-                walk(one)
+            for inner in value.values():
+                walk(inner)
         elif isinstance(value, list | tuple):
-            for one in value:
-                walk(one)
+            for inner in value:
+                walk(inner)
 
     for operation in program.plan.operations:
         walk(operation.parameters)
-    every = np.unique(np.concatenate([*found, np.zeros(1)]))
-    return every[np.isfinite(every)]
+    numbers = np.unique(np.concatenate([*arrays, np.zeros(1)]))
+    return numbers[np.isfinite(numbers)]
 
 
 def _edge(edges: Array, known: Sequence[Any], rng: np.random.Generator) -> float:
@@ -199,7 +206,7 @@ def _answer(program: CompiledModel, row: Row) -> Answers | None:
 
 
 def _predict(ask: Callable[["pyarrow.Table"], Answers], rows: "pyarrow.Table") -> tuple[Answers | None, dict[int, str]]:
-    """Return the answers to the rows that have some, None if none has, and for the others why not."""
+    """Return the predictions of the rows that have one, None if none has, and the reasons for the others."""
     refused: dict[int, str] = {}
     parts: list[Answers] = []
     for part in bisect_rows(lambda start, stop: ask(rows.slice(start, stop - start)), rows.num_rows):
@@ -217,12 +224,12 @@ def _predict(ask: Callable[["pyarrow.Table"], Answers], rows: "pyarrow.Table") -
 
 
 def _differences(got: Answers, wanted: Answers, scale: float) -> list[tuple[int, str]]:
-    """Return the rows that differ, with how."""
+    """Return the rows that differ, each with a sentence on the difference."""
     if not disagreements(got, wanted, scale):
         return []
-    found = []
-    for place in range(len(wanted.predictions)):
-        here = slice(place, place + 1)
-        said = disagreements(take(got, here), take(wanted, here), scale)
-        found += [(place, what.removeprefix("row 0: ")) for what in said]
-    return found
+    differences = []
+    for row in range(len(wanted.predictions)):
+        only = slice(row, row + 1)
+        sentences = disagreements(take(got, only), take(wanted, only), scale)
+        differences += [(row, sentence.removeprefix("row 0: ")) for sentence in sentences]
+    return differences

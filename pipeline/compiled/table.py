@@ -1,4 +1,4 @@
-"""What flows between the steps of a pipeline while it is compiled: columns that are known to be somewhere."""
+"""The tables that flow between the steps of a pipeline while it is compiled: columns and their registers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,14 +10,18 @@ from pipeline.schema import Feature
 
 
 class UncompilableError(Exception):
-    """A step that the compiler does not know, or not with these parameters; the message says which and why."""
+    """A step that the compiler does not know, or not with these parameters; the message names step and reason."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """A column of numbers: column `index` of the matrix in a register, and what NaN became (None: still NaN).
+    """A column of numbers.
 
-    Where it may be `boolean` to scikit-learn, NumPy's functions may count in fewer bits.
+    Attributes:
+        register: the register of its matrix.
+        index: its column in the matrix.
+        missing: the value that replaces NaN later; None if NaN stays.
+        boolean: whether scikit-learn may see booleans, on which NumPy's functions may compute in fewer bits.
     """
 
     register: int
@@ -33,10 +37,13 @@ class Number:
 
 @dataclass(frozen=True)
 class Text:
-    """A text feature in a register, with what earlier steps made of its values.
+    """A text feature, with the values that earlier steps replaced. Encoders turn all of it into one lookup.
 
-    `changed` says what some values became, `missing` what a null became (None: still null) and `rest` what all other
-    values became (None: unchanged). Encoders turn all of it into one lookup, so nothing is done twice.
+    Attributes:
+        register: the register of the feature.
+        changed: the replacement of some values.
+        missing: the replacement of null; None if it stays null.
+        rest: the replacement of all other values; None if they stay.
     """
 
     register: int
@@ -45,13 +52,13 @@ class Text:
     rest: str | None = None
 
     def after(self, value: str | None) -> str | None:
-        """Return what a value of the feature has become."""
+        """Return the replacement of a value of the feature."""
         if value is None:
             return self.missing
         return self.changed.get(value, value if self.rest is None else self.rest)
 
     def only(self, kept: Sequence[str], rest: str) -> "Text":
-        """Return the column after all values but those kept, and nulls, became `rest`."""
+        """Return the column with `rest` in place of all values but null and those kept."""
         keep = {value: value for value in kept}
         named = {*self.changed, *(keep if self.rest is None else ())}
         return replace(
@@ -74,9 +81,12 @@ Column = Number | Text | Time
 
 @dataclass(frozen=True)
 class Table:
-    """Columns in order, with names where what flows is a frame; None where it is a matrix, `sparse` or not.
+    """Columns in order.
 
-    Some transformers round differently on sparse matrices.
+    Attributes:
+        columns: the columns.
+        names: their names if scikit-learn sees a frame; None if it sees a matrix.
+        sparse: whether the matrix is sparse: some transformers round differently then.
     """
 
     columns: tuple[Column, ...]
@@ -85,8 +95,8 @@ class Table:
 
     def take(self, positions: Sequence[int]) -> "Table":
         """Return some of the columns."""
-        names = None if self.names is None else tuple(self.names[one] for one in positions)
-        return Table(tuple(self.columns[one] for one in positions), names, self.sparse)
+        names = None if self.names is None else tuple(self.names[position] for position in positions)
+        return Table(tuple(self.columns[position] for position in positions), names, self.sparse)
 
 
 def input_table(features: Sequence[Feature], builder: Builder) -> Table:
@@ -103,11 +113,11 @@ def input_table(features: Sequence[Feature], builder: Builder) -> Table:
 
 
 def matrix(table: Table, builder: Builder) -> int:
-    """Return a register with all columns of a table as one matrix; UncompilableError when one is no number."""
+    """Return a register with all columns of a table as one matrix; UncompilableError if one is not a number."""
     columns = [column for column in table.columns if isinstance(column, Number)]
     if len(columns) < len(table.columns):
-        kind = "text" if any(isinstance(column, Text) for column in table.columns) else "a timestamp"
-        raise UncompilableError(f"{kind} reaches a step that takes numbers")
+        found = "text" if any(isinstance(column, Text) for column in table.columns) else "a timestamp"
+        raise UncompilableError(f"{found} reaches a step that takes numbers")
     registers = list(dict.fromkeys(column.register for column in columns))
     widths = [len(builder.sure[register]) for register in registers]
     first = dict(zip(registers, np.cumsum([0, *widths]).tolist(), strict=False))
@@ -131,13 +141,13 @@ def numbers(register: int, width: int, names: Sequence[str] | None = None, spars
 
 
 def settled(table: Table, builder: Builder) -> Table:
-    """Return the table after values were put in the place of NaN, for all columns of a register in one operation."""
+    """Return the table with the pending replacements of NaN emitted, one operation per register."""
     columns = list(table.columns)
     waiting = {column.register for column in columns if isinstance(column, Number) and column.missing is not None}
     for register in sorted(waiting):
         values = np.full(len(builder.sure[register]), np.nan)
         sure = list(builder.sure[register])
-        # A column that is there twice, filled differently, keeps waiting.
+        # A column that occurs twice with different replacements stays pending.
         became: dict[int, Number] = {}
         for column in columns:
             if isinstance(column, Number) and column.register == register:
@@ -146,14 +156,14 @@ def settled(table: Table, builder: Builder) -> Table:
             values[index] = np.nan if column.missing is None else column.missing
             sure[index] = column.finiteness(builder)
         filled = builder.emit("fill", register, values=values, sure=sure)
-        for place, one in enumerate(columns):
-            if isinstance(one, Number) and one.register == register and one == became[one.index]:
-                columns[place] = Number(filled, one.index)
+        for position, column in enumerate(columns):
+            if isinstance(column, Number) and column.register == register and column == became[column.index]:
+                columns[position] = Number(filled, column.index)
     return replace(table, columns=tuple(columns))
 
 
 def checked(table: Table, builder: Builder, missing: bool = True) -> Table:
-    """Return the table after the check that scikit-learn makes of what a step is given.
+    """Return the table after scikit-learn's check of the input of a step.
 
     Rows with an infinity, or with a NaN unless it may be `missing`, become unanswerable. Nothing is emitted for columns
     that are known to hold neither.
@@ -163,7 +173,7 @@ def checked(table: Table, builder: Builder, missing: bool = True) -> Table:
     if all(table.columns[place].finiteness(builder) >= need for place in positions):  # type: ignore[union-attr]
         return table
     register = matrix(table.take(positions), builder)
-    sure = [max(need, one) for one in builder.sure[register]]
+    sure = [max(need, known) for known in builder.sure[register]]
     register = builder.emit("checked", register, missing=missing, sure=sure)
     columns = list(table.columns)
     for index, place in enumerate(positions):

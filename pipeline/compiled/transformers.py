@@ -1,10 +1,6 @@
-"""How each of scikit-learn's transformers becomes operations: one short function per class.
+"""How each of scikit-learn's transformers becomes operations: one short function per class."""
 
-A function takes the fitted transformer and the table that reaches it and returns the table that leaves it. Classes are
-looked up by their exact name: a subclass may override anything, so it is not compiled.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations, combinations_with_replacement
 from typing import Any
@@ -12,71 +8,18 @@ from typing import Any
 import numpy as np
 
 from pipeline.compiled.plan import Array, Builder, Finiteness
-from pipeline.compiled.table import Column, Number, Table, Text, Time, UncompilableError, checked, matrix, numbers
-
-Compiler = Callable[[Any, Table, Builder], Table]
-COMPILERS: dict[tuple[str, str], Compiler] = {}
-"""By package and class name."""
-
-
-def compiles(package: str, *names: str) -> Callable[[Compiler], Compiler]:
-    """Register a function that compiles transformers of these classes of a package."""
-
-    def register(function: Compiler) -> Compiler:
-        COMPILERS.update({(package, name): function for name in names})
-        return function
-
-    return register
-
-
-def compile_transformer(transformer: Any, table: Table, builder: Builder) -> Table:
-    """Return what a fitted transformer makes of a table.
-
-    Raises UncompilableError, with the path of classes to the step and why, for what cannot be compiled.
-    """
-    from pipeline.compiled import encoders, engineered  # noqa: F401  they register themselves
-
-    name = type(transformer).__name__
-    known = COMPILERS.get((type(transformer).__module__.partition(".")[0], name))
-    if known is None:
-        raise UncompilableError(f"{name}: the compiler does not know this class")
-    try:
-        if getattr(transformer, "n_features_in_", len(table.columns)) != len(table.columns):
-            raise UncompilableError(f"it was fitted on {transformer.n_features_in_} columns, not {len(table.columns)}")
-        return known(transformer, table, builder)
-    except UncompilableError as error:
-        raise UncompilableError(f"{name}: {error}") from error
-
-
-def named(transformer: Any, table: Table, result: Table) -> Table:
-    """Return a result with the names that scikit-learn gives it: some only where its output is set to pandas."""
-    if output_of(transformer) == "default":
-        return replace(result, names=None)
-    try:
-        return replace(result, names=tuple(map(str, transformer.get_feature_names_out(table.names))))
-    except (AttributeError, ValueError):
-        # A transformer that cannot say its names leaves them to chance; what comes later goes by position.
-        return replace(result, names=None)
-
-
-def output_of(transformer: Any) -> str:
-    """Return whether a transformer's output is a matrix, "default", or a frame, "pandas"."""
-    from sklearn.utils._set_output import _get_output_config
-
-    output = _get_output_config("transform", transformer)["dense"]
-    if output not in ("default", "pandas"):
-        raise UncompilableError(f"its output is set to {output}")
-    return output
-
-
-def elementwise(
-    transformer: Any, table: Table, builder: Builder, kind: str, missing: bool = True, **parameters: Any
-) -> Table:
-    """Return the result of one operation that keeps all columns, after scikit-learn's check of its input."""
-    register = matrix(checked(table, builder, missing), builder)
-    register = builder.emit(kind, register, width=len(table.columns), **parameters)
-    return named(transformer, table, numbers(register, len(table.columns), sparse=table.sparse))
-
+from pipeline.compiled.registry import (
+    checked_for_nulls,
+    compile_transformer,
+    compiles,
+    elementwise,
+    emit_lookup,
+    emit_one_hot,
+    filled,
+    named,
+    output_of,
+)
+from pipeline.compiled.table import Column, Number, Table, Text, UncompilableError, checked, matrix, numbers
 
 # What holds other transformers.
 
@@ -92,7 +35,7 @@ def pipeline(transformer: Any, table: Table, builder: Builder) -> Table:
 
 @compiles("sklearn", "ColumnTransformer")
 def column_transformer(transformer: Any, table: Table, builder: Builder) -> Table:
-    """Transformers of some of the columns each, side by side; which columns was settled when it was fitted."""
+    """Transformers of some columns each, side by side; the columns were chosen when it was fitted."""
     if table.names is not None and list(table.names) != list(getattr(transformer, "feature_names_in_", table.names)):
         raise UncompilableError("it was fitted on other columns")
     parts = []
@@ -139,7 +82,7 @@ def _side_by_side(parts: Sequence[Table], sparse: bool) -> Table:
 
 @compiles("sklearn", "SimpleImputer")
 def simple_imputer(transformer: Any, table: Table, builder: Builder) -> Table:
-    """A value in the place of missing ones; columns without any value in training are left out."""
+    """A value in place of missing ones; columns without any value in training are dropped."""
     _only_nan(transformer)
     table = checked(table, builder)
     columns: list[Column] = []
@@ -156,41 +99,17 @@ def simple_imputer(transformer: Any, table: Table, builder: Builder) -> Table:
 
 @compiles("sklearn", "MissingIndicator")
 def missing_indicator(transformer: Any, table: Table, builder: Builder) -> Table:
-    """1 where missing, for the columns that were missing in training, or for all."""
+    """1 if missing, for the columns with missing values in training, or for all."""
     _only_nan(transformer)
     table = checked(table, builder)
     if transformer.features == "missing-only" and transformer.error_on_new:
         never = [place for place in range(len(table.columns)) if place not in transformer.features_]
         table = checked_for_nulls(table, never, builder)
     result = _indicators(table.take(transformer.features_.tolist()), builder)
-    told = tuple(replace(column, boolean=True) for column in result.columns if isinstance(column, Number))
-    result = replace(result, columns=told)
+    booleans = tuple(replace(column, boolean=True) for column in result.columns if isinstance(column, Number))
+    result = replace(result, columns=booleans)
     sparse = transformer.sparse is True or (transformer.sparse == "auto" and table.sparse)
     return named(transformer, table, replace(result, sparse=sparse))
-
-
-def checked_for_nulls(table: Table, places: Sequence[int], builder: Builder) -> Table:
-    """Return the table after a check that makes rows with nulls in some columns unanswerable."""
-    texts = [column for column in table.take(places).columns if isinstance(column, Text) and column.missing is None]
-    if texts:
-        builder.emit("present", *dict.fromkeys(column.register for column in texts))
-    places = [place for place in places if isinstance(table.columns[place], Number)]
-    columns = list(table.columns)
-    for place, column in zip(places, checked(table.take(places), builder, missing=False).columns, strict=True):
-        columns[place] = column
-    return replace(table, columns=tuple(columns))
-
-
-def filled(column: Column, value: Any) -> Column:
-    """Return a column after a value was put in the place of missing ones."""
-    if isinstance(column, Time):
-        raise UncompilableError("a timestamp reaches it")
-    if isinstance(value, str) != isinstance(column, Text) or not (isinstance(value, str) or np.isfinite(value)):
-        kind = "texts" if isinstance(column, Text) else "numbers"
-        raise UncompilableError(f"it puts {value!r} in the place of missing {kind}")
-    if column.missing is not None:
-        return column
-    return replace(column, missing=value) if isinstance(column, Text) else replace(column, missing=float(value))
 
 
 def _indicators(table: Table, builder: Builder) -> Table:
@@ -211,30 +130,6 @@ def _indicators(table: Table, builder: Builder) -> Table:
     if None in columns:
         raise UncompilableError("a timestamp reaches it")
     return Table(tuple(columns))  # type: ignore[arg-type]
-
-
-def emit_lookup(
-    texts: Sequence[Text],
-    known: Sequence[dict[str, float | None]],
-    missing: Sequence[float | None],
-    rest: Sequence[float | None],
-    builder: Builder,
-) -> int:
-    """Return a register with one column per text: the numbers that its values as they came in stand for."""
-    answers = [(*by.values(), null, other) for by, null, other in zip(known, missing, rest, strict=True)]
-    return builder.emit(
-        "lookup",
-        *(text.register for text in texts),
-        known=list(known),
-        missing=list(missing),
-        rest=list(rest),
-        sure=list(map(finiteness_of, answers)),
-    )
-
-
-def finiteness_of(answers: Sequence[float | None]) -> Finiteness:
-    """Return what is known of a column that holds no other numbers than these."""
-    return Finiteness.FINITE if all(one is None or np.isfinite(one) for one in answers) else Finiteness.NOT_INFINITE
 
 
 def _only_nan(transformer: Any) -> None:
@@ -289,7 +184,7 @@ def _scaled(transformer: Any, table: Table, builder: Builder, shift: Array | Non
 
 @compiles("sklearn", "MinMaxScaler")
 def min_max_scaler(transformer: Any, table: Table, builder: Builder) -> Table:
-    """x * scale + least, clipped where asked for."""
+    """x * scale + min, clipped if `clip` is set."""
     result = elementwise(transformer, table, builder, "scale_shift", scale=transformer.scale_, shift=transformer.min_)
     if not transformer.clip:
         return result
@@ -311,7 +206,7 @@ def power_transformer(transformer: Any, table: Table, builder: Builder) -> Table
 
 @compiles("sklearn", "QuantileTransformer")
 def quantile_transformer(transformer: Any, table: Table, builder: Builder) -> Table:
-    """Where a value lies among the quantiles of training, evenly or as a normal deviate."""
+    """The position of a value among the quantiles of training, uniform or as a normal deviate."""
     if table.sparse:
         raise UncompilableError("of a sparse matrix, it transforms only what is stored")
     return elementwise(
@@ -342,15 +237,9 @@ def k_bins_discretizer(transformer: Any, table: Table, builder: Builder) -> Tabl
     return named(transformer, table, emit_one_hot(register, width, builder, transformer.encode == "onehot"))
 
 
-def emit_one_hot(positions: int, width: int, builder: Builder, sparse: bool) -> Table:
-    """Return the table of `width` columns with a 1 at each of the positions of a row."""
-    register = builder.emit("one_hot", positions, places=width, sure=[Finiteness.FINITE] * width)
-    return numbers(register, width, sparse=sparse)
-
-
 @compiles("sklearn", "Binarizer")
 def binarizer(transformer: Any, table: Table, builder: Builder) -> Table:
-    """1 where above the threshold."""
+    """1 if above the threshold."""
     return elementwise(transformer, table, builder, "above", missing=False, threshold=float(transformer.threshold))
 
 
@@ -362,7 +251,7 @@ def normalizer(transformer: Any, table: Table, builder: Builder) -> Table:
 
 @compiles("sklearn", "FunctionTransformer")
 def function_transformer(transformer: Any, table: Table, builder: Builder) -> Table:
-    """A universal function of NumPy, or nothing; what comes as a frame leaves as a frame."""
+    """A universal function of NumPy, or no function; a frame stays a frame."""
     function = transformer.func
     if transformer.validate:
         table = replace(checked(table, builder, missing=False), names=None)
@@ -373,7 +262,7 @@ def function_transformer(transformer: Any, table: Table, builder: Builder) -> Ta
     name = getattr(function, "__name__", repr(function))
     known = getattr(np, name, None)
     if not isinstance(known, np.ufunc) or known is not function:
-        raise UncompilableError(f"its function {name} is no universal function of NumPy")
+        raise UncompilableError(f"its function {name} is not a universal function of NumPy")
     if transformer.kw_args or (known.nin, known.nout) != (1, 1):
         raise UncompilableError(f"its function {name} takes or gives more than one column")
     width = len(table.columns)
@@ -384,13 +273,13 @@ def function_transformer(transformer: Any, table: Table, builder: Builder) -> Ta
 @compiles("sklearn", "PolynomialFeatures")
 def polynomial_features(transformer: Any, table: Table, builder: Builder) -> Table:
     """Products of columns; one of degree d is its first column times the product of degree d - 1 of the others."""
-    width, least, most = len(table.columns), transformer._min_degree, transformer._max_degree
-    if most == 0:
+    width, lowest, highest = len(table.columns), transformer._min_degree, transformer._max_degree
+    if highest == 0:
         raise UncompilableError("degree 0 leaves no column")
     choose = combinations if transformer.interaction_only else combinations_with_replacement
     steps: list[list[Array]] = []
     before: dict[tuple[int, ...], int] = {(column,): column for column in range(width)}
-    for degree in range(2, most + 1):
+    for degree in range(2, highest + 1):
         terms = list(choose(range(width), degree))
         others, first = [before[term[1:]] for term in terms], [term[0] for term in terms]
         steps.append([np.array(others, dtype=np.intp), np.array(first, dtype=np.intp)])
@@ -399,7 +288,7 @@ def polynomial_features(transformer: Any, table: Table, builder: Builder) -> Tab
         "products",
         matrix(checked(table, builder, missing=False), builder),
         bias=bool(transformer.include_bias),
-        first=max(least - 1, 0),
+        first=max(lowest - 1, 0),
         steps=steps,
         width=transformer.n_output_features_,
     )
@@ -427,7 +316,7 @@ def selector(transformer: Any, table: Table, builder: Builder) -> Table:
     """Some of the columns."""
     from sklearn.utils import get_tags
 
-    # A frame that is to stay a frame is not checked.
+    # scikit-learn does not check a frame that stays a frame.
     if table.names is None or output_of(transformer) == "default":
         table = checked(table, builder, missing=get_tags(transformer).input_tags.allow_nan)
     return named(transformer, table, table.take(np.flatnonzero(transformer.get_support()).tolist()))
@@ -435,7 +324,7 @@ def selector(transformer: Any, table: Table, builder: Builder) -> Table:
 
 @compiles("sklearn", "PCA", "IncrementalPCA")
 def pca(transformer: Any, table: Table, builder: Builder) -> Table:
-    """Components, centred, and where asked for scaled to variance 1."""
+    """Components, centred, and with `whiten` scaled to variance 1."""
     scale = None
     if transformer.whiten:
         deviation = np.sqrt(transformer.explained_variance_)

@@ -1,8 +1,8 @@
 """Sums over decision trees: all trees of an ensemble at once, in NumPy, to the last bit of scikit-learn's own walk.
 
-A node sends a row to the right where `column > threshold`, else to the left. What else trees ask (which way a missing
-value goes, which categories go left) they ask of extra columns, which are numbered by `TreeColumns` while trees are
-compiled, and added to each row by the operation `tree_columns`.
+A node sends a row to the right if `column > threshold`, else to the left. Other questions (which way a missing value
+goes, which categories go left) are comparisons of extra columns. `TreeColumns` numbers them while trees are compiled,
+and the operation `tree_columns` adds them to each row.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from pipeline.compiled.plan import Array, Builder, Run, operation
 from pipeline.compiled.table import UncompilableError
 
 MAX_LEAVES = 64
-"""Trees with at most so many leaves are answered by masks of leaves, one bit each, others by walking down."""
+"""Trees with at most this many leaves are evaluated by bit masks of leaves, others by walking down."""
 
 NODES_PER_BATCH = 1 << 15
-"""How many nodes are looked at together: a batch is taken in parts, so that what it needs stays in the cache."""
+"""How many nodes are compared at a time: rows are split into parts, so that the data stays in the cache."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a table's columns hold, and from that what a model of it would be: task, key, time, and what to learn from."""
+"""A profile of a table: its columns, and the task, key, time and features of a model that they suggest."""
 
 import os
 import re
@@ -32,33 +32,33 @@ Role = Literal[
     "identifier",
     "constant",
 ]
-"""`many` are categories too many for a column each; `place` is a latitude or longitude; what is written is a text."""
+"""`many`: too many categories for a column each. `place`: a latitude or longitude. `written ...`: stored as text."""
 EXCLUDED_ROLES: tuple[Role, ...] = ("written number", "identifier", "constant")
-"""What is not learned from."""
+"""The roles of columns that are not features."""
 Ask = Callable[[str, Sequence[str]], str]
-"""Asked what cannot be known, with the possible answers, the likely first; returns one of them."""
+"""Takes a question and its possible answers, the most likely first; returns one of them."""
 
 MIN_ROWS = 50
-"""With fewer rows no model can be judged."""
+"""With fewer rows no model can be evaluated."""
 MAX_FEW_CATEGORIES = 30
 """A text with more distinct values than this is one of many categories."""
 MAX_LABELS = 50
-"""A target with more distinct words than this is no classification."""
+"""A target with more distinct words than this is not a classification."""
 SAMPLE = 30_000
-"""So many rows, evenly spread, tell the quantiles and forms of a column; counts, bounds and nulls are of all rows."""
+"""Evenly spread rows from which quantiles and date formats come; counts, bounds and nulls come from all rows."""
 POSITIVE = ("yes", "true", "positive", "malignant", "churned", "churn", "default", "fraud", "spam", "y", "t", "1")
 DATE_FORMATS = (
     *("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y", "%Y-%m-%d", "%Y.%m.%d"),
     *("%d %b %Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%d-%m-%y"),
 )
 TIME_FORMATS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", "T%H:%M:%S")
-"""How dates are written: a day, and where there is one, the time of day behind it."""
+"""A written date is one of DATE_FORMATS followed by one of these."""
 LONGEST_DATE = 40
 _GROUPED = r"\d{1,3}([.,'\s]\d{3})+"
 WRITTEN_NUMBER = re.compile(rf"[+-]?\s?[$€£]?\s?[+-]?(({_GROUPED}|\d+)([.,]\d+)?|[.,]\d+)([eE][+-]?\d+)?\s?[$€£%]?")
-"""With a thousand's mark, whichever, a currency or a percent sign."""
+"""A number with any thousands separator, a currency or a percent sign."""
 MIN_LABEL_ROWS = 10
-"""With fewer rows of one of two labels no model can be judged: a fifth is held out, and the others make five folds."""
+"""Min rows of the rarer of two labels: a fifth is held out, and the others make five folds."""
 MAX_SHOWN = 60
 _PERSON = {"birth", "birthday", "birthdate", "born", "dob", "due", "expiry", "expires", "end", "until", "planned"}
 _IDS = {"id", "uuid", "guid", "key", "pid", "identifier"}
@@ -67,10 +67,24 @@ _COUNTS = {"order", "index", "idx", "row", "number", "no", "nr", "seq", "sequenc
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnProfile:
-    """One column: what it holds and the facts that were found. `nulls` is a share; numbers are NaN where none apply.
+    """The facts about one column.
 
-    `values` are the distinct values of a column that has few, the most frequent first, and `least` is how often the
-    second of them occurs; `quantiles` of numbers are those of 1, 25, 50, 75 and 99%; `form` is how written dates are.
+    Attributes:
+        name: the column's name.
+        role: how a model can use it.
+        nulls: the fraction of rows that are null.
+        distinct: the number of distinct values; of numbers and timestamps with many, the number in the sample.
+        whole: whether it is a column of whole numbers.
+        low: the smallest number; NaN if it does not hold numbers.
+        high: the largest number; NaN if it does not hold numbers.
+        first: the earliest timestamp.
+        last: the latest timestamp.
+        quantiles: of numbers, at 1, 25, 50, 75 and 99%.
+        values: the distinct values if there are few, the most frequent first.
+        least: how many rows have the second of `values`.
+        form: the format of written dates, as for `strptime`.
+        clock: whether dates have a time of day.
+        why: why it is not a feature, or a remark on its dates.
     """
 
     name: str
@@ -92,9 +106,21 @@ class ColumnProfile:
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """A table and the model that it suggests. `guess` is what guessing scores: the error of the mean, or a share.
+    """A table and the model that it suggests.
 
-    `columns` are all but the target. `notes` say what was decided where the table left a choice.
+    Attributes:
+        source: where the table came from.
+        rows: the number of rows.
+        target: the column to predict.
+        kind: the kind of task.
+        positive: the positive label of a binary task.
+        log: whether to learn the logarithm of a number.
+        guess: the score of a trivial guess: the mean's RMSE or RMSLE, 0.5 for ROC AUC, or an accuracy.
+        columns: all columns but the target.
+        key: the column that identifies a row; None without one.
+        time: the column of the time of a row; None without one.
+        group: the column whose rows are held out together; None without one.
+        notes: what was decided if the table left a choice.
     """
 
     source: Files
@@ -131,29 +157,30 @@ class Profile:
 
 
 def profile(table: "pyarrow.Table", source: Files, target: str, ask: Ask) -> Profile:
-    """Return what a table holds and suggests, asking where it cannot be known.
+    """Return the profile of a table, asking what the table leaves open.
 
-    Raises DataError, naming the column and the way out, when no model can be made of it.
+    Raises DataError, naming the column and the way out, if no model can be made of the table.
     """
     notes: list[str] = []
     if len(table) < MIN_ROWS:
         raise DataError(
-            f"{source.path}: {len(table)} rows are too few to learn from and to judge by; give {MIN_ROWS} or more"
+            f"{source.path}: {len(table)} rows are too few to learn from and to judge by; give {MIN_ROWS} or more",
+            code="data.too_few_rows",
         )
     target = _target_name(table, source, target, notes)
     places = np.unique(np.linspace(0, len(table) - 1, min(len(table), SAMPLE)).astype(np.int64))
     sample = table if len(places) == len(table) else table.take(places)
 
-    def look(name: str) -> ColumnProfile:
-        # Codes of digits that were declared to be texts are no numbers written as words.
+    def profile_column(name: str) -> ColumnProfile:
+        # Digits in a column that is declared text are codes, not numbers written as words.
         return _column(name, table.column(name), sample.column(name), declared=name in source.types)
 
     names = table.column_names
-    found = dict(zip(names, in_order(look, names, os.cpu_count() or 1), strict=True))
-    wanted = found.pop(target)
-    kind, positive, log = _task(wanted, table.column(target), source, ask, notes)
-    columns = _coded(_placed([*found.values()]))
-    _tell_dates(columns, notes)
+    profiles = dict(zip(names, in_order(profile_column, names, os.cpu_count() or 1), strict=True))
+    target_profile = profiles.pop(target)
+    kind, positive, log = _task(target_profile, table.column(target), source, ask, notes)
+    columns = _with_id_categories(_with_places([*profiles.values()]))
+    _note_dates(columns, notes)
     key = _key(columns, table, ask, notes)
     time = _time(columns, sample, ask, notes)
     group = None
@@ -162,11 +189,14 @@ def profile(table: "pyarrow.Table", source: Files, target: str, ask: Ask) -> Pro
             if time is None and group is None:
                 group = column.name
                 notes.append(f"rows with the same {group!r} are held out together: group={group!r}")
-            columns = [replace(one, role="identifier", why=_whose(one)) if one is column else one for one in columns]
+            columns = [
+                replace(other, role="identifier", why=_group_reason(other)) if other is column else other
+                for other in columns
+            ]
     result = Profile(
         source=source,
         rows=len(table),
-        target=wanted,
+        target=target_profile,
         kind=kind,
         positive=positive,
         log=log,
@@ -180,7 +210,8 @@ def profile(table: "pyarrow.Table", source: Files, target: str, ask: Ask) -> Pro
     if not result.features:
         why = "; ".join(f"{name!r} {reason}" for name, reason in result.left_out.items())
         raise DataError(
-            f"{source.path}: besides the target there is nothing to learn from: {why or 'no column is left'}"
+            f"{source.path}: besides the target there is nothing to learn from: {why or 'no column is left'}",
+            code="data.no_features",
         )
     return result
 
@@ -191,7 +222,9 @@ def _target_name(table: "pyarrow.Table", source: Files, target: str, notes: list
     close = [name for name in table.column_names if name.strip().casefold() == target.strip().casefold()]
     if len(close) != 1:
         hint = did_you_mean(target, table.column_names)
-        raise DataError(f"column {target!r} is to be the target but {source.path} has no such column{hint}")
+        raise DataError(
+            f"column {target!r} is to be the target but {source.path} has no such column{hint}", code="data.no_target"
+        )
     notes.append(f"the target is the column {close[0]!r}")
     return close[0]
 
@@ -205,13 +238,13 @@ def _column(name: str, column: "pyarrow.ChunkedArray", sample: "pyarrow.ChunkedA
     nulls = column.null_count / len(column)
     if column.null_count == len(column):
         return ColumnProfile(name=name, role="constant", nulls=1.0, distinct=0, why="is null in every row")
-    held = logical_type(column.type)
+    logical = logical_type(column.type)
     sample = sample.drop_null()
     if not len(sample):
         sample = column.drop_null().slice(0, SAMPLE)
-    if held == "number":
+    if logical == "number":
         return _number(name, column, sample, nulls)
-    if held == "timestamp":
+    if logical == "timestamp":
         distinct = pc.count_distinct(sample).as_py()
         if distinct <= MAX_FEW_CATEGORIES:
             distinct = pc.count_distinct(column).as_py()
@@ -221,10 +254,11 @@ def _column(name: str, column: "pyarrow.ChunkedArray", sample: "pyarrow.ChunkedA
         return _constant(
             ColumnProfile(name=name, role="date", nulls=nulls, distinct=distinct, first=first, last=last, clock=clock)
         )
-    if held == "boolean":
-        distinct, values, least = _frequent(column, 2)
-        found = ColumnProfile(name=name, role="boolean", nulls=nulls, distinct=distinct, values=values, least=least)
-        return _constant(found)
+    if logical == "boolean":
+        distinct, values, second = _frequent(column, 2)
+        return _constant(
+            ColumnProfile(name=name, role="boolean", nulls=nulls, distinct=distinct, values=values, least=second)
+        )
     return _constant(_text(name, column, sample, nulls, declared))
 
 
@@ -234,7 +268,7 @@ def _constant(column: ColumnProfile) -> ColumnProfile:
     held = repr(column.values[0]) if column.values else str(column.first if column.first else column.low)
     held = held if len(held) <= MAX_SHOWN else f"{held[:MAX_SHOWN]}..."
     only = f"is {held} in every row" if not column.nulls else f"is {held} or null"
-    # Whether a value is there may tell something, its sameness does not; a column that says both is rare enough.
+    # Whether the value is null may be informative, but such columns are rare enough to leave out.
     return replace(column, role="constant", why=only)
 
 
@@ -247,21 +281,22 @@ def _number(name: str, column: "pyarrow.ChunkedArray", sample: "pyarrow.ChunkedA
         row = pc.index(pc.is_inf(column), True).as_py() + 1
         raise DataError(
             f"column {name!r} holds an infinity in row {row}, which no request to a model may hold; write what it "
-            "stands for, or leave it empty"
+            "stands for, or leave it empty",
+            code="data.infinity",
         )
-    seen = sample.to_numpy().astype(np.float64)
-    quantiles = tuple(float(one) for one in np.quantile(seen, [0.01, 0.25, 0.5, 0.75, 0.99]))
+    sampled = sample.to_numpy().astype(np.float64)
+    quantiles = tuple(float(quantile) for quantile in np.quantile(sampled, [0.01, 0.25, 0.5, 0.75, 0.99]))
     whole = pa.types.is_integer(column.type)
     values: tuple[str | bool | float, ...] = ()
-    # Whole numbers may be larger than a float can tell apart.
-    distinct = pc.count_distinct(sample).as_py() if whole else len(np.unique(seen))
-    least = 0
-    # All rows are counted where the sample leaves open whether values repeat, or are few, or what they name.
+    # Whole numbers may be too large for a float to be exact.
+    distinct = pc.count_distinct(sample).as_py() if whole else len(np.unique(sampled))
+    second = 0
+    # Count all rows if the sample does not show whether values repeat, are few, or name things.
     if distinct <= MAX_FEW_CATEGORIES:
-        distinct, values, least = _frequent(column, MAX_FEW_CATEGORIES)
-    elif whole and (distinct == len(seen) or _named(name)):
+        distinct, values, second = _frequent(column, MAX_FEW_CATEGORIES)
+    elif whole and (distinct == len(sampled) or _has_id_name(name)):
         distinct = pc.count_distinct(column, mode="only_valid").as_py()
-    role: Role = "skewed" if distinct > MAX_FEW_CATEGORIES and _skewed(seen) else "number"
+    role: Role = "skewed" if distinct > MAX_FEW_CATEGORIES and _skewed(sampled) else "number"
     return _constant(
         ColumnProfile(
             name=name,
@@ -273,13 +308,13 @@ def _number(name: str, column: "pyarrow.ChunkedArray", sample: "pyarrow.ChunkedA
             high=float(bounds["max"]),
             quantiles=quantiles,
             values=values,
-            least=least,
+            least=second,
         )
     )
 
 
 def _skewed(values: np.ndarray) -> bool:
-    """Tell whether one tail is far longer than the other: the third standardised moment is more than 2 from 0."""
+    """Return whether one tail is far longer than the other: the skewness is above 2 or below -2."""
     spread = values.std()
     return bool(spread > 0 and abs(np.mean(((values - values.mean()) / spread) ** 3)) > 2)
 
@@ -291,43 +326,43 @@ def _text(
     nulls: float,
     declared: bool,
 ) -> ColumnProfile:
-    distinct, values, least = _frequent(column, 200)
-    some = sample.slice(0, 20_000).unique().to_pylist()[:1_000]
-    if forms := _date_forms(some):
+    distinct, values, second = _frequent(column, 200)
+    words = sample.slice(0, 20_000).unique().to_pylist()[:1_000]
+    if forms := _date_forms(words):
         other = f"; {forms[1]} would fit as well" if len(forms) > 1 else ""
         clock = "%M" in forms[0]
         return ColumnProfile(
             name=name, role="written date", nulls=nulls, distinct=distinct, form=forms[0], clock=clock, why=other
         )
-    found = ColumnProfile(name=name, role="many", nulls=nulls, distinct=distinct, values=values, least=least)
+    result = ColumnProfile(name=name, role="many", nulls=nulls, distinct=distinct, values=values, least=second)
     if distinct <= MAX_FEW_CATEGORIES:
-        return replace(found, role="category")
-    numbers = [] if declared else [word for word in some if WRITTEN_NUMBER.fullmatch(word.strip())]
-    if len(numbers) > len(some) * 0.9:
+        return replace(result, role="category")
+    numbers = [] if declared else [word for word in words if WRITTEN_NUMBER.fullmatch(word.strip())]
+    if len(numbers) > len(words) * 0.9:
         why = f"holds numbers that are written as words, such as {numbers[0]!r}: write them as plain numbers to use it"
-        return replace(found, role="written number", why=why)
-    if sum(len(word.split()) >= 4 for word in some) > len(some) / 2:
-        return replace(found, role="text")
+        return replace(result, role="written number", why=why)
+    if sum(len(word.split()) >= 4 for word in words) > len(words) / 2:
+        return replace(result, role="text")
     if distinct > len(column.drop_null()) / 2:
-        return replace(found, role="identifier", why="has a word of its own in nearly every row")
-    return found
+        return replace(result, role="identifier", why="has a word of its own in nearly every row")
+    return result
 
 
-def _frequent(column: "pyarrow.ChunkedArray", most: int) -> tuple[int, tuple[str | bool | float, ...], int]:
-    """Return how many values there are; where that is not more than `most`, they, and how often the second occurs.
+def _frequent(column: "pyarrow.ChunkedArray", limit: int) -> tuple[int, tuple[str | bool | float, ...], int]:
+    """Return the number of distinct values, the values, and how many rows have the second of them.
 
-    The most frequent come first.
+    The most frequent values come first. With more than `limit` values, none are returned.
     """
-    found = column.drop_null().value_counts()
-    if len(found) > most:
-        return len(found), (), 0
-    counts = [(one["values"], one["counts"]) for one in found.to_pylist()]
-    counts.sort(key=lambda one: (-one[1], str(one[0])))
+    value_counts = column.drop_null().value_counts()
+    if len(value_counts) > limit:
+        return len(value_counts), (), 0
+    counts = [(row["values"], row["counts"]) for row in value_counts.to_pylist()]
+    counts.sort(key=lambda pair: (-pair[1], str(pair[0])))
     return len(counts), tuple(value for value, _ in counts), counts[1][1] if len(counts) > 1 else 0
 
 
 def _date_forms(words: Sequence[str]) -> list[str]:
-    """Return the formats in which all of these words are dates; of two that fit, the one with days first is first."""
+    """Return the formats in which all of these words are dates; formats with the day first come first."""
     if not words or not any(character.isdigit() for character in words[0]) or not 6 <= len(words[0]) <= LONGEST_DATE:
         return []
 
@@ -343,14 +378,14 @@ def _date_forms(words: Sequence[str]) -> list[str]:
 # All columns.
 
 
-def _tell_dates(columns: Sequence[ColumnProfile], notes: list[str]) -> None:
+def _note_dates(columns: Sequence[ColumnProfile], notes: list[str]) -> None:
     for column in columns:
         if column.role == "written date":
             notes.append(f"{column.name!r} holds dates, written as {column.form}{column.why}")
 
 
-def _coded(columns: Sequence[ColumnProfile]) -> list[ColumnProfile]:
-    """Return the columns with whole numbers that name things, such as a shop, told as categories."""
+def _with_id_categories(columns: Sequence[ColumnProfile]) -> list[ColumnProfile]:
+    """Return the columns; whole numbers that name things, such as a shop, become categories."""
     return [
         replace(column, role="category" if column.distinct <= MAX_FEW_CATEGORIES else "many")
         if column.role in ("number", "skewed") and _is_id(column)
@@ -359,18 +394,18 @@ def _coded(columns: Sequence[ColumnProfile]) -> list[ColumnProfile]:
     ]
 
 
-def _placed(columns: Sequence[ColumnProfile]) -> list[ColumnProfile]:
-    """Return the columns with latitudes and longitudes told as such, where both are there."""
+def _with_places(columns: Sequence[ColumnProfile]) -> list[ColumnProfile]:
+    """Return the columns; latitudes and longitudes become places if there are both."""
 
-    def is_one(column: ColumnProfile, words: set[str], most: float) -> bool:
+    def is_angle(column: ColumnProfile, words: set[str], limit: float) -> bool:
         return (
             column.role in ("number", "skewed")
             and not words.isdisjoint(words_of(column.name))
-            and -most <= column.low <= column.high <= most
+            and -limit <= column.low <= column.high <= limit
         )
 
-    latitudes = [c.name for c in columns if is_one(c, {"lat", "latitude"}, 90)]
-    longitudes = [c.name for c in columns if is_one(c, {"lon", "lng", "long", "longitude"}, 180)]
+    latitudes = [c.name for c in columns if is_angle(c, {"lat", "latitude"}, 90)]
+    longitudes = [c.name for c in columns if is_angle(c, {"lon", "lng", "long", "longitude"}, 180)]
     if not latitudes or not longitudes:
         return list(columns)
     names = {*latitudes, *longitudes}
@@ -378,18 +413,18 @@ def _placed(columns: Sequence[ColumnProfile]) -> list[ColumnProfile]:
 
 
 def _is_id(column: ColumnProfile) -> bool:
-    """Tell whether a column's name says that it names things, and its values may."""
+    """Return whether a column names things, such as shops, by its name and the type of its values."""
     words = column.role in ("identifier", "many", "category", "text", "written number")
-    return _named(column.name) and (column.whole or words)
+    return _has_id_name(column.name) and (column.whole or words)
 
 
-def _named(name: str) -> bool:
+def _has_id_name(name: str) -> bool:
     words = words_of(name)
     return bool(words) and (words[-1] in _IDS or words[0] in _IDS)
 
 
 def _counts_up(column: ColumnProfile, table: "pyarrow.Table") -> bool:
-    """Tell whether a column's name says that it counts, and each of its values is greater than the one before."""
+    """Return whether a column counts rows: by its name, and because each value is greater than the one before."""
     if not column.whole or words_of(column.name)[-1:] not in [[word] for word in _COUNTS]:
         return False
     values = table.column(column.name).to_numpy()
@@ -397,13 +432,13 @@ def _counts_up(column: ColumnProfile, table: "pyarrow.Table") -> bool:
 
 
 def _key(columns: list[ColumnProfile], table: "pyarrow.Table", ask: Ask, notes: list[str]) -> str | None:
-    """Return the column that tells one row from another, if there is one; others like it become identifiers."""
+    """Return the column that identifies a row, None without one; similar columns become identifiers."""
     scores: dict[str, float] = {}
     for place, column in enumerate(columns):
         if column.nulls or column.distinct != len(table):
             continue
         words = words_of(column.name)
-        # A count of the rows, unless it is all that there is to learn from.
+        # A count of the rows is a key, unless it is the only feature.
         numbered = len(columns) > 1 and column.whole and column.high == column.low + len(table) - 1
         if _is_id(column):
             scores[column.name] = 4 + (len(words) == 1)
@@ -427,16 +462,16 @@ def _key(columns: list[ColumnProfile], table: "pyarrow.Table", ask: Ask, notes: 
 
 
 def _repeats(column: ColumnProfile, rows: int) -> bool:
-    """Tell whether a column names something that several rows are about, such as a customer."""
+    """Return whether a column names something that several rows share, such as a customer."""
     return _is_id(column) and max(100, rows * 0.05) <= column.distinct < rows
 
 
-def _whose(column: ColumnProfile) -> str:
+def _group_reason(column: ColumnProfile) -> str:
     return f"names what rows are about: {column.distinct:,} values"
 
 
 def _time(columns: Sequence[ColumnProfile], sample: "pyarrow.Table", ask: Ask, notes: list[str]) -> str | None:
-    """Return the column that says when a row came to be, if there is one."""
+    """Return the column of the time at which a row came to be; None without one."""
     dates = [
         column.name
         for column in columns
@@ -478,12 +513,18 @@ def _task(
         row = values.is_null().index(True).as_py() + 1
         raise DataError(
             f"column {name!r}, the target, is null in {values.null_count:,} of {len(values):,} rows, first row {row}; "
-            "leave such rows out of the table, since there is nothing to learn from them"
+            "leave such rows out of the table, since there is nothing to learn from them",
+            code="data.target_has_nulls",
         )
     if column.distinct < 2:
-        raise DataError(f"column {name!r}, the target, {column.why}; there is nothing to predict")
+        raise DataError(
+            f"column {name!r}, the target, {column.why}; there is nothing to predict",
+            code="data.constant_target",
+        )
     if column.role in ("date", "written date"):
-        raise DataError(f"column {name!r}, the target, holds dates; give one of numbers or of words")
+        raise DataError(
+            f"column {name!r}, the target, holds dates; give one of numbers or of words", code="data.target_is_date"
+        )
     if column.quantiles:
         return _numeric_task(column, len(values), ask, notes)
     if column.role != "boolean":
@@ -514,9 +555,12 @@ def _numeric_task(
 
 
 def _spreads(column: ColumnProfile) -> bool:
-    """Tell whether a number is above 0 and its upper quarter is much wider than its lower one."""
-    least, _, median, _, most = column.quantiles
-    return column.low > 0 and column.distinct > MAX_FEW_CATEGORIES and most - median > 2 * (median - least)
+    """Return whether a number is above 0 and its upper half is more than twice as wide as its lower half.
+
+    The halves reach from the median to the quantiles at 1% and 99%.
+    """
+    low, _, median, _, high = column.quantiles
+    return column.low > 0 and column.distinct > MAX_FEW_CATEGORIES and high - median > 2 * (median - low)
 
 
 def _check_rarer(column: ColumnProfile, rows: int) -> None:
@@ -524,18 +568,20 @@ def _check_rarer(column: ColumnProfile, rows: int) -> None:
         label = f"{column.values[1]:g}" if column.quantiles else repr(column.values[1])
         raise DataError(
             f"column {column.name!r}, the target, is {label} in only {column.least} of {rows:,} rows; "
-            f"give a table with {MIN_LABEL_ROWS} or more of them, since some are held out to judge by"
+            f"give a table with {MIN_LABEL_ROWS} or more of them, since some are held out to judge by",
+            code="data.too_few_rows_of_a_label",
         )
 
 
 def _check_labels(column: ColumnProfile, source: Files) -> None:
     if column.role == "written number":
-        raise DataError(f"column {column.name!r}, the target, {column.why}")
+        raise DataError(f"column {column.name!r}, the target, {column.why}", code="data.target_is_written_number")
     if column.distinct > MAX_LABELS:
-        what = column.why or f"has {column.distinct:,} different words"
+        reason = column.why or f"has {column.distinct:,} different words"
         raise DataError(
-            f"column {column.name!r}, the target, {what}: too many to be classes, and no numbers; "
-            f"at most {MAX_LABELS} classes are predicted"
+            f"column {column.name!r}, the target, {reason}: too many to be classes, and not numbers; "
+            f"give a target with at most {MAX_LABELS} classes",
+            code="data.too_many_labels",
         )
     plain: dict[str, str] = {}
     for value in map(str, column.values):
@@ -543,7 +589,8 @@ def _check_labels(column: ColumnProfile, source: Files) -> None:
         if other != value:
             raise DataError(
                 f"column {column.name!r}, the target, holds {other!r} and {value!r}, which blanks or case alone tell "
-                f"apart; write {source.path} again with one of them"
+                f"apart; write {source.path} again with one of them",
+                code="data.similar_labels",
             )
 
 
@@ -561,11 +608,11 @@ def _positive(column: ColumnProfile, ask: Ask, notes: list[str]) -> str | bool:
 
 
 def _guess(kind: Kind, log: bool, target: "pyarrow.ChunkedArray") -> float:
-    """Return what guessing scores: the mean's RMSE or RMSLE, a coin's ROC AUC, the most frequent label's accuracy."""
+    """Return the score of a trivial guess: the mean's RMSE or RMSLE, 0.5 (ROC AUC), or an accuracy."""
     if kind == "binary":
         return 0.5
     if kind == "multiclass":
-        counts = [one["counts"] for one in target.value_counts().to_pylist()]
+        counts = [row["counts"] for row in target.value_counts().to_pylist()]
         return float(max(counts) / sum(counts))
     values = target.to_numpy().astype(np.float64)
     if log:

@@ -35,7 +35,13 @@ def literal(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Call:
-    """What is written `start`, items with commas between them, `end`; items may be calls again."""
+    """A call or another bracketed list.
+
+    Attributes:
+        start: the text before the items, with the opening bracket.
+        items: the items, which may be calls too.
+        end: the closing bracket.
+    """
 
     start: str
     items: Sequence["str | Call"]
@@ -46,7 +52,7 @@ class Call:
 
 
 def block(node: str | Call, indent: int = 0, comma: str = "") -> list[str]:
-    """Return a call on one line, else in three, else an item a line, as far inwards as it must be.
+    """Return a call on one line if it fits, else on three, else with an item per line, recursively.
 
     >>> print(*block(Call("f(", ["x" * 9, "y" * 9]), 4, ","), *block(Call("name_of(", ["x" * 58, "y" * 56])), sep="\\n")
     ... # doctest: +ELLIPSIS
@@ -65,7 +71,7 @@ def block(node: str | Call, indent: int = 0, comma: str = "") -> list[str]:
 
 
 def names(title: str, values: Sequence[Any], indent: int = 0, brackets: str = "()", end: str = "") -> list[str]:
-    """Return an assignment of many values to a name, as many on a line as fit.
+    """Return an assignment of many values to a name, with as many values per line as fit.
 
     >>> print(*names("A", ["b"]), *names("V", [f"V{i}" for i in range(1, 29)]), sep="\\n")
     A = ("b",)
@@ -118,7 +124,7 @@ def _run(values: Sequence[Any]) -> tuple[str, int, int] | None:
 
 
 def comment(text: str, indent: int = 0) -> list[str]:
-    """Return a comment, on as many lines as it needs."""
+    """Return a comment, wrapped to the line length."""
     import textwrap
 
     width = WIDTH - indent - 2

@@ -1,4 +1,4 @@
-"""A profile -> a first spec, written as Python for a person to edit."""
+"""Writes a first spec from a profile, as Python for a person to edit."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -24,9 +24,9 @@ GROUPS: dict[str, tuple[tuple[Role, ...], str]] = {
     "TEXTS": (("text",), "Free text, as a bag of words."),
 }
 MAX_FEATURE_LINES = 40
-"""Up to so many features, each has a line of its own with what was found."""
+"""Up to this many features, each has a line of its own with facts about it."""
 MAX_BLEND_ROWS = 20_000
-"""Up to so many rows, a blend of the other candidates is one, too."""
+"""Up to this many rows, a blend of the other candidates is a candidate too."""
 
 
 def spec_source(profile: Profile, name: str, path: str) -> str:
@@ -89,7 +89,7 @@ def _member(column: ColumnProfile) -> str:
 
 
 def facts(column: ColumnProfile) -> str:
-    """Say in a few words what was found in a column."""
+    """Return the facts about a column in a few words."""
     if column.quantiles and column.role not in ("category", "many"):
         said = f"{_plain(column.low)} to {_plain(column.high)}, median {_plain(column.quantiles[2])}"
     elif column.first and column.last:
@@ -118,7 +118,7 @@ def _target_type(profile: Profile) -> str:
 
 
 def _parts(profile: Profile, dates: Sequence[str]) -> str:
-    """Return the parts of dates that tell rows apart: those that come back within the time that the table covers."""
+    """Return the parts of dates that can matter: those that repeat within the time that the table covers."""
     columns = [column for column in profile.features if column.name in dates]
     spans = [column.last - column.first for column in columns if column.first and column.last]
     span = max(spans, default=timedelta(days=800))
@@ -129,7 +129,7 @@ def _parts(profile: Profile, dates: Sequence[str]) -> str:
 
 
 def _dates(profile: Profile, groups: dict[str, tuple[str, ...]], then: str = "") -> list[str | Call]:
-    """Return the column transformer's items for dates: their parts, and `then` what is made of these."""
+    """Return the column transformer's items for dates: their parts, followed by the step `then` if given."""
     items: list[str | Call] = []
 
     def add(members: Sequence[str], columns: str, before: list[str]) -> None:
@@ -209,7 +209,7 @@ def _for_trees(profile: Profile, groups: dict[str, tuple[str, ...]]) -> list[str
 
 
 def _function(name: str, what: str, groups: dict[str, tuple[str, ...]], items: Sequence[str | Call]) -> list[str]:
-    """Return a function that makes a column transformer; a null among free texts is filled before."""
+    """Return a function that makes a column transformer; nulls in free texts are filled before it."""
     kind, indent = ("Pipeline", 8) if "TEXTS" in groups else ("ColumnTransformer", 4)
     lines = [f"def {name}() -> {kind}:", f'    """Return the steps, not yet fitted, {what}."""']
     if indent == 8:

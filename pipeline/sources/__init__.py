@@ -1,15 +1,15 @@
-"""Where raw rows come from, and how they become one table of numbers, texts, booleans and timestamps.
+"""Sources of raw rows, and how they become one table of numbers, texts, booleans and timestamps.
 
 | module | is about |
 |---|---|
-| `kinds` | what a spec says: `Csv`, `Parquet`, `JsonLines`, `Sql`, `DuckDb`, `Function` |
+| `source_types` | what a spec can name: `Csv`, `Parquet`, `JsonLines`, `Sql`, `DuckDb`, `Function` |
 | `stream` | a source's rows, table after table, in bounded memory |
-| `columns` | the one type each column is stored in, learned from all rows |
-| `csv`, `parquet`, `jsonl`, `sql`, `function` | how each kind is read |
-| `places` | the files that a path names: globs, partitions, compression, and whether they changed |
-| `remote` | files at addresses: HTTP and object storage |
-| `patience` | what may heal by itself is tried again; no secret is told |
-| `parallel` | work done in threads, in order |
+| `columns` | the one type in which each column is stored, inferred from all rows |
+| `csv`, `parquet`, `jsonl`, `sql`, `function` | how each type of source is read |
+| `locations` | the files that a path names: globs, partitions, compression, and whether they changed |
+| `remote` | remote files: HTTP and object storage |
+| `retry` | retries with backoff, and errors without secrets |
+| `parallel` | work in threads, with results in order |
 """
 
 from pipeline.sources.columns import conform, logical_type

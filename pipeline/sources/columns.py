@@ -1,4 +1,4 @@
-"""The one type each column is stored in, learned from all rows while they pass by, and tables brought into it."""
+"""The one type in which each column is stored, inferred from all rows while they stream by."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,16 +11,50 @@ if TYPE_CHECKING:
     import pyarrow
 
 _EXACT = 2.0**53
-"""From here on a float64 no longer tells one whole number from the next."""
+"""From here on a float64 cannot represent every whole number."""
 
 
-def logical_type(kind: "pyarrow.DataType") -> LogicalType:
-    """Return the logical type of a snapshot column's Arrow type."""
-    return _logical(kind) or "number"
+def logical_type(arrow_type: "pyarrow.DataType") -> LogicalType:
+    """Return the logical type of a column's Arrow type: the only place that maps one to the other.
+
+    A column of nothing but nulls is a number. Raises DataError for a type that a snapshot cannot hold, such as a list.
+    """
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(arrow_type):
+        arrow_type = arrow_type.value_type
+    if pa.types.is_boolean(arrow_type):
+        return "boolean"
+    if any(
+        is_one(arrow_type)
+        for is_one in (pa.types.is_null, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+    ):
+        return "number"
+    if any(is_one(arrow_type) for is_one in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)):
+        return "text"
+    if pa.types.is_date(arrow_type) or pa.types.is_timestamp(arrow_type):
+        return "timestamp"
+    raise DataError(
+        f"holds {arrow_type}; a column holds numbers, texts, booleans or timestamps", code="data.unsupported_type"
+    )
+
+
+def stored_type(logical: LogicalType, *, whole: bool = False) -> "pyarrow.DataType":
+    """Return the Arrow type in which a snapshot stores a logical type; `whole` says that all numbers are integers."""
+    import pyarrow as pa
+
+    match logical:
+        case "text":
+            return pa.string()
+        case "boolean":
+            return pa.bool_()
+        case "timestamp":
+            return pa.timestamp("us")
+    return pa.int64() if whole else pa.float64()
 
 
 def conform(table: "pyarrow.Table", schema: "pyarrow.Schema") -> "pyarrow.Table":
-    """Return a table of `Columns.add` in the types that were settled on later; what it lacks is null."""
+    """Return a table from `ColumnTypes.add` in the types of the final schema; columns that it lacks become null."""
     import pyarrow as pa
 
     if table.schema.equals(schema):
@@ -37,7 +71,17 @@ def conform(table: "pyarrow.Table", schema: "pyarrow.Schema") -> "pyarrow.Table"
 
 @dataclass
 class _Column:
-    """What is known of one column so far."""
+    """What is known of one column so far.
+
+    Attributes:
+        declared: the type that the source declares; None without one.
+        logical: the type of the values so far; None before the first value.
+        read: the Arrow types that each part's tables had, by part.
+        values: whether a number that is not null came by.
+        floats: whether numbers came as decimals.
+        fractions: whether a number is not whole.
+        beyond: whether a whole number is too large for a float64 to be exact.
+    """
 
     declared: LogicalType | None
     logical: LogicalType | None = None
@@ -48,32 +92,28 @@ class _Column:
     beyond: bool = False
 
     @property
-    def kind(self) -> LogicalType | None:
+    def known(self) -> LogicalType | None:
+        """The declared type, else the type of the values so far."""
         return self.declared or self.logical
 
     def stored(self) -> "pyarrow.DataType":
-        """Return the Arrow type that holds all that was seen; null when nothing but nulls was."""
+        """Return the Arrow type that holds all values so far; null if there were none."""
         import pyarrow as pa
 
-        match self.kind:
-            case "text":
-                return pa.string()
-            case "boolean":
-                return pa.bool_()
-            case "timestamp":
-                return pa.timestamp("us")
-            case _ if not self.values:
-                return pa.null()
-        # Whole numbers are whole whatever they were written as, unless a float could not tell them apart.
-        return pa.float64() if self.floats and (self.fractions or self.beyond) else pa.int64()
+        if self.known in (None, "number") and not self.values:
+            return pa.null()
+        # Whole numbers that were written as decimals count as whole, unless a float could not tell them apart.
+        return stored_type(self.known or "number", whole=not (self.floats and (self.fractions or self.beyond)))
 
 
 class ColumnTypes:
-    """What is known of a source's columns while its tables pass by.
+    """The types of a source's columns, inferred while its tables stream by.
 
-    `reread` says that a source can be read once more, with columns as the words that they were written in: where its
-    parts contradict each other, `again` tells which. Otherwise a contradiction is a DataError. `growing` says that a
-    table may lack columns that others have.
+    Pass every table through `add`, in order. After the last, `types_to_force` returns how columns must be read if the
+    source is to be read again, and `schema` returns the final types.
+
+    Attributes:
+        rows: the number of rows so far.
     """
 
     def __init__(
@@ -85,6 +125,16 @@ class ColumnTypes:
         reread: bool = False,
         growing: bool = False,
     ) -> None:
+        """Begin without any rows.
+
+        Args:
+            origin: names the source in errors.
+            nulls: words that mean a missing value in text columns.
+            types: the declared types of columns.
+            reread: whether the source can be read again with forced types. If not, parts that contradict each other
+                are a DataError.
+            growing: whether a table may lack columns that others have.
+        """
         self._origin, self._nulls, self._types = origin, nulls, types
         self._reread, self._growing = reread, growing
         self._columns: dict[str, _Column] = {}
@@ -94,16 +144,17 @@ class ColumnTypes:
         self.rows = 0
 
     def add(self, part: str, table: "pyarrow.Table") -> "pyarrow.Table | None":
-        """Return a table of one part (a file) in stored types, so far as they are known; None once all is read again.
+        """Return a table of one part (a file) in the stored types known so far.
 
-        Raises DataError, naming part and column, for a value that is not what its column holds.
+        Returns None once a contradiction means that the whole source must be read again. Raises DataError, naming part
+        and column, for a value of another type than its column's.
         """
         self._check_names(part, table.column_names)
         self.rows += table.num_rows
         for name in table.column_names:
             if name not in self._columns:
                 self._columns[name] = _Column(self._types.get(name))
-            self._see(part, name, table.schema.field(name).type)
+            self._note_type(part, name, table.schema.field(name).type)
         if self._contradicted:
             return None
         import pyarrow as pa
@@ -113,38 +164,46 @@ class ColumnTypes:
         schema = pa.schema([(name, self._columns[name].stored()) for name in names])
         return conform(pa.table(dict(zip(names, cells, strict=True))), schema)
 
-    def again(self) -> dict[str, dict[str, "pyarrow.DataType"]]:
-        """Return, per part, the columns to be read again and as what; those of the part "" in all parts alike."""
+    def types_to_force(self) -> dict[str, dict[str, "pyarrow.DataType"]]:
+        """Return the types with which columns must be read again, by part and column; empty if all were read right.
+
+        The part "" stands for all parts.
+        """
         import pyarrow as pa
 
-        wanted: dict[str, dict[str, pyarrow.DataType]] = {}
+        forced: dict[str, dict[str, pyarrow.DataType]] = {}
         for name, column in self._columns.items():
             joint = {part: _joint(types) for part, types in column.read.items()}
-            kinds = {_logical(kind) for kind in joint.values() if not pa.types.is_time(kind)} - {None}
-            if column.declared is None and (
-                len(kinds) > 1 or (kinds and any(pa.types.is_time(kind) for kind in joint.values()))
-            ):
-                wanted.setdefault("", {})[name] = pa.string()
+            times = any(pa.types.is_time(arrow_type) for arrow_type in joint.values())
+            logical = {
+                logical_type(arrow_type)
+                for arrow_type in joint.values()
+                if not pa.types.is_time(arrow_type) and not pa.types.is_null(arrow_type)
+            }
+            if column.declared is None and (len(logical) > 1 or (logical and times)):
+                # Numbers here and words there: all of the column is text.
+                forced.setdefault("", {})[name] = pa.string()
                 continue
-            for part, kind in joint.items():
-                if not _castable(column.read[part], kind):
-                    wanted.setdefault(part, {})[name] = pa.string() if pa.types.is_time(kind) else kind
-        return wanted
+            for part, arrow_type in joint.items():
+                if not _castable(column.read[part], arrow_type):
+                    forced.setdefault(part, {})[name] = pa.string() if pa.types.is_time(arrow_type) else arrow_type
+        return forced
 
     def schema(self) -> "pyarrow.Schema":
-        """Return the schema of the whole table; DataError when there were no rows, or a declared column is missing."""
+        """Return the schema of the whole table. Raises DataError without rows, or if a declared column is missing."""
         import pyarrow as pa
 
         for name in self._types:
             if name not in self._columns:
                 raise DataError(
-                    f"{self._origin}: types has {name!r}, which is no column{did_you_mean(name, self._columns)}"
+                    f"{self._origin}: types has {name!r}, which is not a column{did_you_mean(name, self._columns)}",
+                    code="data.unknown_declared_column",
                 )
         if not self.rows:
-            raise DataError(f"{self._origin}: no rows; the header is there and nothing below it")
+            raise DataError(f"{self._origin}: no rows; the header is there and nothing below it", code="data.no_rows")
         stored = {name: column.stored() for name, column in self._columns.items()}
         # A column of nothing but nulls is a number.
-        return pa.schema([(name, pa.float64() if pa.types.is_null(kind) else kind) for name, kind in stored.items()])
+        return pa.schema([(name, pa.float64() if pa.types.is_null(known) else known) for name, known in stored.items()])
 
     def _check_names(self, part: str, names: list[str]) -> None:
         if part in self._parts:
@@ -152,66 +211,76 @@ class ColumnTypes:
         self._parts.add(part)
         for number, name in enumerate(names, start=1):
             if not name.strip():
-                raise DataError(f"{part}: column {number} has no name; if it is an index, write the table without it")
+                raise DataError(
+                    f"{part}: column {number} has no name; if it is an index, write the table without it",
+                    code="data.unnamed_column",
+                )
             if names.count(name) > 1:
-                raise DataError(f"{part}: two columns are named {name!r}; rename one")
+                raise DataError(f"{part}: two columns are named {name!r}; rename one", code="data.duplicate_column")
         expected = list(self._columns)
         if not self._first:
             self._first = part
         elif sorted(names) != sorted(expected) and not self._growing:
             lacks = ", ".join(repr(name) for name in expected if name not in names) or "nothing"
             adds = ", ".join(repr(name) for name in names if name not in expected) or "nothing"
-            raise DataError(f"{part}: other columns than {self._first}: it lacks {lacks} and adds {adds}")
+            raise DataError(
+                f"{part}: other columns than {self._first}: it lacks {lacks} and adds {adds}; give all files the same",
+                code="data.other_columns",
+            )
 
-    def _see(self, part: str, name: str, kind: "pyarrow.DataType") -> None:
-        """Note the type that a column was read as, and whether that contradicts what was read before."""
+    def _note_type(self, part: str, name: str, arrow_type: "pyarrow.DataType") -> None:
+        """Note the type that a column was read as, and whether it contradicts the types before."""
         import pyarrow as pa
 
         column = self._columns[name]
         types = column.read.setdefault(part, set())
-        if kind in types or pa.types.is_null(kind):
+        if arrow_type in types or pa.types.is_null(arrow_type):
             return
-        types.add(kind)
-        if self._reread and (len(types) > 1 or pa.types.is_time(kind)) and not _castable(types, _joint(types)):
+        types.add(arrow_type)
+        if self._reread and (len(types) > 1 or pa.types.is_time(arrow_type)) and not _castable(types, _joint(types)):
             self._contradicted = True
             return
         try:
-            found = _logical(kind)
+            logical = logical_type(arrow_type)
         except DataError as error:
-            raise DataError(f"{part}: column {name!r} {error}") from None
-        if column.declared == "timestamp" and found not in ("timestamp", "text"):
-            raise DataError(f"{part}: column {name!r} is declared timestamp, but holds {found}")
-        if column.declared is None and column.logical not in (None, found):
+            raise DataError(f"{part}: column {name!r} {error}", code=error.code) from None
+        if column.declared == "timestamp" and logical not in ("timestamp", "text"):
+            raise DataError(
+                f"{part}: column {name!r} is declared timestamp, but holds {logical}; correct `types` or the data",
+                code="data.not_the_declared_type",
+            )
+        if column.declared is None and column.logical not in (None, logical):
             if not self._reread:
-                held = " and ".join(sorted((str(column.logical), str(found))))
-                places = "different files" if len(self._parts) > 1 else "different rows"
-                raise DataError(f"{part}: column {name!r} holds {held} in {places}")
+                held = " and ".join(sorted((str(column.logical), str(logical))))
+                where = "different files" if len(self._parts) > 1 else "different rows"
+                raise DataError(
+                    f"{part}: column {name!r} holds {held} in {where}; give it one type", code="data.mixed_types"
+                )
             self._contradicted = True
-        column.logical = column.logical or found
+        column.logical = column.logical or logical
 
     def _cells(self, part: str, name: str, cells: "pyarrow.ChunkedArray") -> "pyarrow.ChunkedArray":
-        """Return a column's cells as its logical type is stored, and note what that says of the column."""
+        """Return a column's cells in the Arrow type of its logical type, and note facts about them."""
         import pyarrow as pa
 
         column = self._columns[name]
-        if pa.types.is_null(cells.type) and column.kind in (None, "number"):
+        if pa.types.is_null(cells.type) and column.known in (None, "number"):
             return cells
         try:
-            if column.kind == "number":
+            if column.known in (None, "number"):
                 return self._numbers(column, cells)
-            if column.kind == "timestamp":
-                # Through UTC: a cast of a zoned timestamp to one without a zone keeps the instant's UTC wall time.
-                return cells.cast(pa.timestamp("us"), safe=False)
-            if column.kind == "boolean":
-                return cells.cast(pa.bool_(), safe=False)
-            return _without_nulls(cells.cast(pa.string(), safe=False), self._nulls)
+            # A timestamp with a zone becomes UTC: casting it to one without a zone keeps the instant's UTC time.
+            cells = cells.cast(stored_type(column.known), safe=False)
+            return _without_nulls(cells, self._nulls) if column.known == "text" else cells
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise DataError(
-                f"{part}: column {name!r} is declared {column.kind}, and a value is none: {first_line(error)}"
+                f"{part}: column {name!r} is declared {column.known}, but a value is not: {first_line(error)}; correct "
+                "`types` or the data",
+                code="data.not_the_declared_type",
             ) from error
 
     def _numbers(self, column: _Column, cells: "pyarrow.ChunkedArray") -> "pyarrow.ChunkedArray":
-        """Return whole numbers as int64, others as float64, whatever they were written as; NaN is null."""
+        """Return numbers as int64 if all are whole, else as float64; NaN becomes null."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -229,7 +298,7 @@ class ColumnTypes:
         if cells.null_count == len(cells):
             return pa.chunked_array([pa.nulls(len(cells))])
         column.values = True
-        # The first rows of most decimal columns tell already.
+        # In most decimal columns the first 100 rows already hold a fraction.
         column.fractions = column.fractions or not _whole(cells.slice(0, 100)) or not _whole(cells)
         return cells if column.fractions else cells.cast(pa.int64())
 
@@ -242,7 +311,7 @@ def _whole(cells: "pyarrow.ChunkedArray") -> bool:
 
 
 def _without_nulls(cells: "pyarrow.ChunkedArray", nulls: tuple[str, ...]) -> "pyarrow.ChunkedArray":
-    """Return a text column whose null words are null: a request as CSV could not tell such a word from a null."""
+    """Return a text column with null in place of the null words, because a CSV request cannot tell them apart."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -253,12 +322,12 @@ def _without_nulls(cells: "pyarrow.ChunkedArray", nulls: tuple[str, ...]) -> "py
 
 
 def _joint(types: Iterable["pyarrow.DataType"]) -> "pyarrow.DataType":
-    """Return the first type in the order in which Arrow tries them on a CSV column that may suit all of some types."""
+    """Return the first type, in the order in which Arrow tries them on a CSV column, that fits all of some types."""
     import pyarrow as pa
 
-    kinds = set(types)
-    if len(kinds) <= 1:
-        return next(iter(kinds), pa.null())
+    distinct = set(types)
+    if len(distinct) <= 1:
+        return next(iter(distinct), pa.null())
     day, second, nano = pa.date32(), pa.timestamp("s"), pa.timestamp("ns")
     for family, joint in (
         ({pa.int64(), pa.float64()}, pa.float64()),
@@ -267,13 +336,13 @@ def _joint(types: Iterable["pyarrow.DataType"]) -> "pyarrow.DataType":
         ({day, second, nano}, nano),
         ({pa.timestamp("s", "UTC"), pa.timestamp("ns", "UTC")}, pa.timestamp("ns", "UTC")),
     ):
-        if kinds <= family:
+        if distinct <= family:
             return joint
     return pa.string()
 
 
 def _castable(types: set["pyarrow.DataType"], joint: "pyarrow.DataType") -> bool:
-    """Tell whether what was read as some types is the same as what would have been read as their joint type."""
+    """Return whether casting columns read as some types gives what reading them as the joint type gives."""
     import pyarrow as pa
 
     if len(types) <= 1:
@@ -281,25 +350,6 @@ def _castable(types: set["pyarrow.DataType"], joint: "pyarrow.DataType") -> bool
     return types <= {pa.int64(), pa.float64()} or types <= {pa.date32(), pa.timestamp("s")}
 
 
-def _logical(kind: "pyarrow.DataType") -> LogicalType | None:
-    """Return the logical type of an Arrow type; None when it holds nothing but nulls."""
-    import pyarrow as pa
-
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if pa.types.is_null(kind):
-        return None
-    if pa.types.is_boolean(kind):
-        return "boolean"
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return "number"
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return "text"
-    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
-        return "timestamp"
-    raise DataError(f"holds {kind}; a column holds numbers, texts, booleans or timestamps")
-
-
 def first_line(error: Exception) -> str:
-    """Return the first line of what an error says."""
+    """Return the first line of an error's message, or its class if it has none."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     import pyarrow
 
 BLOCK = 2**22
-"""How many bytes are parsed at a time; more when a record is longer. Of more, memory takes longer than it saves."""
+"""Bytes parsed at a time, more if a record is longer. Larger blocks lose more time to memory than they save."""
 _THREADS = 2
 _CONTENT = re.compile(rb"[^\r\n]")
 _SEPARATORS = (",", ";", "\t", "|")
 _ENCODINGS = ("utf-8", "cp1252", "cp1250", "cp1251", "shift_jis", "gb18030", "latin-1")
-"""What files that are not in the encoding they were said to be in are in, the likely first."""
+"""The encodings to suggest for a file that is not in its declared one, the most likely first."""
 
 
 def tables(place: DataFile, source: Csv, forced: Mapping[str, "pyarrow.DataType"]) -> Iterator["pyarrow.Table"]:
-    """Yield a file's tables, with the types that Arrow guesses from each block's words, or forced ones.
+    """Yield a file's tables, with the types that Arrow guesses from each block's words, or the forced ones.
 
-    Raises DataError, naming file and line, when it is no whole CSV file.
+    Raises DataError, naming file and line, if the file is not a complete CSV file.
     """
     import pyarrow as pa
 
@@ -40,7 +40,7 @@ def tables(place: DataFile, source: Csv, forced: Mapping[str, "pyarrow.DataType"
         blocks = _blocks(place, source, stream)
         first = next(blocks, None)
         if not first:
-            raise DataError(f"{place.name}: the file is empty")
+            raise DataError(f"{place.name}: the file is empty; write a header and rows", code="data.empty_file")
         _refuse_other_separator(place, source, first)
         try:
             table = _parsed(first, source, forced, None)
@@ -48,10 +48,10 @@ def tables(place: DataFile, source: Csv, forced: Mapping[str, "pyarrow.DataType"
         except (pa.ArrowInvalid, UnicodeDecodeError) as error:
             _locate_defect(place, source, error)
         rest = in_order(lambda block: _parsed(block, source, forced, names), blocks, _THREADS)
-        found = chain([table], rest)
+        parsed = chain([table], rest)
         while True:
             try:
-                table = next(found, None)
+                table = next(parsed, None)
             except (pa.ArrowInvalid, UnicodeDecodeError) as error:
                 _locate_defect(place, source, error)
             if table is None:
@@ -69,7 +69,7 @@ def _parsed(
     import pyarrow.csv
 
     text = {name: pa.string() for name, kind in source.types.items() if kind == "text"}
-    # Other declared types are cast to once Arrow has guessed: it knows zones and whole numbers then.
+    # Columns of the other declared types are cast later: Arrow's guess knows zones and whole numbers.
     words = {name: kind for name, kind in types.items() if pa.types.is_string(kind)}
     for forced in ({**text, **types}, {**text, **words}):
         try:
@@ -87,10 +87,10 @@ def _parsed(
                 ),
             )
         except pa.ArrowInvalid:
-            # A type that may have suited all words does not; as the words are guessed again, that is seen.
+            # A forced type does not fit. Without it Arrow guesses again, and ColumnTypes notices the difference.
             if forced == {**text, **words}:
                 raise
-    raise AssertionError("the second time raises")
+    raise AssertionError("the second try raises")
 
 
 def _blocks(place: DataFile, source: Csv, stream: IO[bytes]) -> Iterator[memoryview]:
@@ -113,7 +113,7 @@ def _blocks(place: DataFile, source: Csv, stream: IO[bytes]) -> Iterator[memoryv
                 yield memoryview(waiting)[:end]
                 begun = True
             waiting = waiting[end:]
-        # A record that is longer than a block is not looked through again and again.
+        # The next read is as long as the waiting record, so that a long record is not scanned many times.
         size = max(BLOCK, len(waiting))
     if decoder is not None:
         try:
@@ -122,7 +122,9 @@ def _blocks(place: DataFile, source: Csv, stream: IO[bytes]) -> Iterator[memoryv
             _locate_encoding(place, source, error)
     if waiting and _ends_inside_quotes(waiting, source.separator):
         _read_strictly(place, source)
-        raise DataError(f"{place.name}: the file ends inside a quoted text; is a quote left open?")
+        raise DataError(
+            f"{place.name}: the file ends inside a quoted text; is a quote left open?", code="data.open_quote"
+        )
     if waiting.strip(b"\r\n") or (waiting and not begun):
         yield memoryview(waiting)
 
@@ -144,9 +146,10 @@ def _ends_inside_quotes(block: bytes, separator: str) -> bool:
 
 
 def _quoted(block: bytes, separator: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return where quoted texts begin and end in a block that begins with a record; one never closed ends beyond it.
+    """Return where quoted texts begin and end in a block that begins with a record.
 
-    As Arrow has it, a quote opens a text only where a field begins. An escaped quote ends one and begins another.
+    A text that is never closed ends beyond the block. As in Arrow, a quote opens a text only where a field begins. An
+    escaped quote counts as the end of one text and the beginning of another.
     """
     content = np.frombuffer(block, np.uint8)
     quotes = np.flatnonzero(content == ord('"'))
@@ -158,10 +161,10 @@ def _quoted(block: bytes, separator: str) -> tuple[np.ndarray, np.ndarray]:
     after = closing[:-1] if len(closing) and closing[-1] == len(block) - 1 else closing
     if all(beside.take(content.take(places)).all() for places in (before - 1, after + 1)):
         return opening, np.append(closing, [len(block) + 1] * (len(quotes) % 2))
-    # Some quotes are characters like others, such as in 5" pipe: then every text is walked through.
+    # Some quotes are ordinary characters, as in 5" pipe: then a regular expression finds the texts.
     text = re.compile(rb'(?:\A|(?<=[\r\n%s]))"[^"]*(?:""[^"]*)*("|\Z)' % re.escape(separator).encode())
-    found = [(match.start(), match.end() - 1 if match[1] else len(block) + 1) for match in text.finditer(block)]
-    spans = np.array(found, dtype=np.int64).reshape(-1, 2)
+    matches = [(match.start(), match.end() - 1 if match[1] else len(block) + 1) for match in text.finditer(block)]
+    spans = np.array(matches, dtype=np.int64).reshape(-1, 2)
     return spans[:, 0], spans[:, 1]
 
 
@@ -170,7 +173,7 @@ def _decoder(encoding: str) -> codecs.IncrementalDecoder:
 
 
 def _locate_encoding(place: DataFile, source: Csv, cause: Exception | None = None) -> None:
-    """Raise DataError naming the first byte that is not in the encoding, its line and what it may be instead."""
+    """Raise DataError, naming the first byte that is not in the encoding, its line and likely other encodings."""
     decoder, lines = _decoder(source.encoding), 1
     with open_decompressed(place) as stream:
         begin = b""
@@ -179,20 +182,23 @@ def _locate_encoding(place: DataFile, source: Csv, cause: Exception | None = Non
             try:
                 decoder.decode(block)
             except UnicodeDecodeError as broken:
-                # What the decoder still held of the block before is at the beginning of this one.
+                # `object` begins with the bytes that the decoder still held from the block before.
                 content = bytes(broken.object)
                 line = lines + content.count(b"\n", 0, broken.start)
                 raise DataError(
                     f"{place.name}, line {line}: byte 0x{content[broken.start]:02X} is not {_named(source.encoding)}; "
                     f"{_other_encodings(begin, content, broken.start, source.encoding)}, or write the file again as "
-                    "UTF-8"
+                    "UTF-8",
+                    code="data.wrong_encoding",
                 ) from cause
             lines += block.count(b"\n")
     try:
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         raise DataError(
-            f"{place.name}: ends in the middle of a character of {_named(source.encoding)}; was the copy cut short?"
+            f"{place.name}: the file ends in the middle of a {_named(source.encoding)} character; was the copy cut "
+            "short?",
+            code="data.damaged_file",
         ) from cause
 
 
@@ -201,11 +207,11 @@ def _named(encoding: str) -> str:
 
 
 def _other_encodings(begin: bytes, content: bytes, position: int, encoding: str) -> str:
-    """Say what the word around a byte would read as in other encodings, or what a byte order mark says."""
+    """Return what the word around a byte reads as in other encodings, or the encoding of the byte order mark."""
     for mark, name in {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16", codecs.BOM_UTF8: "utf-8"}.items():
         if begin.startswith(mark):
             return f"the file begins as {name} does: give encoding={name!r}"
-    # Not more than a word of what the line holds.
+    # Messages show no more than one word of the data.
     start = max(content.rfind(end, max(0, position - 20), position) for end in (b" ", b",", b";", b"\t", b"\n", b'"'))
     word = re.split(rb'[ ,;\t\r\n"]', content[start + 1 : position + 20])[0]
     readings: dict[str, str] = {}
@@ -230,12 +236,13 @@ def _locate_nul(place: DataFile, source: Csv) -> NoReturn:
             line += block.count(b"\n")
     line += block.count(b"\n", 0, block.find(b"\0"))
     raise DataError(
-        f"{place.name}, line {line}: a NUL byte; the file is damaged or is not CSV, or is UTF-16: encoding='utf-16'"
+        f"{place.name}, line {line}: a NUL byte; the file is damaged or is not CSV, or is UTF-16: encoding='utf-16'",
+        code="data.nul_byte",
     )
 
 
 def _refuse_other_separator(place: DataFile, source: Csv, first: memoryview) -> None:
-    """Raise DataError when the header is one column, and header and first row are several by another separator."""
+    """Raise DataError if the header is one column, but another separator cuts header and first row into several."""
     text = bytes(first[: 2**16]).decode(errors="replace")
     lines = [line for line in text.splitlines() if line][:2]
     header = next(csv.reader(lines, delimiter=source.separator), [])
@@ -243,12 +250,13 @@ def _refuse_other_separator(place: DataFile, source: Csv, first: memoryview) -> 
         count = len(next(csv.reader(lines, delimiter=other)))
         raise DataError(
             f"{place.name}: one column {header[0]!r:.80} with separator {source.separator!r}; by {other!r} there are "
-            f"{count}: give separator={other!r}"
+            f"{count}: give separator={other!r}",
+            code="data.wrong_separator",
         )
 
 
 def _other_separator(lines: Sequence[str], source: Csv) -> str | None:
-    """Return the separator, if there is one, that cuts a header and a first row into the same number of fields."""
+    """Return the separator that cuts a header and a first row into the same number of fields; None without one."""
     for other in _SEPARATORS:
         cut = [len(row) for row in csv.reader(lines, delimiter=other)]
         if other != source.separator and min(cut) > 1 and len(set(cut)) == 1:
@@ -257,14 +265,16 @@ def _other_separator(lines: Sequence[str], source: Csv) -> str | None:
 
 
 def _locate_defect(place: DataFile, source: Csv, error: Exception) -> NoReturn:
-    """Find the line that made Arrow refuse a CSV file, and raise DataError naming it."""
+    """Raise DataError, naming the line that made Arrow refuse a CSV file."""
     _locate_encoding(place, source, error)
     _read_strictly(place, source, error)
-    raise DataError(f"{place.name}: {first_line(error)}") from error
+    raise DataError(
+        f"{place.name}: the CSV cannot be parsed: {first_line(error)}; write the file again", code="data.unparsable"
+    ) from error
 
 
 def _read_strictly(place: DataFile, source: Csv, cause: Exception | None = None) -> None:
-    """Raise DataError naming the first line with another number of fields, or a quote out of place."""
+    """Raise DataError, naming the first line with another number of fields, or with a quote out of place."""
     with open_decompressed(place) as stream:
         encoding = "utf-8-sig" if _named(source.encoding) == "UTF-8" else source.encoding
         text = io.TextIOWrapper(stream, encoding=encoding, newline="")
@@ -279,10 +289,13 @@ def _read_strictly(place: DataFile, source: Csv, cause: Exception | None = None)
                     fields = "field" if len(row) == 1 else "fields"
                     raise DataError(
                         f"{place.name}, line {line}: {len(row)} {fields} where the header has {len(header)}; "
-                        "the file is ragged or was cut short"
+                        "the file is ragged or was cut short",
+                        code="data.ragged_rows",
                     ) from cause
                 line = rows.line_num + 1
         except csv.Error as broken:
-            raise DataError(f"{place.name}, line {line}: {broken}; is a quote left open?") from (cause or broken)
+            raise DataError(
+                f"{place.name}, line {line}: {broken}; is a quote left open?", code="data.open_quote"
+            ) from (cause or broken)
         finally:
             csv.field_size_limit(limit)

@@ -17,30 +17,33 @@ _THREADS = 2
 
 
 def tables(place: DataFile, source: JsonLines, forced: Mapping[str, "pyarrow.DataType"]) -> Iterator["pyarrow.Table"]:
-    """Yield a file's tables; texts that all are times are timestamps, but for columns forced or declared to be texts.
+    """Yield a file's tables. A text column in which every value is a time becomes timestamps, unless declared text.
 
-    Raises DataError, naming the line, when one is no JSON object of numbers, texts, booleans and nulls.
+    Raises DataError, naming the line, if it is not a JSON object of numbers, texts, booleans and nulls.
     """
     import pyarrow as pa
 
     def parsed(block: bytes) -> "pyarrow.Table":
         table = _parsed(block, forced)
-        # The words of what is declared a text, where Arrow took them for times.
+        # Arrow took the words of a column that is declared text for times: read its words.
         times = {name for name in table.column_names if pa.types.is_timestamp(table.schema.field(name).type)}
         words = {name: pa.string() for name in sorted(times) if source.types.get(name) == "text"}
         return _parsed(block, {**forced, **words}) if words else table
 
     with open_decompressed(place) as stream:
-        found = in_order(parsed, _blocks(stream), _THREADS)
+        read_tables = in_order(parsed, _blocks(stream), _THREADS)
         while True:
             try:
-                table = next(found, None)
+                table = next(read_tables, None)
             except (pa.ArrowException, UnicodeDecodeError) as error:
                 _locate_defect(place, error)
             if table is None:
                 return
             if not table.num_columns:
-                raise DataError(f"{place.name}: lines whose objects have no names; each line is one row")
+                raise DataError(
+                    f"{place.name}: lines whose objects have no names; each line is one row",
+                    code="data.json_without_names",
+                )
             yield table
 
 
@@ -72,7 +75,7 @@ def _parsed(block: bytes, types: Mapping[str, "pyarrow.DataType"]) -> "pyarrow.T
 
 
 def _times(cells: "pyarrow.ChunkedArray") -> "pyarrow.ChunkedArray":
-    """Return texts as timestamps in UTC when all of them are, which Arrow itself tells of whole seconds only."""
+    """Return texts as timestamps in UTC if all of them are times; Arrow itself recognises whole seconds only."""
     import pyarrow as pa
 
     for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
@@ -86,16 +89,16 @@ def _times(cells: "pyarrow.ChunkedArray") -> "pyarrow.ChunkedArray":
 
 
 def _locate_defect(place: DataFile, error: Exception) -> NoReturn:
-    """Raise DataError naming the first line that is no object of plain values, or where a type changes."""
+    """Raise DataError, naming the first line that is not an object of plain values, or that changes a type."""
     import json
 
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"{twice!r} twice")
         return dict(pairs)
 
-    kinds: dict[str, str] = {}
+    held: dict[str, str] = {}
     with open_decompressed(place) as stream:
         number = 0
         for block in _blocks(stream):
@@ -104,18 +107,27 @@ def _locate_defect(place: DataFile, error: Exception) -> NoReturn:
                 if not line.strip():
                     continue
                 try:
-                    row = json.loads(line.decode(), object_pairs_hook=once)
+                    row = json.loads(line.decode(), object_pairs_hook=unique_names)
                 except ValueError as broken:
-                    raise DataError(f"{place.name}, line {number}: no JSON: {broken}; was it cut short?") from error
+                    raise DataError(
+                        f"{place.name}, line {number}: not JSON: {broken}; was it cut short?", code="data.not_json"
+                    ) from error
                 if not isinstance(row, dict):
-                    raise DataError(f"{place.name}, line {number}: no JSON object; each line is one row") from error
+                    raise DataError(
+                        f"{place.name}, line {number}: not a JSON object; each line is one row",
+                        code="data.not_a_json_object",
+                    ) from error
                 for name, value in row.items():
-                    kind = _KINDS.get(type(value), type(value).__name__)
-                    if value is not None and kinds.setdefault(name, kind) != kind:
+                    json_type = _JSON_TYPES.get(type(value), type(value).__name__)
+                    if value is not None and held.setdefault(name, json_type) != json_type:
                         raise DataError(
-                            f"{place.name}, line {number}: column {name!r} holds {kind} where it held {kinds[name]}"
+                            f"{place.name}, line {number}: column {name!r} holds {json_type} where it held "
+                            f"{held[name]}; give it one type",
+                            code="data.mixed_types",
                         ) from error
-    raise DataError(f"{place.name}: {first_line(error)}") from error
+    raise DataError(
+        f"{place.name}: the JSON cannot be parsed: {first_line(error)}; write the file again", code="data.unparsable"
+    ) from error
 
 
-_KINDS = {bool: "a boolean", int: "a number", float: "a number", str: "a text", list: "a list", dict: "an object"}
+_JSON_TYPES = {bool: "a boolean", int: "a number", float: "a number", str: "a text", list: "a list", dict: "an object"}

@@ -1,4 +1,4 @@
-"""Work done in threads while the next is made ready, and handed back in order."""
+"""Work on items in threads, with the results in the order of the items."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +10,7 @@ Result = TypeVar("Result")
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """Yield what `work` returns for each item, in order; at most one item more than there are workers is under way."""
+    """Yield the result of `work` for each item, in order; at most `workers` + 1 items are submitted at a time."""
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[Result]] = deque()
         try:

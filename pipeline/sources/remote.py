@@ -1,7 +1,7 @@
-"""Files at addresses: fetched whole into a local folder first, so that what is read cannot change or end meanwhile.
+"""Remote files: fetched whole into a local folder first, so that they cannot change or break off while being read.
 
-HTTP goes through httpx, everything else through fsspec. Secrets are named in an address as `${NAME}`, and are taken
-from the environment; those of object storage are where its own tools look for them, such as AWS_ACCESS_KEY_ID.
+HTTP goes through httpx, everything else through fsspec. An address names secrets as `${NAME}`, taken from the
+environment. Credentials of object storage are where its own tools look for them, such as AWS_ACCESS_KEY_ID.
 """
 
 import errno
@@ -27,53 +27,58 @@ Result = TypeVar("Result")
 
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 30.0
-"""How long nothing may arrive before a try is given up."""
+"""Seconds without a byte after which a try fails."""
 _BLOCK = 2**20
 _RETRYABLE_STATUS = (408, 425, 429, 500, 502, 503, 504)
 
 
 def addresses(pattern: str) -> list[str]:
-    """Return the addresses that a pattern names, in order, `${NAME}` and all; SourceError when there are none."""
+    """Return the addresses that a pattern names, in order, with `${NAME}` unchanged; SourceError if there are none."""
     protocol = pattern.partition("://")[0]
     if not re.search(r"[*?\[]", pattern) or protocol in ("http", "https"):
         return [pattern]
     if "${" in pattern:
-        raise SourceError(f"{pattern}: a pattern cannot have ${{...}} in it; name the files, or leave it out")
+        raise SourceError(
+            f"{pattern}: a pattern cannot have ${{...}} in it; name the files, or leave it out",
+            code="source.variable_in_pattern",
+        )
 
     def listed() -> list[str]:
         system = _system(protocol)
         return sorted(system.unstrip_protocol(path) for path in system.glob(pattern))
 
-    if found := with_retries(lambda: _error_text(pattern, (), listed)):
-        return found
-    raise SourceError(f"nothing matches {pattern!r}; check the pattern and the credentials")
+    if matches := with_retries(lambda: _with_source_errors(pattern, (), listed)):
+        return matches
+    raise SourceError(
+        f"nothing matches {pattern!r}; check the pattern and the credentials", code="source.no_matching_file"
+    )
 
 
 def fetch(address: str, target: Path) -> None:
-    """Write what is at an address to a file; SourceError, without secrets, when patience is at its end."""
+    """Download an address to a file. Raises SourceError, without secrets, if all retries fail."""
     url, secrets = _filled(address)
     get = _get if address.startswith(("http://", "https://")) else _copy
-    with_retries(lambda: _error_text(address, secrets, lambda: get(url, target, secrets)))
+    with_retries(lambda: _with_source_errors(address, secrets, lambda: get(url, target, secrets)))
 
 
 def fingerprint(address: str, known: str | None) -> str | None:
-    """Return what tells one content at an address from the next, None where nothing does for sure.
+    """Return a fingerprint of the content at an address: its strong ETag; None without one.
 
-    That is a strong ETag; with HTTP the server is asked whether it is still the `known` one. Nothing is tried twice.
+    With HTTP, one conditional request asks whether the `known` ETag still holds. There is no retry.
     """
     url, secrets = _filled(address)
     tag = _tag if address.startswith(("http://", "https://")) else _object_tag
-    return _error_text(address, secrets, lambda: tag(url, known, secrets))
+    return _with_source_errors(address, secrets, lambda: tag(url, known, secrets))
 
 
 def _tag(url: str, known: str | None, secrets: list[str]) -> str | None:
     headers = {"If-None-Match": known} if known else {}
-    with _client(url, secrets) as (client, plain), client.stream("GET", plain, headers=headers) as answer:
-        if answer.status_code == 304:
+    with _client(url, secrets) as (client, plain), client.stream("GET", plain, headers=headers) as response:
+        if response.status_code == 304:
             return known
-        tag = str(answer.headers.get("ETag", ""))
-        # A weak one, W/"...", is of contents that mean the same, not of the same bytes.
-        return tag if answer.status_code == 200 and tag.startswith('"') else None
+        tag = str(response.headers.get("ETag", ""))
+        # A weak ETag, W/"...", does not promise the same bytes.
+        return tag if response.status_code == 200 and tag.startswith('"') else None
 
 
 def _object_tag(url: str, _known: str | None, _secrets: list[str]) -> str | None:
@@ -82,36 +87,41 @@ def _object_tag(url: str, _known: str | None, _secrets: list[str]) -> str | None
 
 
 def _filled(address: str) -> tuple[str, list[str]]:
-    """Return an address with the environment's values in it, quoted as addresses need it, and those values."""
+    """Return an address with the values of its environment variables, percent-encoded, and the list of values."""
     secrets = []
 
     def value(match: re.Match[str]) -> str:
-        if (found := os.environ.get(match[1])) is None:
-            raise SourceError(f"{address}: {match[1]} is not set in the environment; set it")
-        secrets.append(found)
-        return quote(found, safe="")
+        if (secret := os.environ.get(match[1])) is None:
+            raise SourceError(
+                f"{address}: {match[1]} is not set in the environment; set it", code="source.variable_not_set"
+            )
+        secrets.append(secret)
+        return quote(secret, safe="")
 
     return re.sub(r"\$\{(\w+)\}", value, address), secrets
 
 
 def _get(url: str, target: Path, secrets: list[str]) -> None:
     end = time.monotonic() + retry.RETRY_DEADLINE
-    with _client(url, secrets) as (client, plain), client.stream("GET", plain) as answer:
-        status = answer.status_code
+    with _client(url, secrets) as (client, plain), client.stream("GET", plain) as response:
+        status = response.status_code
         if status in _RETRYABLE_STATUS:
-            raise ConnectionError(f"the server answered {status} {answer.reason_phrase}")
+            raise ConnectionError(f"the server answered {status} {response.reason_phrase}")
         if status != 200:
-            raise SourceError(f"the server answered {status} {answer.reason_phrase}")
+            raise SourceError(f"the server answered {status} {response.reason_phrase}", code="source.http_status")
         with target.open("wb") as file:
-            for block in answer.iter_bytes(_BLOCK):
+            for block in response.iter_bytes(_BLOCK):
                 file.write(block)
                 if time.monotonic() > end:
-                    raise TimeoutError(f"not whole after {retry.RETRY_DEADLINE:.0f} s")
+                    raise TimeoutError(f"the download is not complete after {retry.RETRY_DEADLINE:.0f} s")
 
 
 @contextmanager
 def _client(url: str, secrets: list[str]) -> Iterator[tuple["httpx.Client", str]]:
-    """Yield a client and the address without user and password, which travel in a header; httpx logs addresses."""
+    """Yield a client and the address without user and password.
+
+    They travel in a header instead, because httpx logs addresses.
+    """
     import httpx
 
     class Redacted(logging.Filter):
@@ -152,26 +162,34 @@ def _system(protocol: str) -> Any:
 
     options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
     if protocol in ("s3", "s3a"):
-        patient = {"connect_timeout": CONNECT_TIMEOUT, "read_timeout": READ_TIMEOUT, "retries": {"max_attempts": 1}}
-        options["config_kwargs"] = patient
+        timeouts = {"connect_timeout": CONNECT_TIMEOUT, "read_timeout": READ_TIMEOUT, "retries": {"max_attempts": 1}}
+        options["config_kwargs"] = timeouts
     try:
         return fsspec.filesystem(protocol, **options)
     except (ImportError, ValueError) as error:
-        raise SourceError(f"nothing installed reads {protocol}:// ({first_line(error)})") from None
+        raise SourceError(
+            f"nothing installed reads {protocol}:// ({first_line(error)}); install its fsspec package, or use https://",
+            code="source.unsupported_protocol",
+        ) from None
 
 
-def _error_text(address: str, secrets: Sequence[str], work: Callable[[], Result]) -> Result:
-    """Return what `work` returns; what goes wrong at an address is a SourceError that names it, without secrets."""
+def _with_source_errors(address: str, secrets: Sequence[str], work: Callable[[], Result]) -> Result:
+    """Return the result of `work`; turn its failure into a SourceError that names the address, without secrets.
+
+    A failure that may be temporary becomes RetriesExhaustedError.
+    """
     try:
         return work()
     except SourceError as error:
-        found = SourceError(redact(f"{address} could not be read: {error}", secrets))
+        broken = SourceError(redact(f"{address} could not be read: {error}", secrets), code=error.code)
     except (FileNotFoundError, PermissionError) as error:
-        found = SourceError(redact(f"{address} could not be read: {first_line(error)}", secrets))
+        broken = SourceError(
+            redact(f"{address} could not be read: {first_line(error)}; check the path and the credentials", secrets),
+            code="source.unreadable",
+        )
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        said = first_line(error) if str(error) else type(error).__name__
-        found = retries_exhausted(f"{address} could not be read: {said}", error, secrets)
-    # Outside of the handlers: a traceback of what was caught could show the secrets.
-    raise found
+        broken = retries_exhausted(f"{address} could not be read: {first_line(error)}", error, secrets)
+    # Outside the handlers, or the traceback of the caught error could show the secrets.
+    raise broken

@@ -1,4 +1,4 @@
-"""What fails over a network is tried again, with growing pauses and an end; what is said about it holds no secret."""
+"""Network failures are retried with exponential backoff, up to a deadline; error messages hold no secrets."""
 
 import re
 import time
@@ -14,21 +14,24 @@ from pipeline.sources.columns import first_line
 Result = TypeVar("Result")
 
 BACKOFF = (1.0, 2.0, 4.0, 8.0)
-"""Seconds between one try and the next while somebody waits: five tries, one more than there are pauses."""
+"""Seconds between two tries while somebody waits: five tries, one more than there are pauses."""
 SCHEDULED_PAUSES = (5.0, 30.0, 120.0, 600.0)
-"""The same when nobody waits, as in a scheduled run: five tries, too, in 13 minutes."""
+"""The same if nobody waits, as in a scheduled run: five tries in 13 minutes."""
 RETRY_DEADLINE = 900.0
-"""No try is begun once the tries, without the pauses, have taken so many seconds."""
+"""Seconds: after the tries, without the pauses, took longer than this, there is no further try."""
 _SCHEDULED: ContextVar[bool] = ContextVar("scheduled", default=False)
 
 
 class RetriesExhaustedError(SourceError):
-    """A source failed in a way that may heal by itself, and was asked again: nobody else needs to."""
+    """A source failed in a way that may be temporary, and all retries failed too: callers need not retry.
+
+    Its code is `source.unreachable`.
+    """
 
 
 @contextmanager
 def nobody_waits() -> Iterator[None]:
-    """Let what fails inside of the block be tried again after SCHEDULED_PAUSES."""
+    """Retry failures inside the block after SCHEDULED_PAUSES instead of BACKOFF."""
     token = _SCHEDULED.set(True)
     try:
         yield
@@ -37,9 +40,9 @@ def nobody_waits() -> Iterator[None]:
 
 
 def with_retries(work: Callable[[], Result]) -> Result:
-    """Return what `work` returns; retry it when it raises UnansweredError, five tries in all.
+    """Return the result of `work`; retry when it raises RetriesExhaustedError, five tries in all.
 
-    This is the only layer that retries it: a run does not retry what raised UnansweredError.
+    This is the only layer that retries: a run does not retry after RetriesExhaustedError.
     """
     spent = 0.0
     for pause in SCHEDULED_PAUSES if _SCHEDULED.get() else BACKOFF:
@@ -64,10 +67,10 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 
 
 def retries_exhausted(message: str, error: Exception, secrets: Iterable[str] = ()) -> RetriesExhaustedError:
-    """Return the error that a source did not answer; its cause is told without secrets, in one line.
+    """Return the error for a source that does not respond; its cause is one line without secrets.
 
-    It is to be raised outside of the block that caught `error`: what a traceback shows would hold them otherwise.
+    Raise it outside the block that caught `error`, or the traceback would show the secrets.
     """
-    found = RetriesExhaustedError(redact(message, secrets))
-    found.__cause__ = ConnectionError(redact(f"{type(error).__name__}: {first_line(error)}"[:500], secrets))
-    return found
+    exhausted = RetriesExhaustedError(redact(message, secrets), code="source.unreachable")
+    exhausted.__cause__ = ConnectionError(redact(f"{type(error).__name__}: {first_line(error)}"[:500], secrets))
+    return exhausted

@@ -1,4 +1,4 @@
-"""What a spec says of a source: its kind, where it is, and what its words mean."""
+"""The types of source that a spec can name, and the checks of their parameters."""
 
 import codecs
 import re
@@ -13,25 +13,32 @@ from pipeline.errors import SpecError
 from pipeline.project import from_here
 
 LogicalType = Literal["number", "text", "boolean", "timestamp"]
-"""What a column holds, whatever file it came in: whole and decimal numbers are one type, dates are timestamps."""
+"""The type of a column, whatever file it came in: whole and decimal numbers are one type, dates are timestamps."""
 
 _NO_TYPES: Mapping[str, LogicalType] = MappingProxyType({})
 _NO_PARAMETERS: Mapping[str, Any] = MappingProxyType({})
 
 PARTITION = re.compile(r"(?<!\$)\{(\w+)\}")
-"""A part of a path that tells partitions apart and becomes a column: `{day}`. `${NAME}` is the environment's."""
+"""The part of a path that differs between partitions and becomes a column: `{day}`. `${NAME}` is an environment
+variable instead."""
 
 
 @dataclass(frozen=True)
 class Csv:
-    """CSV files with a header row; `na_values` are the words that mean a missing value.
+    """CSV files with a header row. A file whose name ends in .gz, .bz2, .xz or .zst is decompressed.
 
-    `path` is a file, a glob, or an address: https://..., s3://bucket/key. A `{name}` in it tells partitions apart and
-    becomes a column: `sales/day={day}/*.csv`; `last` keeps the newest so many of them, or those of the newest
-    `timedelta`. `${NAME}` in an address is taken from the environment, and never shown.
-    `types` declares columns whose type the words alone do not tell, such as postal codes: `{"zip": "text"}`. `decimal`
-    is what stands before the fraction of a number; `encoding` is any that Python knows. A file whose name ends in .gz,
-    .bz2, .xz or .zst is decompressed. Raises SpecError when the parts contradict each other.
+    Raises SpecError when a parameter is invalid or two contradict each other.
+
+    Attributes:
+        path: a file, a glob, or an address: https://..., s3://bucket/key. A `{name}` in it differs between partitions
+            and becomes a column: `sales/day={day}/*.csv`. `${NAME}` in an address is taken from the environment, and
+            never shown.
+        na_values: the words that mean a missing value.
+        types: the types of columns that cannot be guessed from their words, such as postal codes: `{"zip": "text"}`.
+        separator: the character between two values.
+        decimal: the character before the fraction of a number.
+        encoding: any encoding that Python knows.
+        last: read only this many of the newest partitions, or those of the newest `timedelta`; None reads all.
     """
 
     path: str
@@ -47,21 +54,34 @@ class Csv:
         for name in ("separator", "decimal"):
             value = getattr(self, name)
             if len(value) != 1 or not value.isascii() or value.isalnum() or value in '"\r\n\0':
-                raise SpecError(f"{self.path}: {name} is {value!r}; give one character that is no letter, such as ';'")
+                raise SpecError(
+                    f"{self.path}: {name} is {value!r}; give one character that is not a letter, such as ';'",
+                    code="spec.invalid_csv_character",
+                )
         if self.separator == self.decimal:
-            raise SpecError(f"{self.path}: separator and decimal are both {self.decimal!r}; is the separator ';'?")
+            raise SpecError(
+                f"{self.path}: separator and decimal are both {self.decimal!r}; is the separator ';'?",
+                code="spec.separator_is_decimal",
+            )
         try:
             codecs.lookup(self.encoding)
         except LookupError:
             raise SpecError(
-                f"{self.path}: {self.encoding!r} is no encoding that Python knows; give one such as 'cp1252'"
+                f"{self.path}: {self.encoding!r} is not an encoding that Python knows; give one such as 'cp1252'",
+                code="spec.unknown_encoding",
             ) from None
 
 
 @dataclass(frozen=True)
 class Parquet:
-    """Parquet files; `path` and `last` as for Csv. `na_values` are words that mean a missing value too, here and in CSV
-    requests."""
+    """Parquet files.
+
+    Attributes:
+        path: as for Csv.
+        na_values: words that mean a missing value too, in the files and in CSV requests.
+        types: as for Csv.
+        last: as for Csv.
+    """
 
     path: str
     na_values: tuple[str, ...] = ("",)
@@ -74,7 +94,14 @@ class Parquet:
 
 @dataclass(frozen=True)
 class JsonLines:
-    """Files with one JSON object a line, compressed or not; a name that a line lacks is null. The rest: see Parquet."""
+    """Files with one JSON object a line, compressed or not; a name that a line lacks is null.
+
+    Attributes:
+        path: as for Csv.
+        na_values: as for Parquet.
+        types: as for Csv.
+        last: as for Csv.
+    """
 
     path: str
     na_values: tuple[str, ...] = ("",)
@@ -87,12 +114,19 @@ class JsonLines:
 
 @dataclass(frozen=True, kw_only=True)
 class Sql:
-    """What a query answers; the database's SQLAlchemy URL is in the environment variable `url_env`.
+    """The rows of a database query.
 
-    `parameters` are values for `:name` in the query, or functions without arguments, such as `date.today`, that are
-    called when it is asked. The query ends after `timeout` seconds. It needs an ORDER BY that leaves no two rows
-    undecided: the order of rows is a part of what a snapshot is, and a database is free to answer in another one each
-    time.
+    The query needs an ORDER BY that decides the place of every row: the order of rows is a part of a snapshot's
+    digest, and a database may return another order each time. Raises SpecError without one.
+
+    Attributes:
+        url_env: the environment variable that holds the database's SQLAlchemy URL.
+        query: the SQL text.
+        parameters: values for `:name` in the query, or functions without arguments, such as `date.today`, which are
+            called when the query runs.
+        timeout: seconds after which the query is cancelled.
+        na_values: as for Parquet.
+        types: as for Csv.
     """
 
     url_env: str
@@ -105,17 +139,24 @@ class Sql:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.url_env):
             raise SpecError(
-                "url_env is no name of an environment variable; put the URL into one, such as SHOP_DATABASE_URL, and "
-                "name that: a URL holds a password, and a spec is no place for one"
+                "url_env is not the name of an environment variable; put the URL into one, such as SHOP_DATABASE_URL, "
+                "and name that: a URL holds a password, which does not belong into a spec",
+                code="spec.url_env_not_a_variable",
             )
         _check_query(self.query, self.timeout)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DuckDb:
-    """What a DuckDB query answers, over local files (`from 'sales/*.parquet'`) or a `database` file, opened to be read.
+    """The rows of a DuckDB query. It needs an ORDER BY, as for Sql.
 
-    `parameters`, for `$name` in the query, `timeout` and the need of an ORDER BY are as for Sql.
+    Attributes:
+        query: the SQL text, over local files (`from 'sales/*.parquet'`) or the tables of `database`.
+        database: a DuckDB file, opened read-only; None for none.
+        parameters: values or functions for `$name` in the query, as for Sql.
+        timeout: seconds after which the query is cancelled.
+        na_values: as for Parquet.
+        types: as for Csv.
     """
 
     query: str
@@ -131,7 +172,13 @@ class DuckDb:
 
 @dataclass(frozen=True)
 class Function:
-    """A function without arguments that returns the table as a pandas DataFrame; `na_values` as for Parquet."""
+    """The rows that a Python function of the project returns.
+
+    Attributes:
+        function: takes no arguments and returns a pandas DataFrame.
+        na_values: as for Parquet.
+        types: as for Csv.
+    """
 
     function: Callable[[], Any]
     na_values: tuple[str, ...] = ("",)
@@ -143,24 +190,24 @@ Source = Files | Sql | DuckDb | Function
 
 
 def at(source: Source, path: str) -> Source:
-    """Return the same source read from another place: Parquet or JSON Lines by its ending, else a CSV file.
+    """Return the source with another path: Parquet or JSON Lines if the path ends so, else CSV.
 
-    A relative path is one from the current folder; those of a spec are from the project's.
+    A relative path starts in the current folder; the paths of a spec start in the project's folder.
     """
     path = path if remote(path) else from_here(path)
     name = re.sub(r"\.(gz|bz2|xz|zst)$", "", path.lower())
-    kind: type[Files] = Csv
+    source_type: type[Files] = Csv
     if name.endswith((".parquet", ".pq")):
-        kind = Parquet
+        source_type = Parquet
     elif name.endswith((".jsonl", ".ndjson")):
-        kind = JsonLines
-    if isinstance(source, kind):
+        source_type = JsonLines
+    if isinstance(source, source_type):
         return replace(source, path=path, last=None)
-    return kind(path, na_values=source.na_values, types=source.types)
+    return source_type(path, na_values=source.na_values, types=source.types)
 
 
 def origin(source: Source) -> str:
-    """Say in a few words where a source's rows come from; never a secret."""
+    """Return where a source's rows come from, in a few words and without secrets."""
     match source:
         case Function():
             return f"{source.function.__module__}.{source.function.__qualname__}()"
@@ -172,7 +219,7 @@ def origin(source: Source) -> str:
 
 
 def remote(path: str) -> bool:
-    """Tell an address from a path on this machine."""
+    """Return whether a path is an address rather than a path on this machine."""
     return re.match(r"[a-z][a-z0-9+.-]*://", path) is not None
 
 
@@ -185,26 +232,32 @@ def _check_path(path: str, last: int | timedelta | None) -> None:
         if password and not re.fullmatch(r"\$\{\w+\}", password):
             raise SpecError(
                 f"the path {path.partition('://')[0]}://... holds a password; put it into the environment and write "
-                "${NAME} where it stood"
+                "${NAME} in its place",
+                code="spec.password_in_path",
             )
     if last is None:
         return
     if not PARTITION.search(path):
         raise SpecError(
             f"{path}: last keeps the newest partitions, but the path has none; write {{day}} where they differ, as in "
-            "'sales/day={day}/*.parquet'"
+            "'sales/day={day}/*.parquet'",
+            code="spec.last_without_partition",
         )
     if not (last > timedelta(0) if isinstance(last, timedelta) else last > 0):
-        raise SpecError(f"{path}: last is {last}; give a number of partitions, or a timedelta, of more than 0")
+        raise SpecError(
+            f"{path}: last is {last}; give a number of partitions, or a timedelta, of more than 0",
+            code="spec.last_not_positive",
+        )
 
 
 def _check_query(query: str, timeout: float) -> None:
-    # What stands in quotes and comments is no clause.
+    # Quoted text and comments hold no clauses.
     clauses = re.sub(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", " ", query, flags=re.DOTALL)
     if not re.search(r"\border\s+by\b", clauses, re.IGNORECASE):
         raise SpecError(
-            f"query {' '.join(query.split())!r:.80} has no ORDER BY, so that its rows may come in another order each "
-            "time and be another snapshot; order by the key"
+            f"query {' '.join(query.split())!r:.80} has no ORDER BY, so its rows may come in another order and make "
+            "another snapshot each time; order by the key",
+            code="spec.no_order_by",
         )
     if not timeout > 0:
-        raise SpecError(f"timeout is {timeout}; give seconds, more than 0")
+        raise SpecError(f"timeout is {timeout}; give seconds, more than 0", code="spec.timeout_not_positive")

@@ -461,7 +461,7 @@ def test_500_columns_that_count_up_are_one_line_of_the_spec(checkout, made):
             DataError,
             "column 1 has no name; if it is an index, write the table without",
         ),
-        ("\n".join(LINES), "y", DataError, "the first row, '0', '0.0', '0', is no header"),
+        ("\n".join(LINES), "y", DataError, "the first row, '0', '0.0', '0', is not a header"),
         ("y\n1\n2\n", "y", DataError, "one column only"),
         ("x,y\n1,2\n2,3\n", "y", DataError, "2 rows are too few to learn from and to judge by; give 50 or more"),
         ("x,z,y\n" + "\n".join(LINES), "Z ", None, ""),
@@ -482,7 +482,7 @@ def test_500_columns_that_count_up_are_one_line_of_the_spec(checkout, made):
             "x,y\n" + "\n".join(f"{row},w{row}" for row in range(99)),
             "y",
             DataError,
-            "too many to be classes, and no numb",
+            "too many to be classes, and not num",
         ),
         ("x,y\n" + "\n".join(f"{row},2024-01-01" for row in range(99)), "y", DataError, "the target"),
         (

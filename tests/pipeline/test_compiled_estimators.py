@@ -556,7 +556,7 @@ REFUSED = [
     (
         TransformedTargetRegressor(RIDGE, func=np.log, inverse_func=lambda y: np.exp(y)),
         Y,
-        "TransformedTargetRegressor: <lambda> is no universal function",
+        "TransformedTargetRegressor: <lambda> is not a universal function",
     ),
     (model_selection.GridSearchCV(RIDGE, {"alpha": [1.0]}, refit=False), Y, "GridSearchCV: it was not refitted"),
     (
@@ -575,8 +575,8 @@ def test_what_is_not_covered_is_refused_by_name(estimator, y, start):
 def test_running_a_plan_imports_neither_scikit_learn_nor_pandas(tmp_path):
     save_plan(compile_pipeline(fitted(TREES[7], X, Y), features(5)), tmp_path)
     program = (
-        "import sys, numpy, pathlib; from pipeline.compiled import Program, load_plan;"
-        f"Program(load_plan(pathlib.Path({str(tmp_path)!r})))(numpy.ones((1, 5)), []);"
+        "import sys, numpy, pathlib; from pipeline.compiled import CompiledModel, load_plan;"
+        f"CompiledModel(load_plan(pathlib.Path({str(tmp_path)!r})))(numpy.ones((1, 5)), []);"
         "print([name for name in ('sklearn', 'pandas', 'scipy') if name in sys.modules])"
     )
     run = subprocess.run(

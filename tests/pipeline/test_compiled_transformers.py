@@ -27,10 +27,19 @@ from sklearn.preprocessing import (
     TargetEncoder,
 )
 
-from pipeline.compiled import CompiledModel, Plan, UnanswerableError, UncompilableError, columns_of
+from pipeline.compiled import (  # noqa: F401  they register their emitters
+    CompiledModel,
+    Plan,
+    UnanswerableError,
+    UncompilableError,
+    columns_of,
+    encoders,
+    engineered,
+    transformers,
+)
 from pipeline.compiled.plan import Builder
+from pipeline.compiled.registry import compile_transformer
 from pipeline.compiled.table import input_table, matrix
-from pipeline.compiled.transformers import compile_transformer
 from pipeline.schema import Feature, to_frame
 
 NUMBERS = tuple(Feature(name, "number", False) for name in ("a", "b", "c"))
@@ -447,7 +456,10 @@ class Overridden(StandardScaler):
     [
         (Own(), "Pipeline: Own: the compiler does not know this class"),
         (Overridden(), "Pipeline: Overridden: the compiler does not know this class"),
-        (FunctionTransformer(np.nan_to_num), "Pipeline: FunctionTransformer: its function nan_to_num is no universal"),
+        (
+            FunctionTransformer(np.nan_to_num),
+            "Pipeline: FunctionTransformer: its function nan_to_num is not a universal",
+        ),
         (SimpleImputer(missing_values=-1.0), "Pipeline: SimpleImputer: missing_values is -1.0; only NaN is compiled"),
     ],
 )

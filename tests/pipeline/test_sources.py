@@ -1,4 +1,6 @@
 import lzma
+import re
+import tomllib
 from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -8,6 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
+from project import CHECKOUT
 
 from pipeline.errors import DataError, SourceError, SpecError
 from pipeline.snapshot import ingest
@@ -126,9 +129,9 @@ def test_one_column_whose_name_has_a_semicolon_is_one_column(reads):
     [
         ({"decimal": ","}, r"separator and decimal are both ','; is the separator ';'\?"),
         ({"separator": "::"}, "separator is '::'; give one character"),
-        ({"separator": "x"}, "separator is 'x'; give one character that is no letter"),
+        ({"separator": "x"}, "separator is 'x'; give one character that is not a letter"),
         ({"decimal": ""}, "decimal is ''; give one character"),
-        ({"encoding": "utf8000"}, "'utf8000' is no encoding that Python knows; give one such as 'cp1252'"),
+        ({"encoding": "utf8000"}, "'utf8000' is not an encoding that Python knows; give one such as 'cp1252'"),
     ],
 )
 def test_a_dialect_that_cannot_be_is_refused_when_it_is_written(options, sentence):
@@ -209,7 +212,7 @@ def test_null_words_are_nulls_in_parquet_files_and_frames_too(tmp_path):
 
 
 def test_a_type_declared_for_a_column_that_is_not_there_is_refused(reads):
-    with pytest.raises(DataError, match=r"types has 'zip', which is no column; did you mean 'Zip'\?"):
+    with pytest.raises(DataError, match=r"types has 'zip', which is not a column; did you mean 'Zip'\?"):
         reads("Zip,b\n00501,1\n", types={"zip": "text"})
 
 
@@ -255,7 +258,7 @@ def test_a_byte_order_mark_and_windows_line_ends_do_not_count(reads):
 
 
 def test_null_words_are_nulls_quoted_too_and_other_words_are_not(reads):
-    table = reads('a,b\nNA,x\n"NA","NA"\n3,\n4,null\n', nulls=("NA", ""))
+    table = reads('a,b\nNA,x\n"NA","NA"\n3,\n4,null\n', na_values=("NA", ""))
     assert table.to_pydict() == {"a": [None, None, 3, 4], "b": ["x", None, None, "null"]}
 
 
@@ -379,3 +382,30 @@ def test_the_same_source_elsewhere_is_read_by_the_ending_of_its_name():
     assert at(source, "x.parquet") == Parquet("x.parquet", na_values=("NA",), types={"zip": "text"})
     ours = Csv("a.csv", separator=";", decimal=",", encoding="cp1252")
     assert at(ours, "b.csv.gz") == Csv("b.csv.gz", separator=";", decimal=",", encoding="cp1252")
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        ("", "data.empty_file"),
+        ("a\n", "data.no_rows"),
+        ("a,a\n1,2\n", "data.duplicate_column"),
+        ("a,\n1,2\n", "data.unnamed_column"),
+        ("a,b\n1,2\n3\n", "data.ragged_rows"),
+        ("a;b\n1;2\n", "data.wrong_separator"),
+        (b"a,b\n1,\x81\n", "data.wrong_encoding"),
+        (b"a,b\n1,\0\n", "data.nul_byte"),
+        ('a,b\n1,"open\n', "data.open_quote"),
+    ],
+)
+def test_what_is_wrong_with_a_file_has_a_code(content, code, reads):
+    with pytest.raises(DataError) as error:
+        reads(content)
+    assert error.value.code == code
+
+
+def test_every_code_of_a_source_is_in_the_catalogue():
+    catalogue = tomllib.loads((CHECKOUT / "docs/errors/sources.toml").read_text())
+    files = [file for room in ("sources", "init") for file in (CHECKOUT / "pipeline" / room).glob("*.py")]
+    codes = {code for file in files for code in re.findall(r'code="([a-z_.]+)"', file.read_text())}
+    assert codes == set(catalogue)

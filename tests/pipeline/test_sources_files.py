@@ -70,9 +70,9 @@ def test_a_declared_text_is_the_words_that_were_written(reads):
     ("lines", "sentence"),
     [
         (['{"a": 1}', '{"a": "x"}'], "line 2: column 'a' holds a text where it held a number"),
-        (['{"a": 1}', '{"a": 2'], "line 2: no JSON: .*was it cut short"),
-        (["[1]"], "line 1: no JSON object; each line is one row"),
-        (['{"a": 1, "a": 2}'], "line 1: no JSON: 'a' twice"),
+        (['{"a": 1}', '{"a": 2'], "line 2: not JSON: .*was it cut short"),
+        (["[1]"], "line 1: not a JSON object; each line is one row"),
+        (['{"a": 1, "a": 2}'], "line 1: not JSON: 'a' twice"),
         (['{"a": [1]}'], "column 'a' holds list"),
         (["{}"], "lines whose objects have no names; each line is one row"),
     ],
@@ -180,7 +180,8 @@ def test_a_path_that_cannot_be_is_refused_when_it_is_written(options, sentence):
 
 
 def test_partitions_that_are_no_days_have_no_last_days(tmp_path):
-    with pytest.raises(DataError, match="is no day such as 2024-01-31; keep a number of partitions instead: last=30"):
+    sentence = "is not a day such as 2024-01-31; keep a number of partitions instead: last=30"
+    with pytest.raises(DataError, match=sentence):
         read(Csv(partitioned(tmp_path, ["north"]), last=timedelta(3)))
 
 
