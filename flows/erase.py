@@ -50,18 +50,29 @@ def _some(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
 
 
-def key_of(spec: ModelSpec, given: Sequence[str]) -> dict[str, str]:
-    """Return the values of key columns that `NAME=VALUE` words name; SpecError when one is none."""
+def key_of(spec: ModelSpec, options: Sequence[str]) -> dict[str, str]:
+    """Return the value of each key column that `COLUMN=VALUE` options give.
+
+    Raises SpecError if the model has no key, or an option names no key column or gives no value.
+    """
     if not spec.key:
-        raise SpecError(f"{spec.name} has no key, so nothing tells whose a row is")
+        raise SpecError(
+            f"{spec.name} has no key column, so evergreen cannot tell whose row is whose; set `key` in the spec",
+            code="spec.no_key",
+        )
     key = {}
-    for word in given:
-        name, equals, value = word.partition("=")
+    for option in options:
+        name, equals, value = option.partition("=")
         if not equals:
-            raise SpecError(f"--key {word!r} names no value: write it as {spec.key[0]}=VALUE")
+            raise SpecError(
+                f"--key {option!r} has no value; write it as {spec.key[0]}=VALUE", code="spec.key_without_value"
+            )
         if name not in spec.key:
-            known = ", ".join(spec.key)
-            raise SpecError(f"{name!r} is no key column of {spec.name}, {known} is{did_you_mean(name, spec.key)}")
+            raise SpecError(
+                f"{name!r} is not a key column of {spec.name}; its key columns are: {', '.join(spec.key)}"
+                f"{did_you_mean(name, spec.key)}",
+                code="spec.unknown_key_column",
+            )
         key[name] = value
     return key
 
@@ -91,7 +102,9 @@ def _package_locks(stack: ExitStack, home: Path, model: str) -> None:
     try:
         stack.enter_context(FileLock(home / "locks" / f"{model}.lock").acquire(timeout=0))
     except Timeout:
-        raise ReleaseError(f"a run of {model} is going on; try again when it has ended") from None
+        raise ReleaseError(
+            f"{model} has a run in progress; try again when it has ended", code="release.run_in_progress"
+        ) from None
 
 
 def _erase(
@@ -106,7 +119,11 @@ def _erase(
 ) -> Erased:
     for name, value in key.items():
         if snapshots and not any(can_hold(path, name, value) for path in snapshots):
-            raise SpecError(f"no snapshot of {spec.name} has a column {name!r} that could hold {value!r}")
+            raise SpecError(
+                f"no snapshot of {spec.name} has a column {name!r} that could hold {value!r}; "
+                "check the name of the column and the type of the value",
+                code="spec.key_not_in_snapshots",
+            )
     aside = [file for path in snapshots for file in sorted(path.with_suffix(".quarantine").glob("*.parquet"))]
     logged = [path for _, path in files(home / "requests" / spec.name)]
     kinds = {"snapshots": (snapshots, ""), "set aside": (aside, ""), "requests": (logged, KEY)}

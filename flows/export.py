@@ -43,7 +43,8 @@ def released(ledger: Engine, model: str, number: int | None) -> Release:
     if release is None:
         what = "champion" if number is None else f"release {number}"
         there = ", ".join(str(one.number) for one in made) or f"none; `evergreen run {model}` makes the first"
-        raise ReleaseError(f"{model} has no {what} to export; its releases are: {there}")
+        code = "release.no_champion" if number is None else "release.not_found"
+        raise ReleaseError(f"{model} has no {what} to export; its releases are: {there}", code=code)
     return release
 
 
@@ -57,13 +58,18 @@ def export(release: Release, bento: Bento, checkout: Path, folder: Path, port: i
     artifact = artifact_of(release, bento)
     folder = folder.resolve()
     if folder.exists() and not folder.is_dir():
-        raise ReleaseError(f"{folder} is a file; name a folder")
+        raise ReleaseError(f"{folder} is a file; name a folder", code="release.path_is_a_file")
     check_makeable(folder.parent)
     if folder.exists() and any(folder.iterdir()):
         if not (folder / FACTS).exists():
-            raise ReleaseError(f"{folder} is not empty and no export; name another folder")
+            raise ReleaseError(
+                f"{folder} is not empty and not an export; name another folder", code="release.folder_not_empty"
+            )
         if not force:
-            raise ReleaseError(f"{folder} holds an export; name another folder, or replace it with --force")
+            raise ReleaseError(
+                f"{folder} holds an export; name another folder, or replace it with --force",
+                code="release.export_exists",
+            )
     cpu, memory = size(sum(file.stat().st_size for file in artifact.folder.iterdir()))
     facts = {
         "model": release.model,
@@ -97,9 +103,9 @@ def export(release: Release, bento: Bento, checkout: Path, folder: Path, port: i
 
 def check_makeable(folder: Path) -> None:
     """Raise ReleaseError when there is a file where a folder or one above it is to be made."""
-    for place in (folder, *folder.parents):
-        if place.exists() and not place.is_dir():
-            raise ReleaseError(f"{place} is a file, so nothing can be in it; name another place")
+    for parent in (folder, *folder.parents):
+        if parent.exists() and not parent.is_dir():
+            raise ReleaseError(f"{parent} is a file, not a folder; name another path", code="release.path_is_a_file")
 
 
 def size(artifact_bytes: int) -> tuple[int, int]:

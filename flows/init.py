@@ -24,9 +24,15 @@ def begin(checkout: Path, data: str, target: str, name: str, force: bool, ask: A
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name) or keyword.iskeyword(name):
         plain = re.sub(r"\W+", "_", name.lower(), flags=re.ASCII).strip("_")
         hint = f", as in {plain!r}" if re.fullmatch(r"[a-z][a-z0-9_]{0,62}", plain) and plain != name else ""
-        raise SpecError(f"{name!r} cannot name a model; use lower-case letters, digits and _{hint}")
+        raise SpecError(
+            f"{name!r} cannot name a model; use lower-case letters, digits and _{hint}", code="spec.invalid_name"
+        )
     if not force and (there := [str(path.relative_to(checkout)) for path in (spec, suite) if path.exists()]):
-        raise SpecError(f"{' and '.join(there)} is there already; give another --name, or --force to write it anew")
+        raise SpecError(
+            f"{' and '.join(there)} already {'exists' if len(there) == 1 else 'exist'}; "
+            "choose another --name, or replace with --force",
+            code="spec.exists",
+        )
     source, written = sniffed(from_here(data))
     table, source, missing = whole(source)
     check_header(source, table.column_names)

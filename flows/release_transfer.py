@@ -81,15 +81,19 @@ def pack(settings: Settings, ledger: Engine, release: Release, file: Path) -> No
 
 def _check_rows(release: Release, rows: Path) -> None:
     """Raise ArtifactError unless the snapshot at `rows` holds, to the last value, what a release was trained on."""
-    way_out = "restore it from a copy: another home would refuse it"
-    whose = f"of release {release.number} of {release.model}"
+    way_out = "restore it from a copy, or another home will refuse the archive"
+    of_release = f"of release {release.number} of {release.model}"
     try:
-        found = SnapshotFile(load_snapshot(rows).path).digest()
+        actual = SnapshotFile(load_snapshot(rows).path).digest()
     except ArtifactError as error:
-        raise ArtifactError(f"the snapshot {whose} cannot be read: {error}; {way_out}") from error
-    if (wanted := release.digests["snapshot"]) != found:
         raise ArtifactError(
-            f"snapshot {rows.name} {whose} is not what was trained on: its digest is {found}, not {wanted}; {way_out}"
+            f"the snapshot {of_release} cannot be read: {error}; {way_out}", code="artifact.snapshot_unreadable"
+        ) from error
+    if (expected := release.digests["snapshot"]) != actual:
+        raise ArtifactError(
+            f"snapshot {rows.name} {of_release} is not the one it was trained on: its digest is {actual}, "
+            f"not {expected}; {way_out}",
+            code="artifact.snapshot_changed",
         )
 
 
@@ -106,25 +110,42 @@ def unpack(settings: Settings, ledger: Engine, file: Path) -> ImportedRelease:
             with tarfile.open(file, "r:") as archive:
                 _extract(archive, folder)
         except (OSError, tarfile.TarError) as error:
-            raise ArtifactError(f"{file} is no release that was exported, or not whole: {error}") from error
+            raise ArtifactError(
+                f"{file} is not a complete archive of a release: {error}; "
+                "write it again with `evergreen archive MODEL N FILE`",
+                code="artifact.not_an_archive",
+            ) from error
         try:
             _, manifest = open_sealed(folder)
         except ArtifactError as error:
-            raise ArtifactError(f"{str(error).replace(str(folder), str(file))}; or export it again") from error
+            sentence = str(error).replace(str(folder), str(file))
+            raise ArtifactError(f"{sentence}; or write the archive again", code=error.code) from error
         release = _release_in(file, manifest)
         _check_new(ledger, release)
         expected = release.digests["bento"]
         bento = Bento(release.bento, folder / "package", digest_of(folder / "package", expected))
         if bento.digest != expected:
-            raise ReleaseError(f"the package in {file} is not what was released: its digest is {bento.digest}")
+            raise ReleaseError(
+                f"the package in {file} is not what was released: its digest is {bento.digest}, not {expected}; "
+                "write the archive again",
+                code="release.archive_mismatch",
+            )
         artifact = artifact_of(release, bento)
         _check_row(file, release, artifact)
         rows = folder / "snapshot" / f"{release.digests['snapshot']}.parquet"
-        if (found := SnapshotFile(load_snapshot(rows).path).digest()) != release.digests["snapshot"]:
-            raise ReleaseError(f"the snapshot in {file} is not what was trained on: its digest is {found}")
+        if (actual := SnapshotFile(load_snapshot(rows).path).digest()) != release.digests["snapshot"]:
+            raise ReleaseError(
+                f"the snapshot in {file} is not the one the release was trained on: its digest is {actual}, "
+                f"not {release.digests['snapshot']}; write the archive again",
+                code="release.archive_mismatch",
+            )
         trial = run_niced(run_trial, bento, artifact)
         if not trial.passed:
-            raise ReleaseError(f"the package in {file} does not answer here as it was trained: {trial.problems[0]}")
+            raise ReleaseError(
+                f"the package in {file} does not predict here what it predicted when it was trained: "
+                f"{trial.problems[0]}; train the model here with `evergreen run {release.model}`",
+                code="release.trial_failed",
+            )
         return _add_to_ledger(settings, ledger, file, folder, release, manifest["judged_against"], trial)
 
 
@@ -155,41 +176,53 @@ def _release_in(file: Path, manifest: Mapping[str, Any]) -> Release:
         release = Release(**manifest["release"])
         load_spec(release.model)
         digests = [release.digests[name] for name in ("snapshot", "spec", "code", "artifact", "bento")]
-        if not all(_DIGEST.fullmatch(one) for one in digests):
+        if not all(_DIGEST.fullmatch(digest) for digest in digests):
             raise ValueError("digests are 64 hexadecimal digits")
         if release.bento != f"{release.model}:{release.digests['artifact'][:16]}":
             raise ValueError(f"{release.bento} is not the package of artifact {release.digests['artifact']}")
     except (LookupError, TypeError, ValueError) as error:
-        raise ReleaseError(f"{file} holds no release: {type(error).__name__}: {error}") from error
+        raise ReleaseError(
+            f"{file} does not hold a valid release: {type(error).__name__}: {error}; write the archive again",
+            code="release.archive_invalid",
+        ) from error
     return release
 
 
 def _check_row(file: Path, release: Release, artifact: Artifact) -> None:
-    """Raise ReleaseError unless the row says what the artifact, which bears its digest, says of itself."""
-    for name in ("verdict", "evaluation", "answers"):
-        if getattr(release, name) != artifact.manifest[name]:
-            raise ReleaseError(f"the {name} in {file} is not that of its artifact, {artifact.digest[:12]}")
-    for name, found in artifact.manifest["digests"].items():
-        if release.digests.get(name, found) != found:
-            raise ReleaseError(f"the {name} in {file} is not that of its artifact, {artifact.digest[:12]}")
+    """Raise ReleaseError unless the row agrees with the manifest of the artifact, whose digest was checked."""
+    names = [name for name in ("verdict", "evaluation", "answers") if getattr(release, name) != artifact.manifest[name]]
+    digests = artifact.manifest["digests"].items()
+    names += [f"digest of the {name}" for name, value in digests if release.digests.get(name, value) != value]
+    if names:
+        raise ReleaseError(
+            f"the {names[0]} in {file} is not that of its artifact, {artifact.digest[:12]}; write the archive again",
+            code="release.archive_mismatch",
+        )
 
 
 def _check_new(ledger: Engine, release: Release) -> None:
     # The ledger refuses it as well, but when package and snapshot are there already.
     if held := releases.desired_state(ledger, release.model).held:
-        raise ReleaseError(releases.hold_sentence(release.model, held))
+        raise ReleaseError(releases.hold_sentence(release.model, held), code="release.held")
     made, events = releases.history(ledger, release.model)
     states = releases.states(events)
-    for one in made:
-        state = states.get(one.number)
-        if one.digests["artifact"] == release.digests["artifact"] and state in (
+    for known in made:
+        state = states.get(known.number)
+        if known.digests["artifact"] == release.digests["artifact"] and state in (
             "champion",
             releases.CANARY,
             releases.AWAITING,
         ):
-            raise ReleaseError(f"it is release {one.number} of {release.model} here already: {state}")
-    if bar := releases.blocked_by(ledger, release.model, release.digests):
-        raise ReleaseError(f"its snapshot, spec and code are barred here: {bar.kind} {bar.release}, {bar.reason}")
+            raise ReleaseError(
+                f"it already is release {known.number} of {release.model} here: {state}; there is nothing to import",
+                code="release.already_here",
+            )
+    if block := releases.blocked_by(ledger, release.model, release.digests):
+        raise ReleaseError(
+            f"its snapshot, spec and code are blocked here: {block.kind} {block.release}, {block.reason}; "
+            "import a release of other rows or code",
+            code="release.blocked",
+        )
 
 
 def _add_to_ledger(

@@ -233,7 +233,8 @@ def _only_package(run: "_Run") -> Outcome:
     champion = releases.champion(_ledger(), run.model)
     if champion is None:
         raise ReleaseError(
-            f"{run.model} has no champion to package again; {releases.next_champion(_ledger(), run.model)}"
+            f"{run.model} has no champion to repackage; {releases.next_champion(_ledger(), run.model)}",
+            code="release.no_champion",
         )
     due = repackaging(_ledger(), run.model, digests_of_code(load_spec(run.model), project_folder()))
     return _repackage(run, due, due.champion) if due.champion else run.outcome("unchanged", [due.reason])

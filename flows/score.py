@@ -40,7 +40,9 @@ def score(model: str, source: str, output: str) -> ScoresView:
     seconds: dict[str, float] = {}
     champion = releases.champion(open_ledger(here.ledger_url), model)
     if champion is None:
-        raise ReleaseError(f"{model} has no champion; `evergreen run {model}` makes one")
+        raise ReleaseError(
+            f"{model} has no champion; make one with `evergreen run {model}`", code="release.no_champion"
+        )
     to = target(output)
     package = timed("package", seconds, champions_package, champion.bento, champion.digests["bento"])
     # One folder for each output: what waits there is of the same rows and release, or is forgotten.
@@ -115,9 +117,15 @@ def target(text: str) -> Output:
     kinds: dict[str, Any] = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
     path = Path(text).absolute()
     if path.suffix.lower() not in kinds:
-        raise SpecError(f"{text!r} is no place for scores; name a .csv or .parquet file, or sql:URL_ENV:table")
+        raise SpecError(
+            f"{text!r} is not an output for scores; name a .csv or .parquet file, or sql:URL_ENV:table",
+            code="spec.unknown_output",
+        )
     if not path.parent.is_dir():
-        raise SpecError(f"there is no folder {str(path.parent)!r} for {path.name}; make it, or name another one")
+        raise SpecError(
+            f"the folder {str(path.parent)!r} for {path.name} does not exist; create it, or name another one",
+            code="spec.no_output_folder",
+        )
     return Output(kinds[path.suffix.lower()], str(path))
 
 

@@ -334,7 +334,10 @@ def release(
         if number is None:
             champion = releases.champion(ledger, model)
             if champion is None:
-                raise ReleaseError(f"{model} has no champion; name a release: `evergreen release {model} N`")
+                raise ReleaseError(
+                    f"{model} has no champion; name a release: `evergreen release {model} N`",
+                    code="release.no_champion",
+                )
             number = champion.number
         release = releases.get_release(ledger, model, number)
         run = run_folder(settings(), model, number)
@@ -468,8 +471,9 @@ def reproduce(
         snapshot = settings().folder("snapshots") / f"{release.digests['snapshot']}.parquet"
         if not snapshot.exists():
             raise ArtifactError(
-                f"snapshot {snapshot.name} of release {number} of {model} is gone from {snapshot.parent}; restore it "
-                "from a copy: without its rows nothing can be trained again"
+                f"snapshot {snapshot.name} of release {number} of {model} is missing from {snapshot.parent}; restore "
+                "it from a copy: the release cannot be trained again without its rows",
+                code="artifact.snapshot_missing",
             )
         check_whole(snapshot)
         found = again(bento.path / "src", release.digests["artifact"], snapshot)
@@ -667,7 +671,8 @@ def deploy(
         url = reachable(settings(), patience=15.0)
         if url is None:
             raise ServerError(
-                "no Prefect server answers; set PREFECT_API_URL to yours, or start one with `evergreen up`"
+                "no Prefect server answers; set PREFECT_API_URL to yours, or start one with `evergreen up`",
+                code="process.no_prefect_server",
             )
         os.environ.update({**prefect_environment(settings()), "PREFECT_API_URL": url})
         with _stdout_for_results():

@@ -79,7 +79,10 @@ def start_server(settings: Settings, port: int, meanwhile: Callable[[], object] 
         meanwhile()
         if not wait_until(lambda: answers(url), server, START_TIMEOUT):
             tail = (home / "server.log").read_text(errors="replace")[-2000:]
-            raise ServerError(f"the Prefect server did not start; {home / 'server.log'} ends: {tail}")
+            raise ServerError(
+                f"the Prefect server did not start; {home / 'server.log'} ends with: {tail}",
+                code="process.prefect_not_started",
+            )
         starting.release()
         yield url
 

@@ -238,7 +238,11 @@ def time_limit(limit: timedelta, what: str, grace: float = GRACE_PERIOD) -> Iter
     """
 
     def over(*_: object) -> None:
-        raise TimeLimitError(f"{what} took more than {limit}, its time limit, and was ended")
+        raise TimeLimitError(
+            f"{what} took more than {limit}, its time limit, and was stopped; "
+            "raise `time_limit` in the spec if it needs longer",
+            code="time_limit.run",
+        )
 
     main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGALRM, over) if main else None

@@ -103,7 +103,10 @@ def up(settings: Settings, port: int, say: Callable[[str], None], show: Callable
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise ServerError(f"evergreen is up already on {settings.folder()}; end that one first") from None
+        raise ServerError(
+            f"`evergreen up` is already running on {settings.folder()}; stop that one first",
+            code="process.already_up",
+        ) from None
     try:
         with stop_requested() as ending, ExitStack() as stack:
             _Up(settings, port, say, show, ending, stack).run()
@@ -175,7 +178,9 @@ class _Up:
             lambda: self.ending() or prefect_server.answers(self.url), part.child, prefect_server.START_TIMEOUT
         ):
             tail = part.log.read_text(errors="replace")[-2000:].strip()
-            raise ServerError(f"the Prefect server did not start; {part.log} ends: {tail}")
+            raise ServerError(
+                f"the Prefect server did not start; {part.log} ends with: {tail}", code="process.prefect_not_started"
+            )
         # Whoever runs a model by hand meanwhile reports to this server.
         there = {"pages": self.pages} if self.pages else {}
         write_json(self.settings.folder("prefect") / "server.json", {"url": self.url, **there})
@@ -190,7 +195,9 @@ class _Up:
             return []
         if done.returncode != 0:
             raise ServerError(
-                f"the models could not be deployed: {(done.stdout or done.stderr).decode()[-2000:].strip()}"
+                "the deployments could not be registered; `evergreen deploy` shows the same error: "
+                f"{(done.stdout or done.stderr).decode()[-2000:].strip()}",
+                code="process.not_deployed",
             )
         deployed = [
             DeploymentView(**{**one, "schedule": one["schedule"] and ScheduleView(**one["schedule"])})

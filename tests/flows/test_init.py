@@ -557,7 +557,7 @@ def test_files_that_are_there_are_never_overwritten_without_force(checkout, made
     spec.write_text("edited\n")
 
     with pytest.raises(
-        SpecError, match=r"pipeline/models/mine.py and expectations/suites/mine.py is there already.*--force"
+        SpecError, match=r"pipeline/models/mine.py and expectations/suites/mine.py already exist; .*--force"
     ):
         begin(checkout, "data.csv", "y", "mine", False, likely)
     assert spec.read_text() == "edited\n"
