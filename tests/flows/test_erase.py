@@ -283,5 +283,5 @@ def test_values_are_named_by_key_columns():
     ]:
         with pytest.raises(SpecError, match=said):
             key_of(spec(), given)
-    with pytest.raises(SpecError, match="sales has no key column, .*; set `key` in the spec"):
+    with pytest.raises(SpecError, match=r"sales has no key column, .*; set `key` in the spec"):
         key_of(spec(key=()), ["customer=17"])

@@ -652,7 +652,7 @@ def test_the_command_says_that_nobody_was_asked_writes_both_files_and_refuses_to
 
     code, out, err = project.evergreen("init", "sales.csv", "--target", "y", "--name", "sales")
     assert (code, err) == (0, "")
-    assert "nobody was asked, since this is no terminal" in out
+    assert "not a terminal: used default answers (see above)" in out
     assert "wrote     pipeline/models/sales.py" in out
     code, said = project.json("init", "sales.csv", "--target", "y", "--name", "sales")
     assert (code, said["error"]["type"]) == (2, "UsageError")

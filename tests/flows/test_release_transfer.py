@@ -77,7 +77,7 @@ def test_a_release_is_champion_where_it_was_judged_against_the_champion_and_awai
     assert (said["release"], said["state"], said["reasons"][1]) == (1, "champion", "there was no champion here")
     said = imported(production, "2.tar")
     assert (said["release"], said["state"]) == (2, "champion")
-    assert said["reasons"][1] == "it was judged against what is release 1 here"
+    assert said["reasons"][1] == "it was evaluated against the champion here, release 1"
     assert "it already is release 2 of points here: champion" in imported(production, "2.tar")["error"]["message"]
 
     explained = production.json("release", "points", "2")[1]
@@ -130,7 +130,7 @@ def test_what_was_judged_against_another_champion_waits_for_a_person(production)
     assert imported(production, "2.tar")["state"] == "champion"
     said = imported(production, "1.tar")
     assert (said["release"], said["state"]) == (2, "awaiting-approval")
-    assert said["reasons"][1] == "it was not judged against release 1, the champion here"
+    assert said["reasons"][1] == "it was not evaluated against the champion here, release 1"
     assert production.champion() == 1
     assert production.json("promote", "points", "2", "--why", "known")[0] == 0
     assert production.champion() == 2
