@@ -184,7 +184,7 @@ def test_the_help_of_a_verb_names_its_options_and_loads_nothing_heavy(helped, ve
 
 
 def test_what_only_looks_loads_nothing_heavy(cold):
-    looks = ("status", "status points --json", "history points", "history points --json", "why points")
+    looks = ("status", "status points --json", "history points", "history points --json", "triggers points")
 
     for look, (code, out, loaded) in zip(looks, loading(cold, *map(str.split, looks)), strict=True):
         assert (look, code, loaded) == (look, 0, [])

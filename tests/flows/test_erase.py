@@ -248,7 +248,7 @@ def test_a_kill_while_files_are_written_leaves_what_the_ledger_says_and_the_same
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("flows.erase.forget_in_snapshot", killed)
+        patch.setattr("flows.erase.erase_from_snapshot", killed)
         with pytest.raises(KeyboardInterrupt):
             erase(settings, ledger, spec(), {"customer": "17"}, "")
     assert releases.history(ledger, "sales")[1][-1].kind == "rows forgotten"
