@@ -1,12 +1,12 @@
-"""evergreen in Python, for notebooks and scripts: a table of contents; the code is in the rooms.
+"""evergreen in Python, for notebooks and scripts. This module only names what it offers; the code is in the rooms.
 
     import evergreen
 
     model = evergreen.load("house_prices")       # the champion, or release=3
-    model.predict(frame)                         # as the endpoint answers, to the last bit
+    model.predict(frame)                         # equal to the endpoint's predictions, to the last bit
     outcome = evergreen.run("house_prices", data=frame)
 
-What is used is imported when it is used first.
+Each name is imported when it is used first, so `import evergreen` takes no time.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The backtest flow: history replayed month by month, for three ways of life; a table, JSON and a plot."""
+"""The backtest flow: replay history month by month under three strategies; write a table, JSON and a plot."""
 
 import base64
 from dataclasses import asdict
@@ -29,39 +29,42 @@ def backtest(
 ) -> BacktestView:
     """Replay a model's history and return what `evergreen backtest --json` prints.
 
-    `data` is a file or glob read instead of the spec's source; `time` names the columns that tell the month, where the
-    spec has no time column. Nothing is released, and nothing is packaged or tried.
+    `data` is a file or glob to read instead of the spec's source. `time` names the columns that tell the month, if the
+    spec has no time column. Packages, tries and releases nothing.
     """
     folder = settings().folder("runs", model, str(runtime.flow_run.id))
     replayed = replay_history(model, data, time or [])
     image = draw_backtest(replayed)
-    found = view_of(replayed, by, str(folder / "backtest.md"))
+    view = view_of(replayed, by, str(folder / "backtest.md"))
     write_bytes(folder / "backtest.png", image)
-    write_json(folder / "backtest.json", asdict(found))
-    write_text(folder / "backtest.md", markdown(found, "backtest.png"))
+    write_json(folder / "backtest.json", asdict(view))
+    write_text(folder / "backtest.md", markdown(view, "backtest.png"))
     try:
-        shown = markdown(found, f"data:image/png;base64,{base64.b64encode(image).decode()}")
-        create_markdown_artifact(shown, key=key(model, "backtest"), description=found.said[0])
+        text = markdown(view, f"data:image/png;base64,{base64.b64encode(image).decode()}")
+        create_markdown_artifact(text, key=key(model, "backtest"), description=view.said[0])
     except Exception:
-        get_run_logger().warning("the backtest could not be shown", exc_info=True)
-    return found
+        get_run_logger().warning("the backtest could not be shown in Prefect", exc_info=True)
+    return view
 
 
 def view_of(replayed: Backtest, by: Literal["month"], report: str) -> BacktestView:
-    """Return what `evergreen backtest --json` prints; `report` is where it is as Markdown."""
+    """Return what `evergreen backtest --json` prints; `report` is the path of the Markdown report."""
     return BacktestView(
         model=replayed.model,
         metric=replayed.metric,
         greater_is_better=replayed.greater_is_better,
         trained_before=replayed.trained_before,
         months=[
-            MonthView(one.month, one.rows, one.outcome, list(one.reasons), {**one.metrics}, {**one.pooled})
-            for one in replayed.months
+            MonthView(month.month, month.rows, month.outcome, list(month.reasons), {**month.metrics}, {**month.pooled})
+            for month in replayed.months
         ],
         rows=replayed.rows,
         overall={**replayed.overall},
         releases={**replayed.releases},
-        differences={way: IntervalView(**asdict(one)) if one else None for way, one in replayed.differences.items()},
+        differences={
+            strategy: IntervalView(**asdict(interval)) if interval else None
+            for strategy, interval in replayed.differences.items()
+        },
         notes=list(replayed.notes),
         by=by,
         said=summarize(replayed),
@@ -71,55 +74,57 @@ def view_of(replayed: Backtest, by: Literal["month"], report: str) -> BacktestVi
 
 @task(name="replay", task_run_name="replay", cache_policy=NO_CACHE)
 def replay_history(model: str, data: str | None, time: list[str]) -> Backtest:
-    """Read a table and replay it."""
+    """Read a table and replay it month by month."""
     spec = load_spec(model)
-    tell = LISTENER.get() or (lambda _: None)
+    report = LISTENER.get() or (lambda _: None)
     logger = get_run_logger()
 
-    def done(month: str, place: int, of: int) -> None:
-        logger.info("trained on all rows until %s, %d of %d", month, place, of)
-        tell(RowProgress(place, of, f", until {month}"))
+    def on_month(month: str, number: int, total: int) -> None:
+        logger.info("trained on all rows until %s, %d of %d", month, number, total)
+        report(RowProgress(number, total, f", until {month}"))
 
-    tell(Step("read"))
+    report(Step("read"))
     past = replaying.history(spec, sources.read(spec.source if data is None else sources.at(spec.source, data)), time)
-    tell(Step("replay"))
-    return replaying.replay(spec, past, done)
+    report(Step("replay"))
+    return replaying.replay(spec, past, on_month)
 
 
-def summarize(found: Backtest) -> list[str]:
-    """Return in sentences what a backtest found, also where it found that nothing mattered."""
-    figures = ", ".join(f"{LABELS[way]} {format_number(found.overall[way])} ({found.releases[way]})" for way in LABELS)
-    sentences = [
-        f"{found.metric} over {found.rows:,} rows of {len(found.months)} months, with how many models: {figures}."
-    ]
-    for way, one in found.differences.items():
-        if one is None:
+def summarize(replayed: Backtest) -> list[str]:
+    """Return the results of a backtest as sentences: the metric of each strategy, then how the gate compares."""
+    figures = ", ".join(
+        f"{label} {format_number(replayed.overall[strategy])} ({replayed.releases[strategy]})"
+        for strategy, label in LABELS.items()
+    )
+    months = f"{replayed.rows:,} rows of {len(replayed.months)} months"
+    sentences = [f"{replayed.metric} over {months}, with the number of models: {figures}."]
+    for strategy, interval in replayed.differences.items():
+        if interval is None:
             continue
-        ends = f"{format_signed(one.low)} to {format_signed(one.high)}"
-        worse, better = (one.low, one.high) if found.greater_is_better else (-one.high, -one.low)
-        word = "better than" if worse > 0 else "worse than" if better < 0 else "not surely different from"
+        ends = f"{format_signed(interval.low)} to {format_signed(interval.high)}"
+        worst, best = (interval.low, interval.high) if replayed.greater_is_better else (-interval.high, -interval.low)
+        relation = "better than" if worst > 0 else "worse than" if best < 0 else "not significantly different from"
         sentences.append(
-            f"The gate is {word} {LABELS[way]}: difference {format_signed(one.difference)}, "
-            f"{one.confidence:.0%} interval {ends}."
+            f"The gate is {relation} {LABELS[strategy]}: difference {format_signed(interval.difference)}, "
+            f"{interval.confidence:.0%} interval {ends}."
         )
     return sentences
 
 
-def markdown(found: BacktestView, image: str) -> str:
+def markdown(view: BacktestView, image: str) -> str:
     """Return a backtest as Markdown: sentences, the plot at `image`, and a row for each month."""
     lines = [
-        f"**{found.said[0]}**",
+        f"**{view.said[0]}**",
         "",
-        *(f"- {sentence}" for sentence in (*found.said[1:], *found.notes)),
+        *(f"- {sentence}" for sentence in (*view.said[1:], *view.notes)),
         "",
     ]
-    lines += [f"![{found.metric} over time]({image})", ""]
+    lines += [f"![{view.metric} over time]({image})", ""]
     lines += [
         "| month | rows | never | always | by the gate | the month before | why |",
         "|---|---:|---:|---:|---:|---|---|",
     ]
-    for month in found.months:
-        figures = " | ".join(format_number(month.metrics[way]) for way in LABELS)
+    for month in view.months:
+        figures = " | ".join(format_number(month.metrics[strategy]) for strategy in LABELS)
         why = month.reasons[0].replace("|", "\\|")
         lines.append(f"| {month.month} | {month.rows:,} | {figures} | {month.outcome} | {why} |")
     return "\n".join([*lines, ""])

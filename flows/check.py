@@ -1,4 +1,4 @@
-"""Data checked by itself, before anything is trained on it or before it is published: nothing is kept."""
+"""Validate data without a run, for example before it is published. Nothing is trained or kept."""
 
 import tempfile
 from dataclasses import asdict, replace
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 def check(settings: Settings, ledger: "Engine", model: str, data: str | None) -> tuple[Report, DriftReport | None]:
-    """Judge `data`, or the spec's own source, as a run would; return the report, and what changed since the champion.
+    """Validate `data`, or the spec's own source, as a run would; return the report and the drift since the champion.
 
-    It is frozen in a folder of its own meanwhile, so that it may be of any size. Raises SourceError and DataError, as
-    ingest does, and CheckError where a check is broken.
+    The drift is None if the report rejects the data. The rows are ingested into a temporary folder, so the data may be
+    of any size. Raises SourceError and DataError, as ingest does, and CheckError if a check is broken.
     """
     source = load_spec(model).source
     with tempfile.TemporaryDirectory(prefix="evergreen-check-") as name:
@@ -40,29 +40,31 @@ def check(settings: Settings, ledger: "Engine", model: str, data: str | None) ->
         report = check_snapshot(model, snapshot)
         if not report.passed:
             return report, None
-        left = snapshot.path
+        rows = snapshot.path
         if report.quarantine and report.quarantine.snapshot:
-            left = left.with_name(f"{report.quarantine.snapshot}.parquet")
-            # What was set aside goes with the folder.
+            rows = rows.with_name(f"{report.quarantine.snapshot}.parquet")
+            # The quarantined rows are deleted with the temporary folder.
             report = replace(report, quarantine=replace(report.quarantine, file=None, snapshot=None))
-        return report, drift_since_champion(settings, ledger, model, SnapshotFile(left))
+        return report, drift_since_champion(settings, ledger, model, SnapshotFile(rows))
 
 
 def unreadable(error: DataError) -> Report:
-    """Return the report of what is not a table that could be checked: refused, for that reason alone."""
+    """Return the report of data that is not a usable table: rejected, with the error as the only reason."""
     return Report(rows=0, columns=0, rules=()).refused(str(error))
 
 
 def view_of(model: str, report: Report, changes: DriftReport | None) -> ValidationView:
-    """Return what `evergreen validate --json` prints: data passes when neither its rules nor its drift refuse it."""
-    aside, refused = report.quarantine, changes.errors if changes else ()
+    """Return what `evergreen validate --json` prints: data passes if neither its rules nor its drift reject it."""
+    quarantine, drift_errors = report.quarantine, changes.errors if changes else ()
     return ValidationView(
         model=model,
-        passed=report.passed and not refused,
+        passed=report.passed and not drift_errors,
         rows=report.rows,
         columns=report.columns,
-        quarantine=QuarantineView(**{**asdict(aside), "reasons": list(aside.reasons)}) if aside else None,
-        reasons=[*report.reasons, *refused],
+        quarantine=QuarantineView(**{**asdict(quarantine), "reasons": list(quarantine.reasons)})
+        if quarantine
+        else None,
+        reasons=[*report.reasons, *drift_errors],
         warnings=report.warnings,
         rules=[RuleView(**{**asdict(rule), "examples": list(rule.examples)}) for rule in report.rules],
         drift=_drift(changes) if changes else None,

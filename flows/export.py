@@ -1,6 +1,7 @@
-"""Everything that a release needs to run away from this machine, written into one folder, whole or not at all.
+"""Export a release: one folder with everything that deploys it on other machines, complete or not there at all.
 
-The files in `exported/` are what is written there, with names, port, digests and sizes put in for each `<<name>>`.
+The folder has the package, the project, and the files of `exported/`, in which each `<<name>>` is replaced by a name,
+port, digest or size.
 """
 
 import re
@@ -23,51 +24,59 @@ from pipeline.project import ROOMS, copy_room, project_file
 
 TEMPLATES = Path(__file__).parent / "exported"
 OUR_PART = "release.Dockerfile"
-"""What is added to the Dockerfile that BentoML has put into the package."""
+"""The lines that are appended to the Dockerfile that BentoML put into the package."""
 FACTS = "release.json"
+"""The file that marks a folder as an export: the release, and the list of files that the export wrote."""
 PROJECT = ("evergreen.py", "pyproject.toml", "requirements.in", "requirements.txt", "README.md", "LICENSE")
-"""What is exported of the project besides the rooms."""
+"""The files of the project that are exported besides the rooms."""
 
 MEMORY = 512
-"""MiB that a service takes besides its model; measured: 350, in two processes."""
+"""MiB that a service needs besides its model; 350 measured, in two processes."""
 MODEL_MEMORY = 4
-"""MiB that a model takes for each MiB of its artifact."""
+"""MiB that a model needs for each MiB of its artifact."""
 FARGATE = ((512, 4096), (1024, 8192), (2048, 16384), (4096, 30720))
-"""CPU units (1024 are a core), and the most MiB of memory that AWS Fargate has with them."""
+"""CPU units (1024 are a core), and the max MiB of memory that AWS Fargate offers with them."""
 
 
 def released(ledger: Engine, model: str, number: int | None) -> Release:
-    """Return release `number` of a model, or its champion; ReleaseError when there is none."""
+    """Return release `number` of a model, or its champion; ReleaseError if there is none."""
     made, _ = releases.history(ledger, model)
-    release = releases.champion(ledger, model) if number is None else {one.number: one for one in made}.get(number)
+    by_number = {release.number: release for release in made}
+    release = releases.champion(ledger, model) if number is None else by_number.get(number)
     if release is None:
-        what = "champion" if number is None else f"release {number}"
-        there = ", ".join(str(one.number) for one in made) or f"none; `evergreen run {model}` makes the first"
-        raise ReleaseError(f"{model} has no {what} to export; its releases are: {there}")
+        wanted = "champion" if number is None else f"release {number}"
+        numbers = ", ".join(map(str, by_number)) or f"none; `evergreen run {model}` makes the first"
+        code = "release.no_champion" if number is None else "release.not_found"
+        raise ReleaseError(f"{model} has no {wanted} to export; its releases are: {numbers}", code=code)
     return release
 
 
 def export(release: Release, bento: Bento, checkout: Path, folder: Path, port: int, force: bool) -> None:
-    """Write the package of a release, the project and what deploys both into `folder`, whole or not at all.
+    """Write the package of a release, the project and the deployment files into `folder`, completely or not at all.
 
-    A folder that is not empty is refused with ReleaseError; with `force`, an export there is replaced, and what it did
-    not write (a repository, a state) stays. Raises ArtifactError when the package holds another artifact
-    than was released.
+    With `force`, an earlier export in the folder is replaced; files that no export wrote (a Git repository, a state)
+    stay. Raises ReleaseError if the folder is not empty and may not be replaced, and ArtifactError if the package holds
+    another artifact than was released.
     """
     artifact = artifact_of(release, bento)
     folder = folder.resolve()
     if folder.exists() and not folder.is_dir():
-        raise ReleaseError(f"{folder} is a file; name a folder")
+        raise ReleaseError(f"{folder} is a file; name a folder", code="release.path_is_a_file")
     check_makeable(folder.parent)
     if folder.exists() and any(folder.iterdir()):
         if not (folder / FACTS).exists():
-            raise ReleaseError(f"{folder} is not empty and no export; name another folder")
+            raise ReleaseError(
+                f"{folder} is not empty and not an export; name another folder", code="release.folder_not_empty"
+            )
         if not force:
-            raise ReleaseError(f"{folder} holds an export; name another folder, or replace it with --force")
+            raise ReleaseError(
+                f"{folder} holds an export; name another folder, or replace it with --force",
+                code="release.export_exists",
+            )
     cpu, memory = size(sum(file.stat().st_size for file in artifact.folder.iterdir()))
     facts = {
         "model": release.model,
-        # Neither Kubernetes nor AWS takes an underscore in every name.
+        # Kubernetes and AWS reject underscores in some names.
         "name": re.sub("_+", "-", release.model).strip("-"),
         "number": release.number,
         "bento": release.bento,
@@ -85,73 +94,73 @@ def export(release: Release, bento: Bento, checkout: Path, folder: Path, port: i
         _write("project", part, facts)
         facts["project"] = digest.of_folder(part / "project")[:16]
         _write("", part, facts)
-        theirs = (bento.path / "env" / "docker" / "Dockerfile").read_text(encoding="utf-8")
-        ours = (part / OUR_PART).read_text(encoding="utf-8")
+        bentoml_lines = (bento.path / "env" / "docker" / "Dockerfile").read_text(encoding="utf-8")
+        our_lines = (part / OUR_PART).read_text(encoding="utf-8")
         (part / OUR_PART).unlink()
-        write_text(part / "Dockerfile", f"{theirs.rstrip()}\n\n{ours}")
+        write_text(part / "Dockerfile", f"{bentoml_lines.rstrip()}\n\n{our_lines}")
         files = [FACTS, *(path.relative_to(part).as_posix() for path in part.rglob("*") if path.is_file())]
         write_json(part / FACTS, {**facts, "digests": release.digests, "files": sorted(files)})
         if (folder / FACTS).exists():
-            _keep(folder, part)
+            _keep_foreign_files(folder, part)
 
 
 def check_makeable(folder: Path) -> None:
-    """Raise ReleaseError when there is a file where a folder or one above it is to be made."""
-    for place in (folder, *folder.parents):
-        if place.exists() and not place.is_dir():
-            raise ReleaseError(f"{place} is a file, so nothing can be in it; name another place")
+    """Raise ReleaseError if a file is in the way of a folder or one of its parents."""
+    for parent in (folder, *folder.parents):
+        if parent.exists() and not parent.is_dir():
+            raise ReleaseError(f"{parent} is a file, not a folder; name another path", code="release.path_is_a_file")
 
 
 def size(artifact_bytes: int) -> tuple[int, int]:
-    """Return the CPU units (1024 are a core) and MiB of memory that a service of an artifact asks for, whole GiB."""
+    """Return the CPU units (1024 are a core) and the MiB of memory, in whole GiB, that a service requests."""
     needed = MEMORY + MODEL_MEMORY * artifact_bytes / 2**20
     memory = min(1024 * ceil(needed / 1024), FARGATE[-1][1])
-    return next(cpu for cpu, most in FARGATE if memory <= most), memory
+    return next(cpu for cpu, max_memory in FARGATE if memory <= max_memory), memory
 
 
 def render(text: str, facts: Mapping[str, Any]) -> str:
-    """Return a text with every `<<name>>` replaced by that fact; KeyError when there is no such fact.
+    """Return a text with every `<<name>>` replaced by that fact; KeyError if there is no such fact.
 
     >>> render("<<model>>:<<number>> costs ${price}", {"model": "houses", "number": 3})
     'houses:3 costs ${price}'
     """
-    return re.sub(r"<<(\w+)>>", lambda found: str(facts[found[1]]), text)
+    return re.sub(r"<<(\w+)>>", lambda match: str(facts[match[1]]), text)
 
 
 def templates(room: str = "") -> list[Path]:
-    """Return the files in `exported/`, or in one folder of it, that are written into an export."""
-    # Whoever compiles a checkout (an image's build, an editor) leaves bytecode beside worker.py.
+    """Return the files of `exported/`, or of one folder in it, that are written into an export."""
+    # An image's build or an editor may have left bytecode beside worker.py.
     return [path for path in (TEMPLATES / room).rglob("*") if path.is_file() and path.suffix != ".pyc"]
 
 
 def _write(room: str, part: Path, facts: Mapping[str, Any]) -> None:
     for template in templates(room):
-        place = part / template.relative_to(TEMPLATES)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_text(place, render(template.read_text(encoding="utf-8"), facts))
-        place.chmod(template.stat().st_mode & 0o777)
+        target = part / template.relative_to(TEMPLATES)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_text(target, render(template.read_text(encoding="utf-8"), facts))
+        target.chmod(template.stat().st_mode & 0o777)
 
 
-def _copy_project(checkout: Path, place: Path) -> None:
-    place.mkdir()
+def _copy_project(checkout: Path, target: Path) -> None:
+    target.mkdir()
     for room in ROOMS:
-        copy_room(room, checkout, place, ("__pycache__", "node_modules", "web"))
+        copy_room(room, checkout, target, ("__pycache__", "node_modules", "web"))
     for name in PROJECT:
-        shutil.copy(project_file(name, checkout), place / name)
+        shutil.copy(project_file(name, checkout), target / name)
 
 
-def _keep(folder: Path, part: Path) -> None:
-    """Copy from an earlier export what no export wrote."""
+def _keep_foreign_files(folder: Path, part: Path) -> None:
+    """Copy the files of an earlier export's folder that no export wrote."""
     written = set(read_json(folder / FACTS)["files"])
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        place = part / name
-        if name.as_posix() in written or place.exists():
+        target = part / name
+        if name.as_posix() in written or target.exists():
             continue
         if path.is_dir() and not path.is_symlink():
-            # Git does not take a repository without its empty folders.
+            # A Git repository is not valid without its empty folders.
             if not any(path.iterdir()):
-                place.mkdir(parents=True)
+                target.mkdir(parents=True)
         else:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, place, follow_symlinks=False)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target, follow_symlinks=False)

@@ -27,7 +27,7 @@ EXIT_CODES: dict[Name, int] = {
     "trial-failed": 4,
     "model-rejected": 5,
 }
-"""What `evergreen run` exits with; an outcome other than 0 is a failed Prefect state."""
+"""The exit code of `evergreen run`; an outcome with another code than 0 is a failed state in Prefect."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Outcome:
         rows: how many there are.
         metrics: of "challenger", "champion" and "baseline", on the same held-out rows.
         seconds: how long each step took.
-        warnings: what is worth a look.
+        warnings: findings that a person should review.
         report: the report of the run, as a path.
-        resumed: what was not done again, since a run that did not finish had done it.
+        resumed: the work of an unfinished run that this one did not repeat, as a sentence.
     """
 
     model: str
@@ -64,7 +64,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """What the command exits with."""
+        """The exit code of the command."""
         return EXIT_CODES[self.outcome]
 
     @property

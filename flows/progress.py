@@ -1,4 +1,4 @@
-"""What a run is doing: each step announced when it begins and, with its seconds and a few words, when it ends."""
+"""The progress of a run: a listener gets an event when a step begins, and one with its time and summary at the end."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,14 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a run: under way while `seconds` is None, then with what came out of it in a few words."""
+    """A step of a run that began or ended.
+
+    Attributes:
+        name: the step.
+        seconds: how long it took; None when it begins.
+        passed: whether it succeeded.
+        summary: its result in a few words, or its error.
+    """
 
     name: str
     seconds: float | None = None
@@ -21,7 +28,13 @@ class Step:
 
 @dataclass(frozen=True)
 class RowProgress:
-    """How many rows a step has done, of how many, where that is known, and what is to be said of them."""
+    """How far a step is that counts rows.
+
+    Attributes:
+        done: the rows so far.
+        total: all rows; None if unknown.
+        summary: a text to print after the count.
+    """
 
     done: int
     total: int | None
@@ -29,23 +42,23 @@ class RowProgress:
 
 
 LISTENER: ContextVar[Callable[[Any], None] | None] = ContextVar("LISTENER", default=None)
-"""Who is told of the steps of the runs in this context, and of the rows of a step that counts them."""
+"""Is called with each `Step` and `RowProgress` of the runs in this context."""
 
 
 def timed(name: str, seconds: dict[str, float], work: Callable[..., Result], *args: Any) -> Result:
-    """Do a step's work and return its result, its time put into `seconds`, the listener told."""
-    tell = LISTENER.get() or (lambda _: None)
-    tell(Step(name))
+    """Call `work` and return its result; put its time into `seconds`, and report start and end to the listener."""
+    report = LISTENER.get() or (lambda _: None)
+    report(Step(name))
     started = time.perf_counter()
     try:
         result = work(*args)
     except BaseException as error:
         seconds[name] = round(time.perf_counter() - started, 3)
-        tell(Step(name, seconds[name], False, str(error)))
+        report(Step(name, seconds[name], False, str(error)))
         raise
     seconds[name] = round(time.perf_counter() - started, 3)
     if LISTENER.get():
         from flows.summaries import summarize
 
-        tell(Step(name, seconds[name], getattr(result, "passed", True), summarize(result)))
+        report(Step(name, seconds[name], getattr(result, "passed", True), summarize(result)))
     return result

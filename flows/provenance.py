@@ -1,6 +1,6 @@
-"""What a release rests on besides the ledger's row: its rows, its code, its checks, the report of the run that made it.
+"""The provenance of a release: its rows, its code, its validation, and the report of the run that made it.
 
-What was removed meanwhile, or is in another home, is None.
+The ledger has the release's own row. A part that was removed, or that is in another home, is None.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from pipeline.snapshot import Snapshot, load_snapshot
 
 
 def run_folder(settings: Settings, model: str, release: int) -> Path | None:
-    """Return the folder that the run which made a release left, named by the id of its flow run."""
+    """Return the folder of the run that made a release; None if it is gone. Its name is the id of the flow run."""
     for outcome in (settings.folder() / "runs" / model).glob("*/outcome.json"):
         if (_read(outcome) or {}).get("release") == release:
             return outcome.parent
@@ -25,14 +25,14 @@ def run_folder(settings: Settings, model: str, release: int) -> Path | None:
 
 
 def provenance_of(settings: Settings, release: Release) -> Proofs:
-    """Return on which rows a release was trained, by which code, what was checked, and where its report is."""
+    """Return the rows a release was trained on, its code, its validation, and the path of its report."""
     manifest = packed_manifest(settings, release)
-    known = manifest or {}
+    facts = manifest or {}
     snapshot = _snapshot(settings.folder() / "snapshots" / f"{release.digests['snapshot']}.parquet")
     folder = run_folder(settings, release.model, release.number)
     report = folder and _read(folder / "validation.json")
     source = settings.folder() / "bentoml" / "bentos" / release.bento.replace(":", "/") / "src"
-    counts = known.get("rows", {})
+    counts = facts.get("rows", {})
     return Proofs(
         rows=RowsView(
             all=snapshot.rows if snapshot else None,
@@ -41,17 +41,17 @@ def provenance_of(settings: Settings, release: Release) -> Proofs:
             trained_on=counts.get("training"),
             held_out=counts.get("holdout"),
         ),
-        code=CodeView(known.get("estimator"), str(source) if source.exists() else None),
+        code=CodeView(facts.get("estimator"), str(source) if source.exists() else None),
         validation=_summary(report) if report else None,
-        guards=[GuardView(**guard) for guard in known.get("guards", [])] if manifest else None,
-        unguarded=known.get("unguarded", []) if manifest else None,
+        guards=[GuardView(**guard) for guard in facts.get("guards", [])] if manifest else None,
+        unguarded=facts.get("unguarded", []) if manifest else None,
         report=str(folder / "report.md") if folder else None,
     )
 
 
 def _summary(report: Mapping[str, Any]) -> ValidationSummary:
-    aside = report["quarantine"]
-    return ValidationSummary(len(report["rules"]), report["warnings"], aside and aside["rows"])
+    quarantine = report["quarantine"]
+    return ValidationSummary(len(report["rules"]), report["warnings"], quarantine and quarantine["rows"])
 
 
 def _snapshot(path: Path) -> Snapshot | None:

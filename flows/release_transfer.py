@@ -1,6 +1,7 @@
-"""A release on its way from one home to another, with its proofs: one file, sealed, and signed where there is a key.
+"""Move a release from one home to another: `pack` writes one file, `unpack` checks it and adds the release.
 
-In the file, a tar archive, are its row of the ledger, its package, its snapshot and the report of the run that made it.
+The file is a tar archive. It holds the release's row of the ledger, its package, its snapshot and the report of the run
+that made it. A manifest seals it by digests, and signs them if there is a key.
 """
 
 import re
@@ -40,7 +41,13 @@ _RUN = re.compile("[0-9a-f-]{36}")
 
 @dataclass(frozen=True)
 class ImportedRelease:
-    """A release that came from another home: how it is here, and why so."""
+    """An imported release.
+
+    Attributes:
+        release: its row in this home's ledger.
+        state: "champion" or "awaiting-approval".
+        reasons: why it has this state, and what its verdict says.
+    """
 
     release: Release
     state: str
@@ -48,9 +55,9 @@ class ImportedRelease:
 
 
 def pack(settings: Settings, ledger: Engine, release: Release, file: Path) -> None:
-    """Write a release with its proofs into `file`, whole or not at all; what was there is replaced.
+    """Write a release, its package, snapshot and report into `file`, completely or not at all; replaces the file.
 
-    Raises PackageError or ArtifactError when its package or its snapshot is not what was released.
+    Raises PackageError or ArtifactError if its package or its snapshot is not what was released.
     """
     check_makeable(file.absolute().parent)
     bento = package_of(ledger, release, settings.folder("bentoml"))
@@ -58,7 +65,7 @@ def pack(settings: Settings, ledger: Engine, release: Release, file: Path) -> No
     rows = settings.folder("snapshots") / f"{release.digests['snapshot']}.parquet"
     check_whole(rows)
     _check_rows(release, rows)
-    judged = release.replaced and releases.get_release(ledger, release.model, release.replaced)
+    opponent = release.replaced and releases.get_release(ledger, release.model, release.replaced)
     run = run_folder(settings, release.model, release.number)
     file.parent.mkdir(parents=True, exist_ok=True)
     with scratch_folder(settings.folder()) as folder, space_for(file):
@@ -71,7 +78,7 @@ def pack(settings: Settings, ledger: Engine, release: Release, file: Path) -> No
         facts = {
             "format": ARCHIVE.current,
             "release": asdict(release),
-            "judged_against": judged and judged.digests["artifact"],
+            "judged_against": opponent and opponent.digests["artifact"],
         }
         seal(folder, facts)
         with whole_file(file) as part, tarfile.open(part, "w") as archive:
@@ -80,63 +87,84 @@ def pack(settings: Settings, ledger: Engine, release: Release, file: Path) -> No
 
 
 def _check_rows(release: Release, rows: Path) -> None:
-    """Raise ArtifactError unless the snapshot at `rows` holds, to the last value, what a release was trained on."""
-    way_out = "restore it from a copy: another home would refuse it"
-    whose = f"of release {release.number} of {release.model}"
+    """Raise ArtifactError unless the snapshot at `rows` has exactly the values that a release was trained on."""
+    way_out = "restore it from a copy, or another home will refuse the archive"
+    of_release = f"of release {release.number} of {release.model}"
     try:
-        found = SnapshotFile(load_snapshot(rows).path).digest()
+        actual = SnapshotFile(load_snapshot(rows).path).digest()
     except ArtifactError as error:
-        raise ArtifactError(f"the snapshot {whose} cannot be read: {error}; {way_out}") from error
-    if (wanted := release.digests["snapshot"]) != found:
         raise ArtifactError(
-            f"snapshot {rows.name} {whose} is not what was trained on: its digest is {found}, not {wanted}; {way_out}"
+            f"the snapshot {of_release} cannot be read: {error}; {way_out}", code="artifact.snapshot_unreadable"
+        ) from error
+    if (expected := release.digests["snapshot"]) != actual:
+        raise ArtifactError(
+            f"snapshot {rows.name} {of_release} is not the one it was trained on: its digest is {actual}, "
+            f"not {expected}; {way_out}",
+            code="artifact.snapshot_changed",
         )
 
 
 def unpack(settings: Settings, ledger: Engine, file: Path) -> ImportedRelease:
-    """Enter a release of another home into this one's ledger, after all that is said of it was found to be so.
+    """Add a release of another home to this one's ledger, after everything in its archive was checked.
 
-    Every file is checked by digest and the seal by its signature where there is a key, the snapshot by its rows, and
-    the package is started and asked its golden rows. It becomes champion where it was judged against what is champion
-    here, or where there is none; else, and where the spec wishes so, it awaits a person's approval. Raises
-    ArtifactError, PackageError or ReleaseError, and changes nothing, when something is not so.
+    Checks the digest of each file, the signature of the manifest if there is a key, the values of the snapshot, and the
+    predictions of the started package for its golden rows. The release becomes champion if it was evaluated against
+    this home's champion, or if there is none. Otherwise, or if the spec asks for approval, it awaits approval. Raises
+    ArtifactError, PackageError or ReleaseError if a check fails, and then changes nothing.
     """
     with scratch_folder(settings.folder()) as folder, space_for(settings.folder()):
         try:
             with tarfile.open(file, "r:") as archive:
                 _extract(archive, folder)
         except (OSError, tarfile.TarError) as error:
-            raise ArtifactError(f"{file} is no release that was exported, or not whole: {error}") from error
+            raise ArtifactError(
+                f"{file} is not a complete archive of a release: {error}; "
+                "write it again with `evergreen archive MODEL N FILE`",
+                code="artifact.not_an_archive",
+            ) from error
         try:
             _, manifest = open_sealed(folder)
         except ArtifactError as error:
-            raise ArtifactError(f"{str(error).replace(str(folder), str(file))}; or export it again") from error
+            sentence = str(error).replace(str(folder), str(file))
+            raise ArtifactError(f"{sentence}; or write the archive again", code=error.code) from error
         release = _release_in(file, manifest)
         _check_new(ledger, release)
         expected = release.digests["bento"]
         bento = Bento(release.bento, folder / "package", digest_of(folder / "package", expected))
         if bento.digest != expected:
-            raise ReleaseError(f"the package in {file} is not what was released: its digest is {bento.digest}")
+            raise ReleaseError(
+                f"the package in {file} is not what was released: its digest is {bento.digest}, not {expected}; "
+                "write the archive again",
+                code="release.archive_mismatch",
+            )
         artifact = artifact_of(release, bento)
         _check_row(file, release, artifact)
         rows = folder / "snapshot" / f"{release.digests['snapshot']}.parquet"
-        if (found := SnapshotFile(load_snapshot(rows).path).digest()) != release.digests["snapshot"]:
-            raise ReleaseError(f"the snapshot in {file} is not what was trained on: its digest is {found}")
+        if (actual := SnapshotFile(load_snapshot(rows).path).digest()) != release.digests["snapshot"]:
+            raise ReleaseError(
+                f"the snapshot in {file} is not the one the release was trained on: its digest is {actual}, "
+                f"not {release.digests['snapshot']}; write the archive again",
+                code="release.archive_mismatch",
+            )
         trial = run_niced(run_trial, bento, artifact)
         if not trial.passed:
-            raise ReleaseError(f"the package in {file} does not answer here as it was trained: {trial.problems[0]}")
+            raise ReleaseError(
+                f"the package in {file} does not predict here what it predicted when it was trained: "
+                f"{trial.problems[0]}; train the model here with `evergreen run {release.model}`",
+                code="release.trial_failed",
+            )
         return _add_to_ledger(settings, ledger, file, folder, release, manifest["judged_against"], trial)
 
 
 def _extract(archive: tarfile.TarFile, folder: Path) -> None:
-    """Write the files of an archive into a folder; TarError when one is no plain file, or lies outside of it.
+    """Write the files of an archive into a folder; TarError if one is not a plain file, or lies outside the folder.
 
-    Python before 3.11.4 has no filter that does so.
+    Python before 3.11.4 has no filter for that.
     """
     for member in archive:
         path = folder / member.name
         if not path.resolve().is_relative_to(folder.resolve()):
-            raise tarfile.TarError(f"{member.name!r} lies outside of it")
+            raise tarfile.TarError(f"{member.name!r} lies outside the folder")
         if member.isdir():
             path.mkdir(parents=True, exist_ok=True)
         elif member.isfile():
@@ -149,47 +177,60 @@ def _extract(archive: tarfile.TarFile, folder: Path) -> None:
 
 
 def _release_in(file: Path, manifest: Mapping[str, Any]) -> Release:
-    """Return the row in a manifest, which anybody may have written: it names files here."""
+    """Return the row in a manifest, after checking it: anybody may have written it, and it names files of this home."""
     try:
         check_format(ARCHIVE, manifest.get("format"), f"archive {file}")
         release = Release(**manifest["release"])
         load_spec(release.model)
         digests = [release.digests[name] for name in ("snapshot", "spec", "code", "artifact", "bento")]
-        if not all(_DIGEST.fullmatch(one) for one in digests):
+        if not all(_DIGEST.fullmatch(digest) for digest in digests):
             raise ValueError("digests are 64 hexadecimal digits")
         if release.bento != f"{release.model}:{release.digests['artifact'][:16]}":
             raise ValueError(f"{release.bento} is not the package of artifact {release.digests['artifact']}")
     except (LookupError, TypeError, ValueError) as error:
-        raise ReleaseError(f"{file} holds no release: {type(error).__name__}: {error}") from error
+        raise ReleaseError(
+            f"{file} does not hold a valid release: {type(error).__name__}: {error}; write the archive again",
+            code="release.archive_invalid",
+        ) from error
     return release
 
 
 def _check_row(file: Path, release: Release, artifact: Artifact) -> None:
-    """Raise ReleaseError unless the row says what the artifact, which bears its digest, says of itself."""
-    for name in ("verdict", "evaluation", "answers"):
-        if getattr(release, name) != artifact.manifest[name]:
-            raise ReleaseError(f"the {name} in {file} is not that of its artifact, {artifact.digest[:12]}")
-    for name, found in artifact.manifest["digests"].items():
-        if release.digests.get(name, found) != found:
-            raise ReleaseError(f"the {name} in {file} is not that of its artifact, {artifact.digest[:12]}")
+    """Raise ReleaseError unless the row agrees with the manifest of the artifact, whose digest was checked."""
+    names = [name for name in ("verdict", "evaluation", "answers") if getattr(release, name) != artifact.manifest[name]]
+    digests = artifact.manifest["digests"].items()
+    names += [f"digest of the {name}" for name, value in digests if release.digests.get(name, value) != value]
+    if names:
+        raise ReleaseError(
+            f"the {names[0]} in {file} is not that of its artifact, {artifact.digest[:12]}; write the archive again",
+            code="release.archive_mismatch",
+        )
 
 
 def _check_new(ledger: Engine, release: Release) -> None:
-    # The ledger refuses it as well, but when package and snapshot are there already.
+    """Raise ReleaseError if the release cannot be added: it is here already, blocked, or the model is held."""
+    # The ledger would refuse it too, but only after package and snapshot were copied.
     if held := releases.desired_state(ledger, release.model).held:
-        raise ReleaseError(releases.hold_sentence(release.model, held))
+        raise ReleaseError(releases.hold_sentence(release.model, held), code="release.held")
     made, events = releases.history(ledger, release.model)
     states = releases.states(events)
-    for one in made:
-        state = states.get(one.number)
-        if one.digests["artifact"] == release.digests["artifact"] and state in (
+    for known in made:
+        state = states.get(known.number)
+        if known.digests["artifact"] == release.digests["artifact"] and state in (
             "champion",
             releases.CANARY,
             releases.AWAITING,
         ):
-            raise ReleaseError(f"it is release {one.number} of {release.model} here already: {state}")
-    if bar := releases.blocked_by(ledger, release.model, release.digests):
-        raise ReleaseError(f"its snapshot, spec and code are barred here: {bar.kind} {bar.release}, {bar.reason}")
+            raise ReleaseError(
+                f"it already is release {known.number} of {release.model} here: {state}; there is nothing to import",
+                code="release.already_here",
+            )
+    if block := releases.blocked_by(ledger, release.model, release.digests):
+        raise ReleaseError(
+            f"its snapshot, spec and code are blocked here: {block.kind} {block.release}, {block.reason}; "
+            "import a release of other rows or code",
+            code="release.blocked",
+        )
 
 
 def _add_to_ledger(
@@ -203,18 +244,19 @@ def _add_to_ledger(
 ) -> ImportedRelease:
     model, home = release.model, settings.folder("bentoml")
     champion = releases.champion(ledger, model)
-    kind, why = _how(model, champion, judged_against)
-    reasons = (f"release {release.number} of another home, from {file.name}", *why, *release.verdict["reasons"])
+    kind, reason = _first_state(model, champion, judged_against)
+    reasons = (f"imported release {release.number} of another home, from {file.name}", reason)
+    reasons = (*reasons, *release.verdict["reasons"])
     with package_lock(model, home):
-        place = home / "bentos" / model / release.bento.partition(":")[2]
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if not place.exists():
-            with whole_folder(place) as part:
+        package_folder = home / "bentos" / model / release.bento.partition(":")[2]
+        package_folder.parent.mkdir(parents=True, exist_ok=True)
+        if not package_folder.exists():
+            with whole_folder(package_folder) as part:
                 copytree(folder / "package", part, dirs_exist_ok=True)
         for name in (f"{release.digests['snapshot']}.parquet", f"{release.digests['snapshot']}.json"):
-            kept = settings.folder("snapshots") / name
-            if not kept.exists():
-                with whole_file(kept) as part:
+            snapshot_file = settings.folder("snapshots") / name
+            if not snapshot_file.exists():
+                with whole_file(snapshot_file) as part:
                     copyfile(folder / "snapshot" / name, part)
         made = releasing.release(
             ledger,
@@ -234,21 +276,21 @@ def _add_to_ledger(
     return ImportedRelease(made, "champion" if kind == releases.RELEASED else kind, reasons)
 
 
-def _how(model: str, champion: Release | None, judged_against: str | None) -> tuple[str, list[str]]:
-    """Return how a release begins here, and why so."""
+def _first_state(model: str, champion: Release | None, judged_against: str | None) -> tuple[str, str]:
+    """Return the first state of a release in this home, and why."""
     if load_spec(model).approval == "manual":
-        return releases.AWAITING, ["the spec wishes a person's approval"]
+        return releases.AWAITING, "the spec asks for a person's approval"
     if champion is None:
-        return releases.RELEASED, ["there was no champion here"]
+        return releases.RELEASED, "there was no champion here"
     if champion.digests["artifact"] == judged_against:
-        return releases.RELEASED, [f"it was judged against what is release {champion.number} here"]
-    return releases.AWAITING, [f"it was not judged against release {champion.number}, the champion here"]
+        return releases.RELEASED, f"it was evaluated against the champion here, release {champion.number}"
+    return releases.AWAITING, f"it was not evaluated against the champion here, release {champion.number}"
 
 
 def _keep_report(settings: Settings, folder: Path, made: Release) -> None:
     for run in folder.glob("run/*"):
-        place = settings.folder("runs", made.model) / run.name
-        if _RUN.fullmatch(run.name) and not place.exists():
-            with whole_folder(place) as part:
+        target = settings.folder("runs", made.model) / run.name
+        if _RUN.fullmatch(run.name) and not target.exists():
+            with whole_folder(target) as part:
                 copytree(run, part, dirs_exist_ok=True)
                 write_json(part / "outcome.json", {**read_json(run / "outcome.json"), "release": made.number})

@@ -1,4 +1,4 @@
-"""Whether the champion of a model is packaged again: its package is of other limits or serving code than are here."""
+"""Decide whether a champion is repackaged: its package may have older limits or serving code than the project."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ class Repackaging:
     """The decision, with its reason.
 
     Attributes:
-        champion: the release whose model is packaged again; None when none is.
-        reason: what makes its package out of date, or why nothing is packaged.
-        digests: those of the new package that differ from the champion's.
+        champion: the release to repackage; None if nothing is repackaged.
+        reason: why the package is out of date, or why nothing is repackaged.
+        digests: the digests of the new package that differ from the champion's.
     """
 
     champion: Release | None
@@ -26,7 +26,7 @@ class Repackaging:
 
 
 def repackaging(ledger: Engine, model: str, now: Mapping[str, str]) -> Repackaging:
-    """Decide, from the digests of what is here now, whether the champion of a model is packaged again."""
+    """Decide whether to repackage the champion of a model; `now` has the digests of the project's code and spec."""
     desired = releases.desired_state(ledger, model)
     champion = desired.champion
     if champion is None:
@@ -34,24 +34,26 @@ def repackaging(ledger: Engine, model: str, now: Mapping[str, str]) -> Repackagi
     name = f"release {champion.number}"
     if not package_is_outdated(champion.digests, now):
         if champion.digests.get("code") != now["code"]:
-            return _no(f"the code of {model} is not what {name} was trained with; `evergreen run {model}` trains it")
+            return _no(
+                f"the code of {model} has changed since {name} was trained; train it with `evergreen run {model}`"
+            )
         return _no(f"the package of {name} is up to date")
     changed = {part: now[part] for part in PACKAGED if champion.digests.get(part) != now[part]}
     if desired.held:
         return _no(releases.hold_sentence(model, desired.held))
     if desired.canary:
-        return _no(f"release {desired.canary.number} is a canary; packages are made again when that has ended")
-    if waiting := releases.awaiting(ledger, model):
-        return _no(f"release {waiting[-1]} awaits approval; packages are made again when that has ended")
-    if bar := releases.blocked_by(ledger, model, {**champion.digests, **changed}, package=True):
-        return _no(f"the package is barred: {bar.kind} {bar.release}, {bar.reason}")
+        return _no(f"release {desired.canary.number} is a canary; repackage when the canary has ended")
+    if awaiting := releases.awaiting(ledger, model):
+        return _no(f"release {awaiting[-1]} awaits approval; repackage when that is decided")
+    if block := releases.blocked_by(ledger, model, {**champion.digests, **changed}, package=True):
+        return _no(f"the package is blocked: {block.kind} {block.release}, {block.reason}")
     return Repackaging(champion, f"repackaged the model of {name}: {outdated_parts(changed)} changed", changed)
 
 
 def outdated_parts(changed: Mapping[str, str]) -> str:
-    """Say which parts of a package changed."""
-    said = {"package": "package fields of the spec", "serving": "serving code"}
-    return " and ".join(words for part, words in said.items() if part in changed)
+    """Return the names of the parts of a package that changed."""
+    names = {"package": "package fields of the spec", "serving": "serving code"}
+    return " and ".join(name for part, name in names.items() if part in changed)
 
 
 def _no(reason: str) -> Repackaging:

@@ -71,15 +71,15 @@ from pipeline.train import Trained, load_trained, train
 
 Result = TypeVar("Result")
 EVENT_OF_OUTCOME = {"released": releases.RELEASED, "canary": releases.CANARY, "awaiting-approval": releases.AWAITING}
-"""By outcome: the event with which a release begins. The run is recorded together with it."""
+"""The ledger's first event of a release, by the outcome of its run. The ledger records both in one transaction."""
 
 
-def _name() -> str:
-    """Return what a run is called while it goes on; at its end comes what it came to."""
+def _flow_run_name() -> str:
+    """Return the name of a run in Prefect; the outcome is appended when the run ends."""
     return f"{runtime.flow_run.parameters['model']} {datetime.now(UTC):%Y-%m-%d}"
 
 
-@flow(name="retrain", flow_run_name=_name)
+@flow(name="retrain", flow_run_name=_flow_run_name)
 def retrain(
     model: str,
     data: str | None = None,
@@ -89,18 +89,22 @@ def retrain(
     why: str = "",
     only_package: bool = False,
 ) -> State[Any]:
-    """Run the whole loop once for a model; the final state bears the outcome's name.
+    """Run the whole loop once for a model; the final state has the name of the outcome.
 
-    `data` is a file or glob read instead of the spec's source. `force` retrains what is unchanged and skips no gate.
-    Without `release`, everything up to the trial is done. `cause` says who or what started the run, and `why`
-    what moved it to: both are in the ledger. With `only_package` no data is read: the champion is packaged again when
-    its package is out of date.
+    Args:
+        model: its name.
+        data: a file or glob to read instead of the spec's source.
+        force: retrain even if nothing changed; skips no gate.
+        release: without it, the run stops after the trial.
+        cause: who or what started the run, such as "person" or "schedule"; the ledger records it.
+        why: the reason of that cause; the ledger records it.
+        only_package: read no data; rebuild the champion's package if it is out of date.
     """
-    id, deployment = _ids()
+    id, deployment = _flow_run_ids()
     folder = settings().folder("runs", model, str(id))
     run = _Run(model, cause, folder, deployed=deployment is not None, why=why)
-    said = {"started": run.started, "cause": cause, "deployment": deployment and str(deployment), "pid": os.getpid()}
-    with run_state.run_marker(run.folder, **said) as run.mark:
+    facts = {"started": run.started, "cause": cause, "deployment": deployment and str(deployment), "pid": os.getpid()}
+    with run_state.run_marker(run.folder, **facts) as run.marker:
         try:
             if deployment:
                 _exit_with_worker()
@@ -110,41 +114,41 @@ def retrain(
                     outcome = _only_package(run)
                 else:
                     with _validator(model) as validator:
-                        outcome = _steps(run, validator, data, force, release)
-                run.conclude(outcome)
-                run.show(_notify, run, outcome)
-                # What waits for the next run stays: it goes on from there.
+                        outcome = _run_steps(run, validator, data, force, release)
+                run.record_outcome(outcome)
+                run.show(_publish_outcome, run, outcome)
+                # After these two outcomes, and without a verdict, the trained model stays: the next run resumes there.
                 if run.digests and outcome.outcome not in ("tried", "trial-failed"):
-                    run.show(_collect, run)
+                    run.show(_collect_garbage, run)
             run.show(notify.notify_outcome, outcome, _ledger())
         except Exception as error:
-            run.crash(error)
+            run.record_crash(error)
             raise
-    said_so = "; ".join([*([outcome.resumed] if outcome.resumed else []), *outcome.reasons])
-    return (Completed if outcome.exit_code == 0 else Failed)(name=outcome.state, message=said_so)
+    message = "; ".join([*([outcome.resumed] if outcome.resumed else []), *outcome.reasons])
+    return (Completed if outcome.exit_code == 0 else Failed)(name=outcome.state, message=message)
 
 
-def _ids() -> tuple[UUID, UUID | None]:
-    """Return the ids of this flow run and of the deployment that it is one of."""
+def _flow_run_ids() -> tuple[UUID, UUID | None]:
+    """Return the id of this flow run, and of its deployment if it has one."""
     context = FlowRunContext.get()
     assert context is not None
     assert context.flow_run is not None
     return context.flow_run.id, context.flow_run.deployment_id
 
 
-def _steps(run: "_Run", validator: Validator, data: str | None, force: bool, release: bool) -> Outcome:
-    """The promise, one step after the other, each leaving early with an outcome when the answer is no."""
+def _run_steps(run: "_Run", validator: Validator, data: str | None, force: bool, release: bool) -> Outcome:
+    """The promise, step by step; each step that says no ends the run early, with an outcome."""
     model, gate = run.model, load_spec(run.model).gate
+
+    ingest_task = _with_long_retries(ingest_rows) if run.deployed else ingest_rows
     try:
-        snapshot = run.step(
-            "ingest", _retry_ingest(ingest_rows) if run.deployed else ingest_rows, model, data, run.deployed
-        )
+        snapshot = run.step("ingest", ingest_task, model, data, run.deployed)
     except DataError as error:
         return run.outcome("data-rejected", [str(error)])
     run.digests = _digests(model, snapshot)
-    run.show(_record_alarm, run)
-    if not force and (settled := _without_training(run, release)):
-        return settled
+    run.show(_publish_alarm, run)
+    if not force and (early_outcome := _outcome_without_training(run, release)):
+        return early_outcome
 
     report = run.step("validate", validate_rows, validator, snapshot)
     run.show(reports.publish_validation, model, report)
@@ -153,13 +157,14 @@ def _steps(run: "_Run", validator: Validator, data: str | None, force: bool, rel
         return run.outcome("data-rejected", report.reasons)
     if report.quarantine:
         snapshot = run.continue_with(report.quarantine.snapshot or snapshot.digest)
-        if not force and (settled := _without_training(run, release)):
-            return settled
-    changes = run.step("drift", compare_with_champion, model, snapshot)
-    run.show(_notify_drift, run, changes)
-    run.show(reports.write_validation, run.folder, model, report, changes)
-    if not changes.passed:
-        return run.outcome("data-rejected", changes.errors)
+        if not force and (early_outcome := _outcome_without_training(run, release)):
+            return early_outcome
+
+    drift = run.step("drift", compare_with_champion, model, snapshot)
+    run.show(_publish_drift, run, drift)
+    run.show(reports.write_validation, run.folder, model, report, drift)
+    if not drift.passed:
+        return run.outcome("data-rejected", drift.errors)
 
     try:
         trained = run.step("train", train_candidates, model, snapshot, run.digests, force)
@@ -168,26 +173,29 @@ def _steps(run: "_Run", validator: Validator, data: str | None, force: bool, rel
     run.resume_from(trained)
     run.show(reports.publish_candidates, model, trained, load_spec(model).metric)
 
-    wish = releases.desired_state(_ledger(), model)
-    champion = wish.champion
+    desired = releases.desired_state(_ledger(), model)
+    champion = desired.champion
     evaluation = run.step("evaluate", evaluate_models, model, snapshot, trained, champion)
-    verdict = run.step("gate", decide_verdict, evaluation, gate)
     run.show(reports.publish_comparison, model, evaluation)
+
+    verdict = run.step("gate", decide_verdict, evaluation, gate)
     run.show(reports.publish_verdict, model, verdict)
     if not verdict.passed:
-        run.show(_draw, run, snapshot, trained, [])
+        run.show(_draw_plots, run, snapshot, trained, [])
         return run.outcome("kept" if champion else "model-rejected", verdict.reasons)
     if champion and not force and _is_champion(run.digests, champion):
-        confirmed = f"the champion, release {champion.number}, is this very model and passes the gate as it is now"
+        confirmed = f"the champion, release {champion.number}, already is this model and passes the current gate"
         return run.outcome("kept", [confirmed, *verdict.reasons])
-    if wish.held and release:
-        # No verdict: when the hold ends, the next run takes the matter up again.
+    if desired.held and release:
+        # Without digests the ledger records no verdict, so the first run after the hold decides again.
         run.digests = {}
-        return run.outcome("kept", [releases.hold_sentence(model, wish.held)])
+        return run.outcome("kept", [releases.hold_sentence(model, desired.held)])
 
     artifact = run.step("artifact", make_artifact, model, snapshot, report, trained, evaluation, verdict, run.digests)
-    run.show(_draw, run, snapshot, trained, artifact.manifest["importance"])
+    run.show(_draw_plots, run, snapshot, trained, artifact.manifest["importance"])
+
     bento = run.step("package", build_bento, artifact)
+
     trial = run.step("trial", try_package, bento, artifact)
     run.show(reports.publish_trial, model, trial)
     if not trial.passed:
@@ -195,69 +203,71 @@ def _steps(run: "_Run", validator: Validator, data: str | None, force: bool, rel
     if not release:
         return run.outcome("tried", verdict.reasons)
 
-    name, why = _how(model, champion)
-    reasons = [*why, *verdict.reasons]
+    name, reasons_for_state = _first_state(model, champion)
+    reasons = [*reasons_for_state, *verdict.reasons]
     try:
-        record = run.record(name, reasons)
-        made = run.step("release", add_release, record, run.digests, bento, artifact, trial, champion)
+        made = run.step(
+            "release", add_release, run.record(name, reasons), run.digests, bento, artifact, trial, champion
+        )
     except ReleaseError as error:
-        # Judged against a champion that is none now: no verdict, so that the next run takes the matter up again.
+        # The champion changed meanwhile. Without digests the ledger records no verdict, so the next run decides again.
         run.digests = {}
         return run.outcome("kept", [str(error)])
     run.show(_write_card, run, made, part="card")
-    run.show(_show_release, run, made, trial, name)
+    run.show(_publish_release, run, made, trial, name)
     return run.outcome(name, reasons)
 
 
-def _without_training(run: "_Run", release: bool) -> Outcome | None:
-    """Return the outcome of a run that neither trains nor judges: all is as it was, or only a package is out of date.
+def _outcome_without_training(run: "_Run", release: bool) -> Outcome | None:
+    """Return the outcome of a run that has nothing to train or evaluate; None if it has.
 
-    What is barred is not trained either.
+    It has nothing to do if nothing changed, if only the package is out of date, or if the release is blocked.
     """
-    work, last = _work(run.model, run.digests)
-    bar = releases.blocked_by(_ledger(), run.model, run.digests)
-    if work in ("train", "judge") and not bar:
-        run.judges = work == "judge"
+    work, last_verdict = _work_needed(run.model, run.digests)
+    block = releases.blocked_by(_ledger(), run.model, run.digests)
+    if work in ("train", "judge") and not block:
+        run.evaluates_again = work == "judge"
         return None
     due = repackaging(_ledger(), run.model, run.digests)
     if due.champion and release:
         return _repackage(run, due, due.champion)
-    if bar:
-        return run.outcome("unchanged", [_blocked_by(bar)])
-    # Without a verdict that holds there is work to do.
-    assert last is not None
-    return run.unchanged(last)
+    if block:
+        return run.outcome("unchanged", [_blocked_sentence(block)])
+    # Without a valid verdict, `work` would be "train" or "judge".
+    assert last_verdict is not None
+    return run.unchanged(last_verdict)
 
 
 def _only_package(run: "_Run") -> Outcome:
-    """Package, try and release the champion's model again, if its package is out of date; no data is read."""
+    """Package, try and release the champion's model again if its package is out of date. Reads no data."""
     champion = releases.champion(_ledger(), run.model)
     if champion is None:
         raise ReleaseError(
-            f"{run.model} has no champion to package again; {releases.next_champion(_ledger(), run.model)}"
+            f"{run.model} has no champion to repackage; {releases.next_champion(_ledger(), run.model)}",
+            code="release.no_champion",
         )
     due = repackaging(_ledger(), run.model, digests_of_code(load_spec(run.model), project_folder()))
     return _repackage(run, due, due.champion) if due.champion else run.outcome("unchanged", [due.reason])
 
 
 def _repackage(run: "_Run", due: Repackaging, champion: Release) -> Outcome:
-    """Package, try and release the champion's trained model again, as limits and serving code are now."""
-    # The verdict that holds stays the last one: nothing was judged.
+    """Package, try and release the champion's trained model again, with today's limits and serving code."""
+    # The run evaluates nothing, so it carries on the digests of the verdict that is valid.
     last = runs.last_run(_ledger(), run.model, runs.VERDICTS)
-    judged = last.digests if last and releases.still_valid(_ledger(), run.model, last) else champion.digests
-    run.digests = {**judged, **due.digests}
+    evaluated = last.digests if last and releases.still_valid(_ledger(), run.model, last) else champion.digests
+    run.digests = {**evaluated, **due.digests}
     artifact = run.step("artifact", make_artifact_again, champion, due.digests)
     bento = run.step("package", build_bento, artifact)
     trial = run.step("trial", try_package, bento, artifact)
     run.show(reports.publish_trial, run.model, trial)
     if not trial.passed:
         return run.outcome("trial-failed", trial.problems)
-    name, why = _how(run.model, champion)
-    reasons = [due.reason, *why]
+    name, reasons_for_state = _first_state(run.model, champion)
+    reasons = [due.reason, *reasons_for_state]
     digests = {**champion.digests, **due.digests}
     made = run.step("release", add_release, run.record(name, reasons), digests, bento, artifact, trial, champion)
     run.show(_write_card, run, made, part="card")
-    run.show(_show_release, run, made, trial, name)
+    run.show(_publish_release, run, made, trial, name)
     return run.outcome(name, reasons)
 
 
@@ -265,35 +275,42 @@ def _is_champion(digests: Mapping[str, str], champion: Release) -> bool:
     return same_package(champion.digests, digests) and champion.digests.get("suite") == digests.get("suite")
 
 
-def _how(model: str, champion: Release | None) -> tuple[Name, list[str]]:
-    """Return how a release begins, and why so where the spec wishes otherwise."""
+def _first_state(model: str, champion: Release | None) -> tuple[Name, list[str]]:
+    """Return the first state of a release: champion, canary or awaiting approval; and why, if the spec asks for more.
+
+    The state is returned as the outcome of the run that makes the release.
+    """
     spec = load_spec(model)
     if spec.approval == "manual":
-        way = "`evergreen promote` makes it champion"
+        next_step = "`evergreen promote` makes it champion"
         if spec.canary and champion:
-            way = f"`evergreen promote` goes on with it: it {describe_share(spec.canary)} where a server is up"
-        return "awaiting-approval", [way]
+            next_step = (
+                f"`evergreen promote` makes it a canary if a server is running: it {describe_share(spec.canary)}"
+            )
+        return "awaiting-approval", [next_step]
     if spec.canary is None:
         return "released", []
     if champion is None:
-        return "released", ["there was no champion to be a canary beside"]
+        return "released", ["it was not a canary first: there was no champion"]
     if not servers.live_servers(_ledger(), model):
-        return "released", ["no server is up on which it could be a canary"]
-    share = f"it {describe_share(spec.canary)}"
-    return "canary", [f"{share}; then it answers all of them, unless an alarm sends it back"]
+        return "released", ["it was not a canary first: no server is running"]
+    return "canary", [f"it {describe_share(spec.canary)}; then it becomes champion, unless an alarm stops it"]
 
 
-def _unreachable(_task: Any, _run: Any, state: State[Any]) -> bool:
-    """Retry what may heal by itself: not a path that is not there, bad data, or what `patience` retried."""
+def _is_transient(_task: Any, _run: Any, state: State[Any]) -> bool:
+    """Tell whether a failed ingest may succeed when it is retried.
+
+    A missing path and bad data stay as they are, and `pipeline.sources.retry` has retried the network already.
+    """
     error = state.result(raise_on_failure=False)
     return (
         isinstance(error, SourceError) and error.__cause__ is not None and not isinstance(error, RetriesExhaustedError)
     )
 
 
-def _retry_ingest(step: Any) -> Any:
-    """Retry a source's own function, say, as late as `patience` retries what it asks over a network."""
-    return step.with_options(retries=len(SCHEDULED_PAUSES), retry_delay_seconds=list(SCHEDULED_PAUSES))
+def _with_long_retries(ingest_task: Any) -> Any:
+    """Retry as long as `pipeline.sources.retry` retries a network: also a source that is a function of the project."""
+    return ingest_task.with_options(retries=len(SCHEDULED_PAUSES), retry_delay_seconds=list(SCHEDULED_PAUSES))
 
 
 @task(
@@ -302,7 +319,7 @@ def _retry_ingest(step: Any) -> Any:
     cache_policy=NO_CACHE,
     retries=2,
     retry_delay_seconds=[1, 5],
-    retry_condition_fn=_unreachable,
+    retry_condition_fn=_is_transient,
 )
 def ingest_rows(model: str, data: str | None, scheduled: bool) -> Snapshot:
     source = load_spec(model).source
@@ -330,15 +347,15 @@ def train_candidates(model: str, snapshot: Snapshot, digests: dict[str, str], fo
         except ArtifactError:
             pass
         else:
-            get_run_logger().info("trained already: going on from %s", folder)
+            get_run_logger().info("already trained: resuming from %s", folder)
             return trained
     return train(load_spec(model), snapshot, folder)
 
 
 @task(name="evaluate", task_run_name="evaluate", cache_policy=NO_CACHE)
 def evaluate_models(model: str, snapshot: Snapshot, trained: Trained, champion: Release | None) -> Evaluation:
-    compared = _compared(champion) if champion else None
-    return evaluate(load_spec(model), SnapshotFile(snapshot.path), trained.rule, trained.estimator(), compared)
+    opponent = _packaged_champion(champion) if champion else None
+    return evaluate(load_spec(model), SnapshotFile(snapshot.path), trained.rule, trained.estimator(), opponent)
 
 
 @task(name="gate", task_run_name="gate", cache_policy=NO_CACHE)
@@ -358,16 +375,16 @@ def make_artifact(
 ) -> Artifact:
     folder = settings().folder("artifacts", model) / artifact_folder(digests)
     spec, needs = load_spec(model), requirements(model, project_folder())
-    held_to = (report.guards, report.unguarded)
-    return write_artifact(spec, snapshot, trained, evaluation, verdict, digests, needs, folder, *held_to)
+    guards = (report.guards, report.unguarded)
+    return write_artifact(spec, snapshot, trained, evaluation, verdict, digests, needs, folder, *guards)
 
 
 @task(name="artifact", task_run_name="artifact", cache_policy=NO_CACHE)
 def make_artifact_again(champion: Release, digests: dict[str, str]) -> Artifact:
     model = champion.model
-    packed = artifact_of(champion, package_of(_ledger(), champion, settings().folder("bentoml")))
+    artifact = artifact_of(champion, package_of(_ledger(), champion, settings().folder("bentoml")))
     folder = settings().folder("artifacts", model) / artifact_folder({**champion.digests, **digests})
-    return repackaged(packed, load_spec(model), digests, requirements(model, project_folder()), folder)
+    return repackaged(artifact, load_spec(model), digests, requirements(model, project_folder()), folder)
 
 
 @task(name="package", task_run_name="package", cache_policy=NO_CACHE)
@@ -408,12 +425,12 @@ def _ledger() -> Any:
 
 
 def _digests(model: str, snapshot: Snapshot) -> dict[str, str]:
-    """Return what everything made from a snapshot is named by."""
+    """Return the digests of snapshot, spec, code and suite, which identify everything made from them."""
     return digests_of(load_spec(model), snapshot.digest, suite_digest(model), project_folder())
 
 
-def _work(model: str, digests: dict[str, str]) -> tuple[Work, Run | None]:
-    """Return what a run with these digests has to do, and the last run with a verdict, if what it came to holds."""
+def _work_needed(model: str, digests: dict[str, str]) -> tuple[Work, Run | None]:
+    """Return what a run with these digests has to do, and the last run with a verdict, if that verdict is valid."""
     last, champion = runs.last_run(_ledger(), model, runs.VERDICTS), releases.champion(_ledger(), model)
     if last and not releases.still_valid(_ledger(), model, last):
         last = None
@@ -421,74 +438,76 @@ def _work(model: str, digests: dict[str, str]) -> tuple[Work, Run | None]:
 
 
 def nothing_new(model: str, data: str | None) -> bool:
-    """Tell, reading no row, whether a run would surely neither train nor judge anything."""
+    """Tell, without reading a row, whether a run certainly has nothing to train or evaluate."""
     source, folder = load_spec(model).source, settings().folder("snapshots")
     known = IngestCache(source if data is None else sources.at(source, data), folder).snapshot()
     if known is None:
         return False
     digests = _digests(model, load_snapshot(folder / f"{known}.parquet"))
-    work, _ = _work(model, digests)
+    work, _ = _work_needed(model, digests)
     return work not in ("train", "judge") or releases.blocked_by(_ledger(), model, digests) is not None
 
 
-def _blocked_by(bar: Event) -> str:
-    return f"snapshot, spec and code are barred: {bar.kind} {bar.release}, {bar.reason}; --force retrains"
+def _blocked_sentence(block: Event) -> str:
+    return f"snapshot, spec and code are blocked: {block.kind} {block.release}, {block.reason}; --force retrains"
 
 
-def _compared(champion: Release) -> Champion:
-    """Return the champion as its own package answers, checked against the ledger's digests."""
+def _packaged_champion(champion: Release) -> Champion:
+    """Return the champion as its package predicts, after checking the package against the ledger's digests."""
     bento = load_bento(champion.bento, settings().folder("bentoml"), expected=champion.digests["bento"])
-    packed = artifact_of(champion, bento)
+    artifact = artifact_of(champion, bento)
     return Champion(
         release=champion.number,
-        predict=lambda rows: predict_packaged(bento.path / "src", packed.digest, rows),
-        required=tuple(feature.name for feature in packed.schema.features if feature.required),
-        rule=Rule.from_dict(packed.manifest["holdout"]),
+        predict=lambda rows: predict_packaged(bento.path / "src", artifact.digest, rows),
+        required=tuple(feature.name for feature in artifact.schema.features if feature.required),
+        rule=Rule.from_dict(artifact.manifest["holdout"]),
     )
 
 
-def _collect(run: "_Run") -> None:
-    """Remove what no release of the model needs any more, as its spec says."""
+def _collect_garbage(run: "_Run") -> None:
+    """Remove files that no release of the model needs, keeping as many releases as its spec says."""
     gc.collect_garbage(settings(), _ledger(), {run.model: load_spec(run.model).keep_releases}, running=run.model)
 
 
 def _write_card(run: "_Run", made: Release) -> None:
-    """Write the release's model card; servers are on their way to the release meanwhile."""
+    """Write the release's model card; servers are already switching to the release."""
     write_card(settings(), made, run.folder, run.folder / http.CARD)
     run.results["card"] = {"model card": http.CARD, "validation report": http.VALIDATION}
 
 
-def _show_release(run: "_Run", made: Release, trial: Trial, name: Name) -> None:
+def _publish_release(run: "_Run", made: Release, trial: Trial, name: Name) -> None:
     reports.publish_release(made, trial, name, _links(run))
 
 
 def _links(run: "_Run") -> dict[str, str]:
-    """Return where the pages of a run are, and the endpoints of its model that are up."""
-    up = servers.live_servers(_ledger(), run.model)
-    return http.links(settings(), run.folder) | {f"endpoint {one.server}": one.url for one in up}
+    """Return the addresses of the run's pages, and of the running endpoints of its model."""
+    live = servers.live_servers(_ledger(), run.model)
+    return http.links(settings(), run.folder) | {f"endpoint {server.server}": server.url for server in live}
 
 
-def _notify(run: "_Run", outcome: Outcome) -> None:
-    """Say in the run's log, its name and an artifact what it came to."""
+def _publish_outcome(run: "_Run", outcome: Outcome) -> None:
+    """Put the outcome into the run's log, its name in Prefect and an artifact."""
     get_run_logger().info("%s: %s", outcome.outcome, "; ".join(outcome.reasons))
     reports.publish_outcome(outcome, _links(run))
     ended = f"released {outcome.release}" if outcome.outcome == "released" else outcome.outcome
-    here = runtime.flow_run
+    flow_run = runtime.flow_run
     with get_client(sync_client=True) as client:
-        client.update_flow_run(here.id, name=f"{here.name} -> {ended}", tags=sorted({*here.tags, run.model}))
+        client.update_flow_run(
+            flow_run.id, name=f"{flow_run.name} -> {ended}", tags=sorted({*flow_run.tags, run.model})
+        )
 
 
-def _notify_drift(run: "_Run", changes: DriftReport) -> None:
-    """Show what changed since the champion, and leave it in the run's folder."""
-    write_json(run.folder / "drift.json", changes.to_dict())
-    image = plots.draw_drift(changes.drifted)
+def _publish_drift(run: "_Run", drift: DriftReport) -> None:
+    """Write what changed since the champion into the run's folder, and show it in Prefect."""
+    write_json(run.folder / "drift.json", drift.to_dict())
+    image = plots.draw_drift(drift.drifted)
     if image is not None:
         write_bytes(run.folder / "drift.png", image)
-    reports.publish_changes(run.model, changes, image)
+    reports.publish_changes(run.model, drift, image)
 
 
-def _record_alarm(run: "_Run") -> None:
-    """Show the alarm that sent a canary back since the last run, if one did: nobody may have been told."""
+def _publish_alarm(run: "_Run") -> None:
+    """Show the alarm that stopped a canary since the last run, if one did: it may not have been shown yet."""
     last = runs.last_run(_ledger(), run.model)
     for event in releases.history(_ledger(), run.model)[1]:
         if event.kind == releases.STOPPED and (last is None or event.at >= last.started):
@@ -497,61 +516,76 @@ def _record_alarm(run: "_Run") -> None:
         reports.publish_alarm(run.model, alarm.release, alarm.reason)
 
 
-def _draw(run: "_Run", snapshot: Snapshot, trained: Trained, importance: list[dict[str, Any]]) -> None:
-    """Draw the challenger on the held-out rows, for the run's folder and for Prefect."""
+def _draw_plots(run: "_Run", snapshot: Snapshot, trained: Trained, importance: list[dict[str, Any]]) -> None:
+    """Plot the challenger's predictions on the held-out rows, for the run's folder and for Prefect."""
     estimator, table = trained.estimator(), SnapshotFile(snapshot.path)
-    drawn = plots.draw(load_spec(run.model), table, trained.rule, estimator, importance)
-    for name, png in drawn.items():
+    images = plots.draw(load_spec(run.model), table, trained.rule, estimator, importance)
+    for name, png in images.items():
         write_bytes(run.folder / f"{name}.png", png)
-    run.results["plots"] = drawn
-    reports.publish_plots(run.model, drawn)
+    run.results["plots"] = images
+    reports.publish_plots(run.model, images)
 
 
 @dataclass
 class _Run:
-    """What a run has found so far."""
+    """The state of one run, from its start to its outcome.
+
+    Attributes:
+        model: its name.
+        cause: who or what started the run.
+        folder: the folder of its reports.
+        deployed: whether Prefect runs it for a deployment, so that nobody waits at a terminal.
+        why: the reason of the cause.
+        started: when it began, ISO 8601 in UTC.
+        digests: of snapshot, spec, code and suite; empty before ingest, and if the run reaches no verdict.
+        seconds: how long each step took.
+        results: the result of each step, by its name.
+        marker: the file that says that this run is in progress.
+        crashed: the model's run before this one, if its process died.
+        resumed: the work of an earlier run that this one did not do again, as a sentence.
+        evaluates_again: whether it evaluates a model again that an earlier run trained and evaluated.
+    """
 
     model: str
     cause: str
     folder: Path
     deployed: bool = False
-    """Whether Prefect runs it for a deployment: nobody waits for it at a terminal."""
     why: str = ""
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     digests: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
-    mark: RunMarker | None = None
-    dead: CrashedRun | None = None
-    """The run before, where its process died."""
+    marker: RunMarker | None = None
+    crashed: CrashedRun | None = None
     resumed: str | None = None
-    judges: bool = False
-    """Whether it judges again what a run before had trained and judged."""
+    evaluates_again: bool = False
 
     def step(self, name: str, work: Callable[..., Result], *args: Any) -> Result:
-        """Do a step, timed and told of; its result belongs to the run's report."""
-        self._mark(doing=name)
+        """Run a step and return its result; record its time, its progress and its result."""
+        self._update_marker(doing=name)
         self.results[name] = result = timed(name, self.seconds, work, *args)
-        self._mark(doing=None, steps=[*self.results])
+        self._update_marker(doing=None, steps=[*self.results])
         get_run_logger().info("%s: %s", name, summarize(result))
         return result
 
-    def _mark(self, **facts: Any) -> None:
-        if self.mark is not None:
-            self.mark.update(digests=self.digests, seconds=self.seconds, **facts)
+    def _update_marker(self, **facts: Any) -> None:
+        if self.marker is not None:
+            self.marker.update(digests=self.digests, seconds=self.seconds, **facts)
 
     def resume_from(self, trained: Trained) -> None:
-        """Say so when what is gone on with was trained by a run before."""
-        if trained.created < self.started and self.judges:
-            self.resumed = f"the model trained at {trained.created} is judged again; nothing is trained"
-            get_run_logger().info(self.resumed)
-        elif trained.created < self.started:
-            before = f"{self.dead.sentence}, after" if self.dead else "an earlier run did not finish after"
-            self.resumed = f"goes on from what was done: {before} it had trained at {trained.created}"
-            get_run_logger().info(self.resumed)
+        """Record that an earlier run trained this model, if one did."""
+        if trained.created >= self.started:
+            return
+        if self.evaluates_again:
+            self.resumed = f"the model trained at {trained.created} is evaluated again; nothing is trained"
+        elif self.crashed:
+            self.resumed = f"resumed: {self.crashed.sentence}, after it had trained at {trained.created}"
+        else:
+            self.resumed = f"resumed: an earlier run did not finish after it had trained at {trained.created}"
+        get_run_logger().info(self.resumed)
 
     def show(self, publish: Callable[..., Any], *args: Any, part: str = "reports") -> None:
-        """Publish something for people; that this fails must not fail a run whose work is sound."""
+        """Publish something for people. An error here is logged: it must not fail a run whose work is sound."""
         started = time.perf_counter()
         try:
             publish(*args)
@@ -559,18 +593,18 @@ class _Run:
             get_run_logger().warning("%s failed", publish.__name__, exc_info=True)
         self.seconds[part] = round(self.seconds.get(part, 0.0) + time.perf_counter() - started, 3)
 
-    def continue_with(self, left: str) -> Snapshot:
-        """Return the snapshot with this digest, which is what is left of the one ingested; it is trained on instead."""
-        snapshot = load_snapshot(settings().folder("snapshots") / f"{left}.parquet")
+    def continue_with(self, remaining: str) -> Snapshot:
+        """Return the snapshot with this digest: the rows left after quarantine, which the run trains on from here."""
+        snapshot = load_snapshot(settings().folder("snapshots") / f"{remaining}.parquet")
         self.results["snapshot"] = snapshot
         self.digests |= {"snapshot": snapshot.digest, "ingested": self.digests["snapshot"]}
         return snapshot
 
     def outcome(self, name: Name, reasons: Any) -> Outcome:
-        """Return how this run ends, with all it has found."""
+        """Return the outcome of this run, with the results of the steps it has done."""
         snapshot: Snapshot | None = self.results.get("snapshot", self.results.get("ingest"))
         report: Report | None = self.results.get("validate")
-        changes: DriftReport | None = self.results.get("drift")
+        drift: DriftReport | None = self.results.get("drift")
         evaluation: Evaluation | None = self.results.get("evaluate")
         release: Release | None = self.results.get("release")
         bento: Bento | None = self.results.get("package")
@@ -582,36 +616,36 @@ class _Run:
             bento=bento.tag if bento else None,
             snapshot=snapshot.digest if snapshot else None,
             rows=snapshot.rows if snapshot else None,
-            metrics={who: getattr(evaluation, who) for who in ("challenger", "champion", "baseline")}
+            metrics={name: getattr(evaluation, name) for name in ("challenger", "champion", "baseline")}
             if evaluation
             else None,
             seconds=self.seconds,
-            warnings=(*(report.warnings if report else ()), *(changes.notes if changes else ())),
+            warnings=(*(report.warnings if report else ()), *(drift.notes if drift else ())),
             report=str(self.folder / "report.md"),
             resumed=self.resumed,
         )
 
-    def unchanged(self, same: Run) -> Outcome:
-        """Return the outcome of a run that finds nothing new since another one."""
-        why = f": {'; '.join(same.reasons)}" if same.outcome != "released" else ""
-        reason = f"nothing that decides a model differs from the run of {same.started}, which ended {same.outcome}{why}"
-        return self.outcome("unchanged", [f"{reason}; --force retrains"])
+    def unchanged(self, last: Run) -> Outcome:
+        """Return the outcome of a run that finds nothing new since the last one."""
+        why = f": {'; '.join(last.reasons)}" if last.outcome != "released" else ""
+        since = f"since the run of {last.started}, which ended {last.outcome}{why}"
+        return self.outcome("unchanged", [f"nothing that decides a model has changed {since}; --force retrains"])
 
     def record(self, name: Name | Literal["crashed"], reasons: Any) -> Run:
-        """Return the row that the ledger keeps of this run."""
+        """Return the row of this run for the ledger."""
         seconds, why = dict(self.seconds), self.why or None
         return Run(self.model, name, self.cause, list(reasons), self.digests, None, self.started, seconds, why)
 
-    def crash(self, error: Exception) -> None:
-        """Tell the ledger of a run that something broke in, if the ledger can still be told."""
+    def record_crash(self, error: Exception) -> None:
+        """Record in the ledger that this run broke, and notify people; each is skipped if it fails."""
         why = f"{type(error).__name__}: {error}"
         with suppress(Exception):
             runs.add_run(_ledger(), self.record("crashed", [why]))
         with suppress(Exception):
             notify.notify("crashed", self.model, [why])
 
-    def conclude(self, outcome: Outcome) -> None:
-        """Leave the outcome in the run's folder and in the ledger, where a release has put it already."""
+    def record_outcome(self, outcome: Outcome) -> None:
+        """Write the outcome to the run's folder and, unless a release was recorded with it, to the ledger."""
         write_json(self.folder / "outcome.json", outcome.to_dict())
         report = reports.run_report(outcome, self.results)
         if outcome.resumed:
@@ -624,10 +658,10 @@ class _Run:
 
 @contextmanager
 def _validator(model: str) -> Iterator[Validator]:
-    """Yield the process that validates: the one that was started with the command, or one that starts now."""
-    here = STARTED_VALIDATOR.get()
-    if here and here.model == model:
-        yield here
+    """Yield the process that validates: the one that the command has started already, or a new one."""
+    started = STARTED_VALIDATOR.get()
+    if started and started.model == model:
+        yield started
         return
     with start_validator(model) as validator:
         validator.begin()
@@ -636,21 +670,21 @@ def _validator(model: str) -> Iterator[Validator]:
 
 @contextmanager
 def _model_lock(run: _Run) -> Iterator[None]:
-    """Let one run per model go on at a time, on all machines that share a PostgreSQL ledger.
+    """Let only one run of a model work at a time, on all machines that share a PostgreSQL ledger.
 
-    The lock of a run that was killed is freed by the system, or by the database.
+    If a run is killed, the operating system frees its lock file and PostgreSQL its advisory lock.
     """
     lock = FileLock(settings().folder("locks") / f"{run.model}.lock")
 
-    def waiting(take: Callable[[], Any]) -> None:
-        timed("wait for another run", run.seconds, lambda: take() and None)
+    def wait(acquire: Callable[[], Any]) -> None:
+        timed("wait for another run", run.seconds, lambda: acquire() and None)
 
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        waiting(lock.acquire)
+        wait(lock.acquire)
     try:
-        with model_lock(_ledger(), run.model, waiting):
+        with model_lock(_ledger(), run.model, wait):
             sweep(settings().folder())
             run.show(_close_crashed, run)
             yield
@@ -659,15 +693,15 @@ def _model_lock(run: _Run) -> Iterator[None]:
 
 
 def _close_crashed(run: _Run) -> None:
-    """Close runs whose process died, and go on from the last one of this model."""
-    for dead in run_state.close_crashed(settings(), _ledger()):
-        get_run_logger().warning("%s of %s: closed", dead.sentence, dead.model)
-        if dead.model == run.model and (run.dead is None or dead.started > run.dead.started):
-            run.dead = dead
+    """Close runs whose process died, and remember the latest one of this model: this run resumes its work."""
+    for crashed in run_state.close_crashed(settings(), _ledger()):
+        get_run_logger().warning("%s, %s: closed", crashed.model, crashed.sentence)
+        if crashed.model == run.model and (run.crashed is None or crashed.started > run.crashed.started):
+            run.crashed = crashed
 
 
 def _exit_with_worker() -> None:
-    """A run ends with the worker that has begun it, and with `evergreen up`; the next one goes on from what it did."""
+    """End this process when its worker or `evergreen up` ends; the next run resumes its work."""
     exit_with_parent(os.getppid())
     if up := os.environ.get(UP_PID_VARIABLE):
         exit_with_pid(int(up))

@@ -1,4 +1,4 @@
-"""What a model's spec comes to, with the types of its features where a run has seen them."""
+"""Show a model's spec with its defaults filled in, and the types of its features if a run has seen them."""
 
 from dataclasses import asdict
 from itertools import groupby
@@ -14,7 +14,7 @@ from pipeline.spec import ModelSpec
 
 
 def resolved(spec: ModelSpec, snapshot: str | None, settings: Settings) -> SpecView:
-    """Return everything a spec comes to; `snapshot` is the digest of the last one it was run on."""
+    """Return a spec with its defaults filled in; `snapshot` is the digest of the last run's rows."""
     columns = _columns(snapshot, settings)
     names = spec.features or (feature_names(spec, [*columns]) if columns else None)
     return SpecView(
@@ -53,7 +53,7 @@ def resolved(spec: ModelSpec, snapshot: str | None, settings: Settings) -> SpecV
 
 
 def steps(estimator: Any) -> str:
-    """Return an estimator as the names of its steps.
+    """Return the names of an estimator's steps.
 
     >>> from sklearn.linear_model import Ridge
     >>> from sklearn.pipeline import make_pipeline
@@ -65,8 +65,8 @@ def steps(estimator: Any) -> str:
     if isinstance(estimator, str):
         return estimator
     if hasattr(estimator, "steps"):
-        alike = [(name, len([*same])) for name, same in groupby(steps(step) for _, step in estimator.steps)]
-        return " > ".join(f"{name} x{times}" if times > 1 else name for name, times in alike)
+        groups = [(name, len([*equal])) for name, equal in groupby(steps(step) for _, step in estimator.steps)]
+        return " > ".join(f"{name} x{times}" if times > 1 else name for name, times in groups)
     for attribute in ("transformers", "transformer_list", "estimators"):
         if parts := getattr(estimator, attribute, None):
             return f"{name}({', '.join(dict.fromkeys(steps(part[1]) for part in parts))})"
@@ -86,7 +86,7 @@ def _columns(snapshot: str | None, settings: Settings) -> dict[str, str]:
 
 
 def _suite(model: str) -> SuiteView:
-    """Return how many rules a model's suite has, or what is wrong with it."""
+    """Return the number of rules in a model's suite, or the error that it raises."""
     from expectations.suite import load_suite
 
     try:

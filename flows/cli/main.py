@@ -1,4 +1,4 @@
-"""The `evergreen` command: one short function per verb. What a verb needs is imported when it is used."""
+"""The `evergreen` command: one short function per verb. Each verb imports what it needs when it runs."""
 
 import gc
 import json
@@ -28,24 +28,26 @@ app = typer.Typer(
 )
 
 View = TypeVar("View")
-"""A dataclass: what a command prints; see `flows.cli.views`."""
+"""A dataclass that a command prints; see `flows.cli.views`."""
 
 Model = Annotated[str, typer.Argument(help="A model of this project: a module of pipeline/models.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
-Why = Annotated[str, typer.Option("--why", help="The reason, for the ledger.")]
-Data = Annotated[str | None, typer.Option("--data", help="A CSV or Parquet file, or a glob, to read instead.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+Why = Annotated[str, typer.Option("--why", help="The reason; the ledger records it.")]
+Data = Annotated[
+    str | None, typer.Option("--data", help="A CSV or Parquet file, or a glob, to read instead of the spec's source.")
+]
 
 
 @app.command()
 def init(
     data: Annotated[str, typer.Argument(help="A CSV or Parquet file, or a glob.")],
     target: Annotated[str, typer.Option(help="The column to predict.")],
-    name: Annotated[str, typer.Option(help="What the model is to be called.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing; take the likely answers.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the two files when they are there.")] = False,
+    name: Annotated[str, typer.Option(help="The name of the new model.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Ask no questions; use the default answers.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the two files if they exist.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Read a table and write a first spec and a first suite for it: two files to look at, edit and run."""
+    """Read a table and write a first spec and a first suite for it: two files to review, edit and run."""
     from flows.cli import render
     from flows.init import begin
     from pipeline.project import new_project_folder
@@ -53,72 +55,68 @@ def init(
     with _errors(as_json):
         terminal = sys.stdin.isatty() and not as_json
         try:
-            found = begin(
-                new_project_folder(), data, target, name, force, render.prompt if terminal and not yes else _likely
-            )
+            ask = render.prompt if terminal and not yes else _default_answer
+            view = begin(new_project_folder(), data, target, name, force, ask)
         except SpecError as error:
             raise typer.BadParameter(str(error)) from error
-        _answer(found, as_json, partial(render.show_begun, unasked=not terminal and not yes))
+        _print_view(view, as_json, partial(render.show_init, used_defaults=not terminal and not yes))
 
 
-def _likely(_question: str, choices: Sequence[str]) -> str:
+def _default_answer(_question: str, choices: Sequence[str]) -> str:
     return choices[0]
 
 
 @app.command()
 def spec(model: Model, as_json: AsJson = False) -> None:
-    """Show what a model's spec comes to: source, columns, candidates, gate, limits, the size of its suite."""
+    """Show a model's spec with all defaults filled in: source, columns, candidates, gate, limits, size of its suite."""
     from flows.cli import render
 
     with _errors(as_json):
-        _known(model)
+        _check_model(model)
         from bentos.ledger import runs
         from flows.spec import resolved
         from pipeline.spec import load_spec
 
         with _stdout_for_results():
             last = runs.last_run(_ledger(), model)
-            found = resolved(load_spec(model), last.digests.get("snapshot") if last else None, settings())
-        _answer(found, as_json, render.show_spec)
+            view = resolved(load_spec(model), last.digests.get("snapshot") if last else None, settings())
+        _print_view(view, as_json, render.show_spec)
 
 
 @app.command()
 def run(
     model: Model,
     data: Data = None,
-    force: Annotated[bool, typer.Option("--force", help="Retrain what is unchanged; no gate is skipped.")] = False,
-    no_release: Annotated[bool, typer.Option("--no-release", help="Do everything up to the trial.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Retrain even if nothing changed. Skips no gate.")] = False,
+    no_release: Annotated[bool, typer.Option("--no-release", help="Stop after the trial; release nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Retrain a model: ingest, validate, train, evaluate, gate, package, trial, release."""
     with _errors(as_json):
-        _known(model)
+        _check_model(model)
         from flows.cli import render
         from flows.ops.warmup import launch
 
         with _stdout_for_results(), render.steps(quiet=as_json) as listener:
             outcome = launch(settings(), listener, model=model, data=data, force=force, release=not no_release)
-        _answer(outcome, as_json, render.show_outcome)
+        _print_view(outcome, as_json, render.show_outcome)
         raise typer.Exit(outcome.exit_code)
 
 
 @app.command()
 def repackage(model: Model, as_json: AsJson = False) -> None:
-    """Package, try and release the champion's trained model again, when its package is out of date; nothing is trained.
+    """Package, try and release the champion's trained model again if its package is out of date. Trains nothing.
 
-    It is when the code that answers, or limits, log or sensitive columns of the spec, are others than in the package.
+    A package is out of date when the serving code changed, or the spec's limits, log or sensitive columns did.
     """
     with _errors(as_json):
-        _known(model)
+        _check_model(model)
         from flows.cli import render
         from flows.ops.warmup import launch
 
         with _stdout_for_results(), render.steps(quiet=as_json) as listener:
             outcome = launch(settings(), listener, model=model, only_package=True)
-        if as_json:
-            _print_json(outcome.to_dict())
-        else:
-            render.show_outcome(outcome)
+        _print_view(outcome, as_json, render.show_outcome)
         raise typer.Exit(outcome.exit_code)
 
 
@@ -127,20 +125,24 @@ def serve(
     model: Model,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 3000,
-    workers: Annotated[int, typer.Option(min=1, help="How many processes answer.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="The number of worker processes.")] = 1,
     certificate: Annotated[Path | None, typer.Option("--ssl-certfile", help="A TLS certificate, for HTTPS.")] = None,
-    key: Annotated[Path | None, typer.Option("--ssl-keyfile", help="The certificate's key.")] = None,
+    key: Annotated[Path | None, typer.Option("--ssl-keyfile", help="The certificate's private key.")] = None,
     cors: Annotated[
-        list[str] | None, typer.Option("--cors-origin", help="An origin whose pages may ask; may be repeated.")
+        list[str] | None,
+        typer.Option("--cors-origin", help="An origin whose pages may send requests; may be repeated."),
     ] = None,
 ) -> None:
-    """Serve the champion of a model over HTTP, and each next champion without losing a request. Ctrl-C ends it."""
+    """Serve the champion of a model over HTTP, and switch to each new champion without losing a request.
+
+    Ctrl-C stops the server.
+    """
     with _errors(as_json=False):
         from bentos.serving import supervisor
         from flows import gc
         from flows.ops import alarms
 
-        _known(model)
+        _check_model(model)
         here = settings()
         logged = here.folder("requests", model)
         options = supervisor.Options(host, port, workers, certificate, key, tuple(cors or ()), logged)
@@ -157,39 +159,39 @@ def serve(
 
 @app.command()
 def status(
-    model: Annotated[str | None, typer.Argument(help="One model; without, all of them.")] = None,
+    model: Annotated[str | None, typer.Argument(help="The model; default: all models.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is released, what servers serve, what waits or was sent back, and how the last run ended."""
+    """Show each model's champion, canary, servers and last run, and which releases await approval or were stopped."""
     from bentos.ledger import releases, runs, servers
     from flows.cli import render, views
     from pipeline.spec import model_names
 
     with _errors(as_json):
         if model:
-            _known(model)
+            _check_model(model)
         ledger = _ledger()
         names = [model] if model else sorted({*model_names(), *releases.models(ledger)})
-        found = [
+        models = [
             views.status_of(
                 name,
-                wish := releases.desired_state(ledger, name),
+                desired := releases.desired_state(ledger, name),
                 runs.last_run(ledger, name),
                 servers.live_servers(ledger, name),
                 {number: _report_of(name, number) for number in releases.awaiting(ledger, name)},
-                _serving_code_differs(name, wish.champion) if name in model_names() else False,
+                _serving_code_differs(name, desired.champion) if name in model_names() else False,
             )
             for name in names
         ]
-        _answer(views.StatusView(found), as_json, render.show_status)
+        _print_view(views.StatusView(models), as_json, render.show_status)
 
 
 def _serving_code_differs(model: str, champion: "Release | None") -> bool:
-    """Tell, importing no model, whether a champion's package answers with other code than is here."""
+    """Tell, without importing the model, whether the serving code changed since the champion was packaged."""
     from pipeline.code import serving_digest
     from pipeline.project import project_folder
 
-    # A model whose module cannot be read says so when it is run.
+    # A module that cannot be parsed is reported when the model runs.
     with suppress(SpecError, SyntaxError):
         return champion is not None and champion.digests.get("serving") != serving_digest(model, project_folder())
     return False
@@ -197,71 +199,71 @@ def _serving_code_differs(model: str, champion: "Release | None") -> bool:
 
 @app.command()
 def history(model: Model, as_json: AsJson = False) -> None:
-    """Show what was served when, and why: each release, what became of it, and what servers say they served."""
+    """Show which release was served when, and why: releases, their changes of state, and the servers' own records."""
     from bentos.ledger import releases, servers
     from flows.cli import render, views
 
     with _errors(as_json):
-        _known(model)
+        _check_model(model)
         ledger = _ledger()
         made, events = releases.history(ledger, model)
         champion, served = releases.champion(ledger, model), servers.server_events(ledger, model)
-        found = views.history_of(model, champion, made, events, served, servers.serving_intervals(ledger, model))
-        _answer(found, as_json, render.show_history)
+        view = views.history_of(model, champion, made, events, served, servers.serving_intervals(ledger, model))
+        _print_view(view, as_json, render.show_history)
 
 
 @app.command()
 def monitor(model: Model, as_json: AsJson = False) -> None:
-    """Look at a model as it is served: drift of its requests, traffic, performance on labels, and what is due."""
+    """Report on a model in service: drift of its requests, traffic, performance on labels, and due triggers."""
     with _errors(as_json):
-        _known(model)
+        _check_model(model)
         from flows.cli import render
         from flows.ops.warmup import launch_flow
 
         with _stdout_for_results(), render.steps(quiet=as_json) as listener:
-            found = launch_flow("monitor", settings(), listener, model=model)
-        _answer(found, as_json, render.show_observation)
+            report = launch_flow("monitor", settings(), listener, model=model)
+        _print_view(report, as_json, render.show_observation)
 
 
 @app.command()
 def triggers(model: Model, as_json: AsJson = False) -> None:
-    """Say what would have a model retrained next, and how far that is."""
+    """Show the triggers that would retrain a model next, each with its value and threshold."""
     from datetime import UTC, datetime
 
     with _errors(as_json):
-        _known(model)
+        _check_model(model)
         from flows.cli import render
         from flows.monitoring import triggers
 
-        found = triggers.current_triggers(_ledger(), model, datetime.now(UTC))
-        _answer(found, as_json, render.show_triggers)
+        view = triggers.current_triggers(_ledger(), model, datetime.now(UTC))
+        _print_view(view, as_json, render.show_triggers)
 
 
 @app.command()
 def rollback(
     model: Model,
-    to: Annotated[int | None, typer.Option(help="The release to go back to; without, the one replaced last.")] = None,
+    to: Annotated[int | None, typer.Option(help="The release to return to; default: the one replaced last.")] = None,
     why: Why = "",
     as_json: AsJson = False,
 ) -> None:
-    """Make an earlier release the champion again, once it has answered as it was trained; nothing is rebuilt.
+    """Make an earlier release the champion again, after its package passed the trial. Rebuilds nothing.
 
-    A canary is taken back first: the champion answers alone again. Servers go back within seconds. What it takes the
-    place of is not released again while snapshot, spec and code stay.
+    If a canary is running, rollback stops the canary first. Servers switch within seconds. The release that was
+    replaced is not released again until its snapshot, spec or code changes.
     """
     from bentos import releasing
     from flows.cli import render
     from flows.cli.views import RollbackView
 
     with _errors(as_json):
-        _known(model)
+        _check_model(model)
         ledger = _ledger()
         with _stdout_for_results():
             done = releasing.rollback(ledger, settings().folder("bentoml"), model, to, "person", why)
             release, instead = done.release, done.instead
             served = releasing.wait_for_servers(ledger, release)
-        found = RollbackView(model, release.number, release.bento, instead.number if instead else None, dict(served))
-        _answer(found, as_json, partial(render.show_rollback, stayed=done.was_canary))
+        view = RollbackView(model, release.number, release.bento, instead.number if instead else None, dict(served))
+        _print_view(view, as_json, partial(render.show_rollback, stopped_canary=done.was_canary))
 
 
 @app.command()
@@ -271,70 +273,73 @@ def promote(
     why: Why = "",
     as_json: AsJson = False,
 ) -> None:
-    """Make a release champion that awaits approval, or answers a share of the requests.
+    """Make a release champion that awaits approval or is a canary.
 
-    One that awaits approval begins as a canary where its spec wishes that, and a server is up.
+    A release that awaits approval starts as a canary if its spec sets `canary` and a server is running.
     """
     from bentos import releasing
     from bentos.canary import describe_share
     from flows.cli.views import PromotionView
 
     with _errors(as_json):
-        _known(model)
+        _check_model(model)
         done = releasing.promote(_ledger(), settings().folder("bentoml"), model, number, "person", _by(why))
         release = done.release
         now = describe_share(release.canary_settings) if done.state == "canary" else "is the champion"
-        found = PromotionView(model, number, release.bento, done.state)
-        _answer(found, as_json, lambda _: typer.echo(f"release {number} of {model}, {release.bento}, {now}"))
+        view = PromotionView(model, number, release.bento, done.state)
+        _print_view(view, as_json, lambda _: typer.echo(f"release {number} of {model}, {release.bento}, {now}"))
 
 
 @app.command()
 def hold(model: Model, why: Why = "", as_json: AsJson = False) -> None:
-    """Keep the champion whatever the schedule brings, until `unhold`."""
+    """Keep the current champion: no run replaces it until `unhold`."""
     from bentos import releasing
     from flows.cli.views import HoldView
 
     with _errors(as_json):
-        _known(model)
+        _check_model(model)
         release = releasing.hold(_ledger(), settings().folder("bentoml"), model, _by(why))
         sentence = f"{model} is held at release {release.number}; `evergreen unhold {model}` ends it"
-        _answer(HoldView(model, release.number, release.number), as_json, lambda _: typer.echo(sentence))
+        _print_view(HoldView(model, release.number, release.number), as_json, lambda _: typer.echo(sentence))
 
 
 @app.command()
 def unhold(model: Model, why: Why = "", as_json: AsJson = False) -> None:
-    """Let runs release again."""
+    """End a hold: runs may release again."""
     from bentos import releasing
     from flows.cli.views import HoldView
 
     with _errors(as_json):
-        _known(model)
+        _check_model(model)
         release = releasing.unhold(_ledger(), settings().folder("bentoml"), model, _by(why))
-        now = f"release {release.number} is the champion until a better one" if release else "there is no champion"
-        found = HoldView(model, None, release.number if release else None)
-        _answer(found, as_json, lambda _: typer.echo(f"{model} is held no more; {now}"))
+        now = f"the champion is release {release.number}" if release else "there is no champion"
+        view = HoldView(model, None, release.number if release else None)
+        _print_view(view, as_json, lambda _: typer.echo(f"{model} is no longer held; {now}"))
 
 
 @app.command()
 def release(
     model: Model,
-    number: Annotated[int | None, typer.Argument(metavar="[N]", help="Its number; without, the champion.")] = None,
-    html: Annotated[Path | None, typer.Option("--html", help="Write its model card to this file, as a page.")] = None,
+    number: Annotated[int | None, typer.Argument(metavar="[N]", help="Its number; default: the champion.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write its model card to this HTML file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell everything about one release: its rows, code and checks, what it was compared with, what became of it."""
+    """Show everything about one release: its rows, code and checks, the comparison, and its changes of state."""
     from bentos.ledger import releases, servers
     from flows.cli import render, views
     from flows.provenance import provenance_of, run_folder
 
     with _errors(as_json):
-        _known(model)
+        _check_model(model)
         ledger = _ledger()
         _, events = releases.history(ledger, model)
         if number is None:
             champion = releases.champion(ledger, model)
             if champion is None:
-                raise ReleaseError(f"{model} has no champion; name a release: `evergreen release {model} N`")
+                raise ReleaseError(
+                    f"{model} has no champion; name a release: `evergreen release {model} N`",
+                    code="release.no_champion",
+                )
             number = champion.number
         release = releases.get_release(ledger, model, number)
         run = run_folder(settings(), model, number)
@@ -342,30 +347,30 @@ def release(
             from bentos.ledger.packages import package_of
             from flows.reports.model_card import write_card
 
-            # The card is what the package answers.
+            # The model card shows predictions of the package, so the package must be intact.
             package_of(ledger, release, settings().folder("bentoml"))
             with _stdout_for_results():
                 write_card(settings(), release, run, html)
         card = html or next((path for path in [run and run / "card.html"] if path and path.exists()), None)
         proofs = provenance_of(settings(), release)
         served = servers.server_events(ledger, model)
-        found = views.release_of(release, events, served, proofs, str(card) if card else None)
+        view = views.release_of(release, events, served, proofs, str(card) if card else None)
         written = f"the model card of release {number} of {model} is in {html}"
-        _answer(found, as_json, (lambda _: typer.echo(written)) if html else render.show_release)
+        _print_view(view, as_json, (lambda _: typer.echo(written)) if html else render.show_release)
 
 
 @app.command()
 def retire(model: Model, as_json: AsJson = False) -> None:
-    """Leave a model without a champion; the next one is judged as a first. Undo: rollback."""
+    """Leave a model without a champion; the next release is evaluated as a first one. Undo it with `rollback`."""
     from bentos import releasing
     from flows.cli.views import RetiredView
 
     with _errors(as_json):
-        _known(model)
+        _check_model(model)
         release = releasing.retire(_ledger(), settings().folder("bentoml"), model, cause="person")
         sentence = f"release {release.number} of {model} is retired: there is no champion now"
-        found = RetiredView(model, release.number, release.bento)
-        _answer(found, as_json, lambda _: typer.echo(sentence))
+        view = RetiredView(model, release.number, release.bento)
+        _print_view(view, as_json, lambda _: typer.echo(sentence))
 
 
 @app.command()
@@ -373,17 +378,17 @@ def export(
     model: Model,
     where: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[N] DIR", help="The release (without, the champion), and a new folder."),
+        typer.Argument(metavar="[N] DIR", help="The release (default: the champion), and a new folder."),
     ] = None,
     port: Annotated[int, typer.Option(min=1024, max=65535, help="The port of the container.")] = 3000,
-    force: Annotated[bool, typer.Option("--force", help="Replace an export that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a folder with all that a container of a release needs: images, Kubernetes, AWS, a workflow."""
+    """Write a folder that deploys a release: Dockerfile, Kubernetes manifests, AWS template, CI workflow."""
     with _errors(as_json):
-        _known(model)
+        _check_model(model)
         if not where:
-            raise typer.BadParameter(f"no folder is named: `evergreen export {model} DIR`")
+            raise typer.BadParameter(f"the folder is missing: `evergreen export {model} DIR`")
         if len(where) > 2 or (len(where) == 2 and not where[0].isdecimal()):
             raise typer.BadParameter(f"{' '.join(where)!r} is not `N DIR`; give a release's number and a folder")
         from bentos.ledger.packages import package_of
@@ -396,8 +401,8 @@ def export(
         bento = package_of(ledger, release, settings().folder("bentoml"))
         deployment.export(release, bento, project_folder(), folder, port, force)
         sentence = f"release {release.number} of {model} is in {folder}; {folder / 'README.md'} says how to run it"
-        found = ExportView(model, release.number, release.bento, str(folder))
-        _answer(found, as_json, lambda _: typer.echo(sentence))
+        view = ExportView(model, release.number, release.bento, str(folder))
+        _print_view(view, as_json, lambda _: typer.echo(sentence))
 
 
 @app.command()
@@ -407,9 +412,9 @@ def archive(
     file: Annotated[Path, typer.Argument(help="The file to write.")],
     as_json: AsJson = False,
 ) -> None:
-    """Write a release with its proofs into a file, which `evergreen import` enters in another home."""
+    """Write a release, its package, snapshot and report into one file, for `evergreen import` in another home."""
     with _errors(as_json):
-        _known(model)
+        _check_model(model)
         from flows.cli.views import ArchiveView
         from flows.export import released
         from flows.release_transfer import pack
@@ -417,19 +422,20 @@ def archive(
         ledger = _ledger()
         release = released(ledger, model, number)
         pack(settings(), ledger, release, file)
-        sentence = f"release {number} of {model} is in {file}; `evergreen import {file}` enters it in another home"
-        found = ArchiveView(model, number, release.bento, str(file))
-        _answer(found, as_json, lambda _: typer.echo(sentence))
+        sentence = f"release {number} of {model} is in {file}; `evergreen import {file}` adds it to another home"
+        view = ArchiveView(model, number, release.bento, str(file))
+        _print_view(view, as_json, lambda _: typer.echo(sentence))
 
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="What `evergreen archive MODEL N FILE` wrote in another home.")],
+    file: Annotated[Path, typer.Argument(help="A file that `evergreen archive MODEL N FILE` wrote in another home.")],
     as_json: AsJson = False,
 ) -> None:
-    """Enter a release of another home, once every file of it was checked and it has answered as it was trained.
+    """Add a release of another home, after every file was checked and the package passed the trial.
 
-    It becomes champion where it was judged against this home's champion, or there is none; else a person promotes it.
+    It becomes champion if it was evaluated against this home's champion, or if there is none. Otherwise it awaits
+    approval.
     """
     with _errors(as_json):
         from flows.cli import render
@@ -437,10 +443,10 @@ def import_(
         from flows.release_transfer import unpack
 
         with _stdout_for_results():
-            arrived = unpack(settings(), _ledger(), file)
-        release = arrived.release
-        found = ImportView(release.model, release.number, release.bento, arrived.state, list(arrived.reasons))
-        _answer(found, as_json, render.show_import)
+            imported = unpack(settings(), _ledger(), file)
+        release = imported.release
+        view = ImportView(release.model, release.number, release.bento, imported.state, list(imported.reasons))
+        _print_view(view, as_json, render.show_import)
 
 
 @app.command()
@@ -449,18 +455,18 @@ def reproduce(
     number: Annotated[int, typer.Argument(metavar="RELEASE", min=1, help="The release to train again.")],
     as_json: AsJson = False,
 ) -> None:
-    """Train a release again from its snapshot, spec and code, and compare its answers to the golden rows.
+    """Train a release again from its snapshot, spec and code, and compare its predictions for the golden rows.
 
-    Exits 0 when they are equal, 6 when they differ.
+    Exits 0 if they are equal, 6 if they differ.
     """
     with _errors(as_json):
-        _known(model)
+        _check_model(model)
         from bentos.ledger import releases
         from bentos.ledger.packages import package_of
         from flows.cli import render
         from flows.cli.views import ReproductionView
         from pipeline.erase import check_whole
-        from pipeline.reproduce import reproduce as again
+        from pipeline.reproduce import reproduce as train_again
 
         ledger = _ledger()
         release = releases.get_release(ledger, model, number)
@@ -468,55 +474,57 @@ def reproduce(
         snapshot = settings().folder("snapshots") / f"{release.digests['snapshot']}.parquet"
         if not snapshot.exists():
             raise ArtifactError(
-                f"snapshot {snapshot.name} of release {number} of {model} is gone from {snapshot.parent}; restore it "
-                "from a copy: without its rows nothing can be trained again"
+                f"snapshot {snapshot.name} of release {number} of {model} is missing from {snapshot.parent}; restore "
+                "it from a copy: the release cannot be trained again without its rows",
+                code="artifact.snapshot_missing",
             )
         check_whole(snapshot)
-        found = again(bento.path / "src", release.digests["artifact"], snapshot)
-        reasons, changes = list(found.reasons), list(found.changes)
-        view = ReproductionView(model, number, found.equal, found.rows, found.largest, reasons, changes)
-        _answer(view, as_json, render.show_reproduction)
-        raise typer.Exit(0 if found.equal else 6)
+        result = train_again(bento.path / "src", release.digests["artifact"], snapshot)
+        reasons, changes = list(result.reasons), list(result.changes)
+        view = ReproductionView(model, number, result.equal, result.rows, result.largest, reasons, changes)
+        _print_view(view, as_json, render.show_reproduction)
+        raise typer.Exit(0 if result.equal else 6)
 
 
 @app.command()
 def erase(
     model: Model,
     key: Annotated[
-        list[str], typer.Option("--key", help="COLUMN=VALUE of a key column; may be repeated, all must hold.")
+        list[str], typer.Option("--key", help="COLUMN=VALUE of a key column; may be repeated, all must match.")
     ],
     why: Why = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed; remove nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take a person's rows out of the snapshots and the log of requests of a model, and record that."""
+    """Remove a person's rows from a model's snapshots and its log of requests, and record the removal."""
     with _errors(as_json):
-        _known(model)
+        _check_model(model)
         from flows.cli import render
-        from flows.erase import erase as take_out
+        from flows.erase import erase as erase_rows
         from flows.erase import key_of
         from pipeline.spec import load_spec
 
         with _stdout_for_results():
             spec = load_spec(model)
         try:
-            wanted = key_of(spec, key)
+            values = key_of(spec, key)
         except SpecError as error:
             raise typer.BadParameter(str(error)) from error
-        found = take_out(settings(), _ledger(), spec, wanted, why, dry_run)
-        show = partial(render.show_erased, dry_run=dry_run, words=found.words)
-        _answer(found.view(model), as_json, show)
+        erased = erase_rows(settings(), _ledger(), spec, values, why, dry_run)
+        show = partial(render.show_erased, dry_run=dry_run, counts=erased.sentences)
+        _print_view(erased.view(model), as_json, show)
 
 
 @app.command("gc")
 def collect(
     keep: Annotated[
-        int | None, typer.Option(min=1, help="How many of the newest releases to keep; without, as the spec says.")
+        int | None,
+        typer.Option(min=1, help="How many of the newest releases to keep; default: the spec's keep_releases."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed; remove nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove snapshots, artifacts, packages and reports that no release needs which may be served again."""
+    """Remove snapshots, artifacts, packages and reports that no servable release needs."""
     with _errors(as_json):
         from bentos.ledger import releases
         from flows import gc
@@ -524,29 +532,30 @@ def collect(
         from pipeline.spec import ModelSpec, load_spec, model_names
 
         ledger, known = _ledger(), model_names()
-        said = {
+        keep_of = {
             model: keep or (load_spec(model).keep_releases if model in known else ModelSpec.keep_releases)
             for model in sorted({*known, *releases.models(ledger)})
         }
-        found = gc.collect_garbage(settings(), ledger, said, dry_run).view(dry_run)
-        _answer(found, as_json, render.show_collected)
+        view = gc.collect_garbage(settings(), ledger, keep_of, dry_run).view(dry_run)
+        _print_view(view, as_json, render.show_collected)
 
 
 @app.command()
 def validate(
     model: Model,
     data: Data = None,
-    html: Annotated[Path | None, typer.Option("--html", help="Write the report to this file, as a page too.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Also write the report to this HTML file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check data against a model's suite and what its champion was trained on; nothing is trained or set aside.
+    """Check data against a model's suite and the champion's training rows. Trains nothing and keeps nothing.
 
-    Exits 0 when it passes, also with warnings and rows for the quarantine, 3 when it is bad, 1 when a check is broken.
+    Exits 0 if the data passes, with or without warnings and quarantined rows; 3 if it is rejected; 1 if a check is
+    broken.
     """
     from flows.cli import render
 
     with _errors(as_json):
-        _known(model)
+        _check_model(model)
         from expectations.report_page import broken_page, page
         from flows.check import check, unreadable, view_of
         from pipeline.errors import CheckError, DataError
@@ -555,18 +564,18 @@ def validate(
         try:
             with _stdout_for_results():
                 report, changes = check(settings(), _ledger(), model, data)
-            found = view_of(model, report, changes)
+            view = view_of(model, report, changes)
         except DataError as error:
             report, changes = unreadable(error), None
-            found = replace(view_of(model, report, None), rows=None, columns=None, rules=[])
+            view = replace(view_of(model, report, None), rows=None, columns=None, rules=[])
         except CheckError as error:
             if html:
                 write_text(html, broken_page(str(error), model))
             raise
         if html:
             write_text(html, page(report, model, changes))
-        _answer(found, as_json, partial(render.show_validation, changes=changes))
-        raise typer.Exit(0 if found.passed else 3)
+        _print_view(view, as_json, partial(render.show_validation, changes=changes))
+        raise typer.Exit(0 if view.passed else 3)
 
 
 @app.command()
@@ -576,64 +585,60 @@ def score(
     out: Annotated[str, typer.Argument(metavar="OUT", help="A .csv or .parquet file, or sql:URL_ENV:table.")],
     as_json: AsJson = False,
 ) -> None:
-    """Predict a table of any size by the champion's own package, as the endpoint would; a killed run is gone on with.
+    """Score a table of any size with the champion's package. Interrupted runs resume.
 
-    Rows that the endpoint would refuse are set aside, with the reason. Exits 3 when the data is of no use at all.
+    Rows that the endpoint would reject go to a file of their own, with the reason. Exits 3 if the table cannot be
+    scored at all.
     """
     with _errors(as_json):
-        _known(model)
+        _check_model(model)
         from flows.cli import render
         from flows.ops.warmup import launch_flow
         from pipeline.errors import DataError
 
         try:
             with _stdout_for_results(), render.rows(quiet=as_json) as listener:
-                found = launch_flow("score", settings(), listener, model=model, source=rows, output=out)
+                view = launch_flow("score", settings(), listener, model=model, source=rows, output=out)
         except SpecError as error:
             raise typer.BadParameter(str(error)) from error
         except DataError as error:
-            if not as_json:
-                raise _said(error) from error
-            _print_error(error)
+            if as_json:
+                _print_error(error)
+            else:
+                typer.echo(f"error: {error}", err=True)
             raise typer.Exit(3) from error
-        _answer(found, as_json, render.show_scores)
+        _print_view(view, as_json, render.show_scores)
 
 
 @app.command()
 def backtest(
     model: Model,
-    by: Annotated[Literal["month"], typer.Option(help="How often history was retrained on.")] = "month",
+    by: Annotated[Literal["month"], typer.Option(help="How often to retrain in the replay.")] = "month",
     data: Data = None,
     time: Annotated[
-        str | None, typer.Option(help="A column of timestamps, or one of years and one of months: YrSold,MoSold.")
+        str | None, typer.Option(help="A timestamp column, or a year and a month column such as YrSold,MoSold.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Replay history month by month: what would never, always and the gate's retraining have been worth?"""
+    """Replay history month by month: compare no retraining, always retraining, and retraining by the gate."""
     with _errors(as_json):
-        _known(model)
+        _check_model(model)
         from flows.cli import render
         from flows.ops.warmup import launch_flow
 
         columns = [] if time is None else [name.strip() for name in time.split(",")]
         with _stdout_for_results(), render.rows(quiet=as_json, noun=f"{by}s") as listener:
-            found = launch_flow("backtest", settings(), listener, model=model, by=by, data=data, time=columns)
-        _answer(found, as_json, render.show_backtest)
-
-
-def _said(error: Exception) -> typer.Exit:
-    """Say what is wrong with data; return the exit."""
-    typer.echo(f"error: {error}", err=True)
-    return typer.Exit(3)
+            view = launch_flow("backtest", settings(), listener, model=model, by=by, data=data, time=columns)
+        _print_view(view, as_json, render.show_backtest)
 
 
 @app.command()
 def up(
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port of the Prefect UI.")] = 4200,
 ) -> None:
-    """Keep everything up on this machine: the Prefect UI, all schedules, an endpoint per released model.
+    """Run everything on this machine: the Prefect UI, all schedules, and an endpoint for each released model.
 
-    What ends is started anew. Ctrl-C ends all of it. Where PREFECT_API_URL is set, that server is used.
+    Crashed processes are restarted. Ctrl-C stops all of them. If PREFECT_API_URL is set, `up` uses that server.
     """
     from flows.cli import render
 
@@ -641,17 +646,17 @@ def up(
         from flows.ops.up import up as keep_up
 
         with _stdout_for_results():
-            keep_up(settings(), port, render.say, render.show_up)
+            keep_up(settings(), port, render.log_line, render.show_up)
 
 
 @app.command()
 def deploy(
-    yaml: Annotated[bool, typer.Option("--yaml", help="Print it as a prefect.yaml instead.")] = False,
+    yaml: Annotated[bool, typer.Option("--yaml", help="Print a prefect.yaml instead of registering.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Register all models' flows as deployments at PREFECT_API_URL, with schedules, on a work pool of type process.
+    """Register the flows of all models, with their schedules, as deployments at PREFECT_API_URL.
 
-    `prefect worker start --pool evergreen` runs them.
+    They go to a work pool of type process. `prefect worker start --pool evergreen` runs them.
     """
     from flows.cli import render
 
@@ -667,13 +672,14 @@ def deploy(
         url = reachable(settings(), patience=15.0)
         if url is None:
             raise ServerError(
-                "no Prefect server answers; set PREFECT_API_URL to yours, or start one with `evergreen up`"
+                "no Prefect server answers; set PREFECT_API_URL to yours, or start one with `evergreen up`",
+                code="process.no_prefect_server",
             )
         os.environ.update({**prefect_environment(settings()), "PREFECT_API_URL": url})
         with _stdout_for_results():
-            made = deploying.deploy(model_names())
-        made = [replace(one, package_outdated=_package_outdated(one.model)) for one in made]
-        _answer(DeployedView(url, deploying.POOL, made), as_json, render.show_deployed)
+            registered = deploying.deploy(model_names())
+        registered = [replace(view, package_outdated=_package_outdated(view.model)) for view in registered]
+        _print_view(DeployedView(url, deploying.POOL, registered), as_json, render.show_deployed)
 
 
 def _package_outdated(model: str) -> bool:
@@ -690,14 +696,14 @@ def _package_outdated(model: str) -> bool:
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port of the Prefect UI.")] = 4200,
 ) -> None:
-    """Open the Prefect UI on this project's history; runs started meanwhile report to it. Ctrl-C ends it."""
+    """Start the Prefect UI with this project's history. Runs report to it while it is up. Ctrl-C stops it."""
     import signal
 
     from flows.ops import prefect_server
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with _errors(as_json=False), suppress(KeyboardInterrupt), prefect_server.announced(settings(), port):
-        typer.echo(f"Prefect UI: http://127.0.0.1:{port} (Ctrl-C ends it)")
+        typer.echo(f"Prefect UI: http://127.0.0.1:{port} (Ctrl-C stops it)")
         signal.pause()
 
 
@@ -706,12 +712,12 @@ def main() -> None:
     try:
         app()
     finally:
-        # At its end Python collects every module's garbage once more, for a second; the process ends all the same.
+        # At exit Python would collect the garbage of all modules once more, which takes a second and gains nothing.
         gc.freeze()
 
 
 def _by(why: str) -> str:
-    """Return a reason with the person who gives it."""
+    """Return a reason, preceded by the name of the person who gives it."""
     import getpass
 
     try:
@@ -734,8 +740,8 @@ def _report_of(model: str, release: int) -> str | None:
     return str(folder / "report.md") if folder else None
 
 
-def _known(model: str) -> None:
-    """End with the usage error when there is no such model."""
+def _check_model(model: str) -> None:
+    """Raise a usage error if there is no such model."""
     from pipeline.spec import check_name
 
     try:
@@ -746,7 +752,7 @@ def _known(model: str) -> None:
 
 @contextmanager
 def _errors(as_json: bool) -> Iterator[None]:
-    """Turn what broke into a sentence on stderr, or one JSON object on stdout, and exit 1; after a usage error, 2."""
+    """Print an exception as a sentence on stderr, or as one JSON object on stdout. Exit 1, or 2 for a usage error."""
     try:
         yield
     except (typer.Exit, KeyboardInterrupt):
@@ -766,24 +772,24 @@ def _errors(as_json: bool) -> Iterator[None]:
 
 @contextmanager
 def _stdout_for_results() -> Iterator[None]:
-    """Send to stderr what the models' own code prints on stdout meanwhile, in this process or in its workers."""
+    """Send to stderr what a model's own code prints on stdout during the block, in this process or its children."""
     sys.stdout.flush()
-    kept = os.dup(1)
+    stdout = os.dup(1)
     os.dup2(2, 1)
     try:
         yield
     finally:
         sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
+        os.dup2(stdout, 1)
+        os.close(stdout)
 
 
 def _print_error(error: Exception) -> None:
-    """Print what broke as JSON: its code for programs, its sentence for people, the name of its class."""
+    """Print an error as JSON: its code for programs, its sentence for people, the name of its class."""
     from flows.cli.views import ErrorDetails, ErrorView
 
     if isinstance(error, typer.BadParameter):
-        # A usage error that was raised for an error of the project's has the code of that one.
+        # A usage error that wraps an EvergreenError has the code of that error.
         cause, name, message = error.__cause__, "UsageError", error.message
     else:
         cause, name, message = error, type(error).__name__, str(error)
@@ -792,8 +798,8 @@ def _print_error(error: Exception) -> None:
     _print_json(ErrorView(ErrorDetails(code, message, name)))
 
 
-def _answer(view: View, as_json: bool, show: Callable[[View], None]) -> None:
-    """Print a view as JSON, or as `spec` shows it to people."""
+def _print_view(view: View, as_json: bool, show: Callable[[View], None]) -> None:
+    """Print a view as JSON, or call `show`, which prints it for people."""
     if as_json:
         _print_json(view)
     else:

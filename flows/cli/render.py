@@ -1,4 +1,7 @@
-"""What a person sees in the terminal: steps as they happen on stderr, results on stdout."""
+"""What a person sees in the terminal: steps on stderr while they run, results on stdout.
+
+One `show_...` function per view of `flows.cli.views`; each prints and returns nothing.
+"""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,7 +62,7 @@ _STYLES = {
 
 @contextmanager
 def steps(quiet: bool) -> Iterator[Callable[[Step], None]]:
-    """Yield a listener that shows each step with a spinner, then as a line; a quiet one shows nothing."""
+    """Yield a listener that shows each step as a spinner, then as a line. With `quiet` it shows nothing."""
     if quiet:
         yield lambda _: None
         return
@@ -71,38 +74,39 @@ def steps(quiet: bool) -> Iterator[Callable[[Step], None]]:
                 status.update(step.name)
                 return
             mark = "[green]✓[/]" if step.passed else "[red]✗[/]"
-            words = escape(" ".join(step.summary.split()))
-            _line(console, f"{mark} {step.name:<9}[dim]{step.seconds:6.1f} s[/]  {words}", hang=21)
+            summary = escape(" ".join(step.summary.split()))
+            _line(console, f"{mark} {step.name:<9}[dim]{step.seconds:6.1f} s[/]  {summary}", hang=21)
 
         yield listen
 
 
 @contextmanager
 def rows(quiet: bool, noun: str = "rows") -> Iterator[Callable[[Any], None]]:
-    """Yield a listener that shows a bar of rows, or whatever is counted; a quiet one shows nothing."""
+    """Yield a listener that shows a progress bar of rows, or of another `noun`. With `quiet` it shows nothing."""
     if quiet:
         yield lambda _: None
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"))
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"))
     with Progress(
         *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True
     ) as bar:
-        task = bar.add_task("start", total=None, said="")
+        task = bar.add_task("start", total=None, count="")
 
-        def listen(told: Any) -> None:
-            if isinstance(told, RowProgress):
-                of = f" of {told.total:,}" if told.total else ""
-                bar.update(task, completed=told.done, total=told.total, said=f"{told.done:,}{of} {noun}{told.summary}")
-            elif isinstance(told, Step) and told.seconds is None:
-                bar.update(task, description=told.name)
+        def listen(event: Any) -> None:
+            if isinstance(event, RowProgress):
+                of = f" of {event.total:,}" if event.total else ""
+                count = f"{event.done:,}{of} {noun}{event.summary}"
+                bar.update(task, completed=event.done, total=event.total, count=count)
+            elif isinstance(event, Step) and event.seconds is None:
+                bar.update(task, description=event.name)
 
         yield listen
 
 
 def show_scores(found: "ScoresView") -> None:
-    """Print what came of a scoring."""
+    """Print how many rows were scored and rejected, and how long it took."""
     console = Console(highlight=False)
     rate = found.rows / max(found.of_score["scoring"], 1e-9)
     console.print(
@@ -111,7 +115,7 @@ def show_scores(found: "ScoresView") -> None:
         soft_wrap=True,
     )
     if found.resumed:
-        console.print(f"  {found.resumed:,} rows were scored by a run that did not finish")
+        console.print(f"  resumed: an interrupted run had already scored {found.resumed:,} rows")
     if found.rejected_file:
         console.print(f"  [yellow]{found.rejected:,} rejected[/], in {escape(os.path.relpath(found.rejected_file))}")
     steps = ", ".join(f"{name} {value:.1f}" for name, value in found.of_score.items())
@@ -119,17 +123,18 @@ def show_scores(found: "ScoresView") -> None:
 
 
 def show_backtest(found: "BacktestView") -> None:
-    """Print the metric of each way of life, month by month and over all."""
+    """Print the metric of each strategy, month by month and over all months."""
     console = Console(highlight=False)
-    ways = {"never": "never retrained", "always": "always retrained", "gate": "by the gate"}
+    strategies = {"never": "never retrained", "always": "always retrained", "gate": "by the gate"}
     table = Table(box=None, padding=(0, 2), header_style="dim")
-    for heading in ("month", "rows", *(f"{ways[way]}" for way in ways), "the month before"):
+    for heading in ("month", "rows", *strategies.values(), "the month before"):
         table.add_column(heading, justify="left" if heading in ("month", "the month before") else "right")
     for month in found.months:
-        figures = (format_number(month.metrics[way]) for way in ways)
+        figures = (format_number(month.metrics[strategy]) for strategy in strategies)
         table.add_row(month.month, f"{month.rows:,}", *figures, month.outcome)
-    table.add_row("all", f"{found.rows:,}", *(format_number(found.overall[way]) for way in ways), "", style="bold")
-    table.add_row("models", "", *(f"{found.releases[way]}" for way in ways), "", style="dim")
+    overall = (format_number(found.overall[strategy]) for strategy in strategies)
+    table.add_row("all", f"{found.rows:,}", *overall, "", style="bold")
+    table.add_row("models", "", *(f"{found.releases[strategy]}" for strategy in strategies), "", style="dim")
     better = "more" if found.greater_is_better else "less"
     console.print(f"{found.model}: {found.metric} on the month after training; {better} is better")
     console.print(table)
@@ -139,11 +144,11 @@ def show_backtest(found: "BacktestView") -> None:
 
 
 def show_outcome(outcome: "Outcome") -> None:
-    """Print how a run ended, why, with which numbers, and what to do next."""
+    """Print how a run ended, why, its metrics and times, and what to do next."""
     console = Console(highlight=False)
     console.print()
-    what = f"release {outcome.release}" if outcome.release else ""
-    console.print(f"{outcome.model}: [{_STYLES[outcome.outcome]}]{outcome.outcome}[/] {what}".rstrip())
+    release = f"release {outcome.release}" if outcome.release else ""
+    console.print(f"{outcome.model}: [{_STYLES[outcome.outcome]}]{outcome.outcome}[/] {release}".rstrip())
     for reason in (outcome.resumed, *outcome.reasons):
         if reason:
             _line(console, f"  {escape(reason)}", hang=2)
@@ -165,60 +170,63 @@ def show_outcome(outcome: "Outcome") -> None:
         )
 
 
-def say(sentence: str) -> None:
-    """Print a line of what happens in `evergreen up`, with the time."""
+def log_line(sentence: str) -> None:
+    """Print a line of the log of `evergreen up`, with the time."""
     Console(stderr=True, highlight=False).print(f"[dim]{datetime.now():%H:%M:%S}[/] {escape(sentence)}", soft_wrap=True)
 
 
-def show_up(now: "UpStatus") -> None:
-    """Print what is up, where, and when what runs next."""
+def show_up(status: "UpStatus") -> None:
+    """Print each process with its state and link, and each deployment with its next run."""
     console = Console(stderr=True, highlight=False)
     console.print()
-    for part in now.parts:
+    for part in status.parts:
         state = "[green]up[/]" if part.up else "[red]down[/]"
         console.print(f"  {escape(part.name):<28} {state:<15} {part.link}", soft_wrap=True)
-    if now.models:
+    if status.models:
         console.print()
-    for one in now.models:
-        release = f"release {one.release}" if one.release else "no release"
-        last = f", last run {one.last_run}" if one.last_run else ""
-        console.print(f"  {one.deployment:<28} next {_when(one.next)}, {release}{escape(last)}", soft_wrap=True)
+    for deployment in status.models:
+        release = f"release {deployment.release}" if deployment.release else "no release"
+        last = f", last run {deployment.last_run}" if deployment.last_run else ""
+        line = f"  {deployment.deployment:<28} next run {_next_run(deployment.next)}, {release}{escape(last)}"
+        console.print(line, soft_wrap=True)
     console.print()
 
 
-def _when(iso: str | None) -> str:
+def _next_run(iso: str | None) -> str:
     if iso is None or iso == "paused":
-        return iso or "when asked to"
+        return iso or "not scheduled"
     return f"{datetime.fromisoformat(iso).astimezone():%a %d %b %H:%M}"
 
 
 def show_deployed(found: "DeployedView") -> None:
-    """Print what was registered, and what runs it."""
+    """Print the registered deployments, and the command that runs them."""
     console = Console(highlight=False)
-    for one in found.deployments:
-        due = f"{one.schedule.cron} in {one.schedule.timezone}" if one.schedule else "when asked to"
-        paused = ", paused" if one.paused else ""
-        console.print(f"[green]✓[/] {one.deployment}  {escape(due)}{paused}", soft_wrap=True)
-        for note in one.notes:
+    for deployment in found.deployments:
+        schedule = deployment.schedule
+        due = f"{schedule.cron} in {schedule.timezone}" if schedule else "no schedule"
+        paused = ", paused" if deployment.paused else ""
+        console.print(f"[green]✓[/] {deployment.deployment}  {escape(due)}{paused}", soft_wrap=True)
+        for note in deployment.notes:
             console.print(f"  [yellow]{escape(note)}[/]", soft_wrap=True)
     console.print(
-        f"at {escape(found.url)}; [bold]prefect worker start --pool {found.pool}[/] runs them", soft_wrap=True
+        f"registered at {escape(found.url)}; [bold]prefect worker start --pool {found.pool}[/] runs them",
+        soft_wrap=True,
     )
 
 
 def _metrics_table(metrics: Mapping[str, Any], first: str | None = None) -> Table:
-    said = {who: scores for who, scores in metrics.items() if scores}
+    known = {model: scores for model, scores in metrics.items() if scores}
     table = Table(box=None, padding=(0, 2), header_style="dim")
     table.add_column("held-out rows")
-    for who in said:
-        table.add_column("guessing" if who == "baseline" else who, justify="right")
-    for name in sorted(said["challenger"], key=lambda name: name != first):
-        table.add_row(name, *(format_number(scores.get(name)) for scores in said.values()))
+    for model in known:
+        table.add_column(model, justify="right")
+    for name in sorted(known["challenger"], key=lambda name: name != first):
+        table.add_row(name, *(format_number(scores.get(name)) for scores in known.values()))
     return table
 
 
 def prompt(question: str, choices: Sequence[str]) -> str:
-    """Ask a person; an empty answer is the first choice."""
+    """Ask a person, and return one of the choices; an empty answer is the first."""
     import typer
     from click import Choice
 
@@ -227,7 +235,7 @@ def prompt(question: str, choices: Sequence[str]) -> str:
     return str(typer.prompt("  ", type=Choice(list(choices)), default=choices[0], err=True))
 
 
-def show_begun(found: "InitView", unasked: bool) -> None:
+def show_init(found: "InitView", used_defaults: bool) -> None:
     """Print what `init` found in a table, what it decided, and which files it wrote."""
     console = Console(highlight=False)
     features = ", ".join(f"{len(names)} {_ROLES.get(role, role)}" for role, names in found.features.items())
@@ -235,15 +243,15 @@ def show_begun(found: "InitView", unasked: bool) -> None:
     _line(console, f"  features  {features}", hang=12)
     for name, why in found.left_out.items():
         _line(console, f"  left out  {escape(name)}: {escape(why)}", hang=12)
-    for said in found.decided:
-        _line(console, f"  decided   {escape(said)}", hang=12)
-    if unasked:
-        console.print("  nobody was asked, since this is no terminal", style="dim")
+    for sentence in found.decided:
+        _line(console, f"  decided   {escape(sentence)}", hang=12)
+    if used_defaults:
+        console.print("  not a terminal: used default answers (see above)", style="dim")
     for folder in found.created:
-        _line(console, f"  [green]created[/]   {folder}, a folder of this project", hang=12)
+        _line(console, f"  [green]created[/]   {folder}/", hang=12)
     for file in found.files:
         _line(console, f"  [green]wrote[/]     {file}", hang=12)
-    console.print(f"next: look at both files, then [bold]evergreen run {found.model}[/]")
+    console.print(f"next: review both files, then [bold]evergreen run {found.model}[/]")
 
 
 _ROLES = {
@@ -255,17 +263,17 @@ _ROLES = {
     "many": "categories with many values",
     "text": "free texts",
     "date": "dates",
-    "written date": "dates written as words",
+    "written date": "dates in text form",
 }
 
 
 def show_spec(found: "SpecView") -> None:
-    """Print what a spec comes to."""
+    """Print a spec with its defaults filled in."""
     console = Console(highlight=False)
     console.print(f"[bold]{escape(found.model)}[/]: {found.task.kind} of {escape(found.target)}")
     lines = {
         "source": found.source,
-        "key": ", ".join(found.key) or "all features together",
+        "key": ", ".join(found.key) or "none; all features together identify a row",
         "time": found.time,
         "group": found.group,
         "features": _features(found.features),
@@ -303,7 +311,7 @@ def _holdout(found: "SpecView") -> str:
 def _limits(found: "SpecView") -> str:
     limits = found.limits
     size = f"{limits.max_rows:,} rows, {limits.max_body_bytes:,} bytes"
-    return f"{size}, {limits.timeout_seconds:g} s a request, {limits.max_concurrency} at once"
+    return f"{size} and {limits.timeout_seconds:g} s per request, {limits.max_concurrency} requests at once"
 
 
 def _canary(found: "SpecView") -> str:
@@ -318,75 +326,75 @@ def _suite(found: "SpecView") -> str:
     suite = found.suite
     if suite.problem:
         return suite.problem
-    aside = f", {suite.quarantine} that set rows aside" if suite.quarantine else ""
-    return f"{suite.error} rules that stop a run, {suite.warn} that warn{aside}"
+    quarantine = f", {suite.quarantine} that quarantine rows" if suite.quarantine else ""
+    return f"{suite.error} rules that stop a run, {suite.warn} that warn{quarantine}"
 
 
 def _features(features: "Sequence[FeatureView] | None") -> str:
     if features is None:
-        return "every column of the table that is none of these; which, the first run tells"
-    typed = [f"{one.name} ({one.type})" if one.type else one.name for one in features]
+        return "all other columns of the table; the first run finds them"
+    typed = [f"{feature.name} ({feature.type})" if feature.type else feature.name for feature in features]
     return f"{len(features)}: {', '.join(typed)}"
 
 
 def show_status(found: "StatusView") -> None:
     """Print the models with their champions and last runs."""
     console = Console(highlight=False)
-    for one in found.models:
-        champion, run = one.release, one.last_run
-        console.print(f"[bold]{escape(one.model)}[/]")
+    for status in found.models:
+        champion, run = status.release, status.last_run
+        console.print(f"[bold]{escape(status.model)}[/]")
         if champion:
             value = f"{champion.metric} {format_number(champion.value)} on held-out rows"
             _line(console, f"  champion  release {champion.number} of {_time(champion.created)}, {value}", hang=12)
             _line(console, f"  package   {champion.bento}", hang=12)
             if champion.package_outdated:
-                way_out = f"[bold]evergreen repackage {one.model}[/] makes it again, without training"
-                _line(console, f"  [yellow]outdated[/]  the package answers with older code; {way_out}", hang=12)
+                way_out = f"[bold]evergreen repackage {status.model}[/] rebuilds it without training"
+                _line(console, f"  [yellow]outdated[/]  the package has older serving code; {way_out}", hang=12)
             _line(console, f"  answers   {escape(champion.answers)}", hang=12)
         else:
-            next_one = f"[bold]evergreen run {one.model}[/] makes one"
-            console.print(f"  champion  none; {'one awaits approval' if one.awaiting_approval else next_one}")
-        _show_desired_state(console, one)
+            next_step = f"[bold]evergreen run {status.model}[/] makes one"
+            console.print(f"  champion  none; {'one awaits approval' if status.awaiting_approval else next_step}")
+        _show_desired_state(console, status)
         if run:
             console.print(f"  last run  {_time(run.started)} [{_STYLES.get(run.outcome, '')}]{run.outcome}[/]")
             if run.outcome != "released":
                 _print_reasons(console, run.reasons)
 
 
-def _show_desired_state(console: Console, one: "ModelStatus") -> None:
-    if one.canary:
-        canary = one.canary
+def _show_desired_state(console: Console, status: "ModelStatus") -> None:
+    if status.canary:
+        canary = status.canary
         from bentos.canary import describe_share
         from pipeline.spec import Canary
 
-        how = describe_share(Canary(share=canary.share, minutes=canary.minutes, shadow=canary.shadow))
-        what = f"release {canary.number}, since {_time(canary.since or '')}: it {how}"
-        console.print(f"  [yellow]canary[/]    {what}", soft_wrap=True)
-    if one.sent_back:
-        back = one.sent_back
-        what = f"release {back.release}, a canary, {_time(back.at)}: {escape(back.reason)}"
-        console.print(f"  [red]sent back[/] {what}", soft_wrap=True)
-    for waiting in one.awaiting_approval:
-        console.print(f"  [yellow]awaits[/]    release {waiting}: [bold]evergreen promote {one.model} {waiting}[/]")
-        if report := one.reports[str(waiting)]:
+        share = describe_share(Canary(share=canary.share, minutes=canary.minutes, shadow=canary.shadow))
+        text = f"release {canary.number}, since {_time(canary.since or '')}: it {share}"
+        console.print(f"  [yellow]canary[/]    {text}", soft_wrap=True)
+    if status.sent_back:
+        stopped = status.sent_back
+        text = f"canary release {stopped.release}, {_time(stopped.at)}: {escape(stopped.reason)}"
+        console.print(f"  [red]stopped[/]   {text}", soft_wrap=True)
+    for number in status.awaiting_approval:
+        console.print(f"  [yellow]awaits[/]    release {number}: [bold]evergreen promote {status.model} {number}[/]")
+        if report := status.reports[str(number)]:
             console.print(f"            its report: {escape(_path(report))}", soft_wrap=True)
-    if one.held:
-        held = one.held
+    if status.held:
+        held = status.held
         _line(
             console,
             f"  [yellow]held[/]      at release {held.release} since {_time(held.since)} "
-            f"({escape(held.reason)}); [bold]evergreen unhold {one.model}[/] ends it",
+            f"({escape(held.reason)}); [bold]evergreen unhold {status.model}[/] ends it",
             hang=12,
         )
-    for server in one.servers:
+    for server in status.servers:
         mark = "[red]" if server.state == "degraded" else "[green]"
         why = f": {escape(server.reason)}" if server.reason else ""
-        what = f"release {server.release}, {mark}{server.state}[/]{why}"
-        _line(console, f"  served    {server.server} {what}", hang=12)
+        text = f"release {server.release}, {mark}{server.state}[/]{why}"
+        _line(console, f"  served    by {server.server}: {text}", hang=12)
 
 
 def show_history(found: "HistoryView") -> None:
-    """Print what was champion since when, by whom and why, newest first."""
+    """Print the releases, their changes of state and the servers' records, newest first."""
     console = Console(highlight=False)
     if not found.events:
         console.print(f"{escape(found.model)} has no release yet; [bold]evergreen run {found.model}[/] makes one")
@@ -398,33 +406,33 @@ def show_history(found: "HistoryView") -> None:
         else:
             _show_event(console, line, found)
     if found.spans:
-        console.print("\nserved, as the servers say")
+        console.print("\nserved, as recorded by the servers")
     for span in reversed(found.spans):
         until = f"{_time(span.until)} ({span.end})" if span.until else "[green]now[/]"
-        what = f"  {_time(span.since)} to {until}: release {span.release} at {escape(span.server)}"
-        console.print(what, soft_wrap=True)
+        text = f"  {_time(span.since)} to {until}: release {span.release} by {escape(span.server)}"
+        console.print(text, soft_wrap=True)
 
 
 def _show_served(console: Console, line: ServedView) -> None:
-    what = f"{line.server}: {line.event} release {line.release}"
-    _line(console, f"{_time(line.at)}  {what}", style="dim", hang=18)
+    text = f"{line.server}: {line.event} release {line.release}"
+    _line(console, f"{_time(line.at)}  {text}", style="dim", hang=18)
     if line.event in ("refused", "alarm"):
         _print_reasons(console, [line.reason])
 
 
 def _show_event(console: Console, line: EventView, history: "HistoryView") -> None:
-    """Print an event with the metric of its release; of a release, why it was made."""
+    """Print an event with the metric of its release and the reason; for a new release, the reasons of its verdict."""
     from bentos.ledger.releases import CHAMPION_EVENTS
 
-    release = next(one for one in history.releases if one.number == line.release)
-    made = line.event == "released"
-    what = f"release {line.release}" if made else f"{line.event} {line.release}"
-    settling = [event for event in history.events if event.event in CHAMPION_EVENTS]
-    now = " [green](champion)[/]" if history.champion and line is settling[-1] else ""
+    release = next(release for release in history.releases if release.number == line.release)
+    is_new = line.event == "released"
+    title = f"release {line.release}" if is_new else f"{line.event} {line.release}"
+    champion_events = [event for event in history.events if event.event in CHAMPION_EVENTS]
+    champion = " [green](champion)[/]" if history.champion and line is champion_events[-1] else ""
     value = (release.metrics["challenger"] or {}).get(release.metric)
     numbers = f"{release.metric} {format_number(value)}, {release.bento}"
-    _line(console, f"{_time(line.at)}  [bold]{what}[/]{now} by {line.cause}: {numbers}", hang=18)
-    _print_reasons(console, release.reasons if made else [line.reason])
+    _line(console, f"{_time(line.at)}  [bold]{title}[/]{champion} by {line.cause}: {numbers}", hang=18)
+    _print_reasons(console, release.reasons if is_new else [line.reason])
 
 
 def _print_reasons(console: Console, reasons: Sequence[str]) -> None:
@@ -433,18 +441,18 @@ def _print_reasons(console: Console, reasons: Sequence[str]) -> None:
 
 
 def show_release(found: "ReleaseView") -> None:
-    """Print everything about one release: what it is, what it was compared with, what became of it."""
+    """Print everything about one release: its package and data, the comparison, its rules, its changes of state."""
     console = Console(highlight=False)
     console.print(f"[bold]{escape(found.model)} release {found.release}[/]: {found.state}")
     _show_facts(console, found)
     _show_comparison(console, found)
     _show_rules(console, found)
     _fact(console, "card", _path(found.card) if found.card else "")
-    _show_life(console, found)
+    _show_events(console, found)
 
 
 def _fact(console: Console, name: str, text: str, style: str | None = None) -> None:
-    """Print a name and what is to be said of it, unless that is nothing."""
+    """Print a name and a text; nothing if the text is empty."""
     if text:
         _line(console, f"  {name:<9} {escape(text)}", hang=12, style=style)
 
@@ -452,7 +460,7 @@ def _fact(console: Console, name: str, text: str, style: str | None = None) -> N
 def _show_facts(console: Console, found: "ReleaseView") -> None:
     """Print the package, rows, code, validation and digests of a release."""
     rows, code, validation = found.rows, found.code, found.validation
-    _fact(console, "package", f"{found.bento}, answers {found.answers}")
+    _fact(console, "package", f"{found.bento}, answers with {found.answers}")
     _fact(console, "made", f"{_time(found.created)} by {found.cause}")
     if rows.all is not None:
         _fact(console, "rows", f"{rows.all:,} from {rows.origin}, {_time(rows.ingested or '')}")
@@ -461,9 +469,9 @@ def _show_facts(console: Console, found: "ReleaseView") -> None:
     if code.folder:
         _fact(console, "code", f"{code.estimator}; all of it in {_path(code.folder)}")
     if validation:
-        aside = f", {validation.quarantined:,} rows set aside" if validation.quarantined else ""
+        quarantined = f", {validation.quarantined:,} rows quarantined" if validation.quarantined else ""
         warned = f", {len(validation.warnings)} warned" if validation.warnings else ""
-        _fact(console, "data", f"{validation.rules} rules, 0 broken{warned}{aside}")
+        _fact(console, "data", f"{validation.rules} rules, 0 failed{warned}{quarantined}")
         for warning in validation.warnings:
             _line(console, f"            [yellow]warning[/] {escape(warning)}", hang=12)
     _fact(console, "report", _path(found.report) if found.report else "")
@@ -472,56 +480,56 @@ def _show_facts(console: Console, found: "ReleaseView") -> None:
 
 
 def _show_comparison(console: Console, found: "ReleaseView") -> None:
-    """Print the metrics of all sides, the conditions of the gate, and the trial."""
+    """Print the metrics of challenger, champion and baseline, the conditions of the gate, and the trial."""
     compared = found.compared_with
-    against = f"release {compared.release}" if compared.champion else "guessing"
-    _fact(console, "compared", f"with {against} on {compared.rows or 0:,} held-out rows")
+    opponent = f"release {compared.release}" if compared.champion else "the baseline"
+    _fact(console, "compared", f"with {opponent} on {compared.rows or 0:,} held-out rows")
     sides = {"challenger": compared.challenger, "champion": compared.champion, "baseline": compared.baseline}
     console.print(_metrics_table(sides, compared.metric))
     for check in found.checks:
         mark = "[green]✓[/]" if check.passed else "[red]✗[/]"
         _line(console, f"  {mark} {escape(check.sentence)}", hang=4)
     if answers := found.trial.get("answers"):
-        _fact(console, "trial", f"{answers} answers exactly as trained")
+        _fact(console, "trial", f"{answers} predictions exactly as when trained")
 
 
 def _show_rules(console: Console, found: "ReleaseView") -> None:
-    """Print which rules of the suite requests are held to, and which not."""
+    """Print which rules of the suite the endpoint applies to requests, and which not."""
     from pipeline.guard import Guard
 
     for guard in found.guards or ():
         if guard.refuse:
-            _fact(console, "refuses", f"requests unless {Guard.from_dict(asdict(guard))}")
+            _fact(console, "rejects", f"requests unless {Guard.from_dict(asdict(guard))}")
     if found.guards:
-        _fact(console, "counts", f"what breaks one of {len(found.guards)} rules of the suite")
+        _fact(console, "counts", f"requests that break one of {len(found.guards)} rules of the suite")
     if found.unguarded:
-        _line(console, f"  [dim]no request is held to: {escape('; '.join(found.unguarded))}[/]", hang=4)
+        _line(console, f"  [dim]not applied to requests: {escape('; '.join(found.unguarded))}[/]", hang=4)
 
 
-def _show_life(console: Console, found: "ReleaseView") -> None:
-    """Print what became of a release, and what servers said of it; the reason for its release is said above."""
+def _show_events(console: Console, found: "ReleaseView") -> None:
+    """Print a release's changes of state and the servers' records; the reason for the release is printed above."""
     lines: list[EventView | ServedView] = [*found.events, *found.served]
     for line in lines:
-        who = line.server if isinstance(line, ServedView) else f"by {line.cause}"
-        what = line.event if line.release == found.release else f"{line.event} {line.release}"
+        actor = line.server if isinstance(line, ServedView) else f"by {line.cause}"
+        event = line.event if line.release == found.release else f"{line.event} {line.release}"
         why = f": {escape(line.reason)}" if line.reason not in ("", found.reason) else ""
-        _line(console, f"  {_time(line.at)}  {what} {who}{why}", style="dim", hang=20)
+        _line(console, f"  {_time(line.at)}  {event} {actor}{why}", style="dim", hang=20)
 
 
 def show_reproduction(found: "ReproductionView") -> None:
-    """Print whether a release that was trained again answers as it did, by how much it differs, and what changed."""
+    """Print whether the retrained release predicts the same, the largest difference, and what changed since."""
     console = Console(highlight=False)
     verdict = "[bold green]equal[/] on all" if found.equal else f"[bold red]differs[/] on {len(found.reasons)} of"
-    by = "" if found.largest is None else f", by at most {found.largest:.3g}"
-    what = f"release {found.release} of {escape(found.model)}, trained again"
-    _line(console, f"{what}: {verdict} {found.rows} golden rows{by}", hang=12)
+    largest = "" if found.largest is None else f", by at most {found.largest:.3g}"
+    release = f"release {found.release} of {escape(found.model)}, trained again"
+    _line(console, f"{release}: {verdict} {found.rows} golden rows{largest}", hang=12)
     _print_reasons(console, found.reasons[:5])
     for change in found.changes:
         _line(console, f"  [yellow]changed[/] {escape(change)}", hang=12)
 
 
 def show_collected(found: "CollectedView") -> None:
-    """Print how much of what was removed, or would be, and which releases are kept and why."""
+    """Print how much was removed, or would be, and which releases are kept and why."""
     console = Console(highlight=False)
     for kind, removed in found.removed.items():
         if removed.count:
@@ -529,38 +537,36 @@ def show_collected(found: "CollectedView") -> None:
     console.print(f"[bold]{'would free' if found.dry_run else 'freed'} {found.mb:,.1f} MB[/]")
     for model, kept in found.kept.items():
         if kept:
-            said = ", ".join(f"{number} ({why})" for number, why in kept.items())
-            _line(console, f"kept of {escape(model)}: release {said}", hang=12)
+            releases = ", ".join(f"{number} ({why})" for number, why in kept.items())
+            _line(console, f"kept of {escape(model)}: release {releases}", hang=12)
     for note in found.notes:
         _line(console, f"  [yellow]note[/] {escape(note)}", hang=12)
 
 
-def show_erased(found: "ErasedView", dry_run: bool, words: Sequence[str]) -> None:
-    """Print how many rows were taken out of what, or would be, and what still holds some."""
+def show_erased(found: "ErasedView", dry_run: bool, counts: Sequence[str]) -> None:
+    """Print how many rows were erased, or would be, and which releases still hold some."""
     console = Console(highlight=False)
-    said = "; ".join(words) if words else "nothing: no row has this key"
-    console.print(f"[bold]{'would forget' if dry_run else 'forgot'}[/] {escape(said)}")
+    erased = "; ".join(counts) if counts else "nothing: no row has this key"
+    console.print(f"[bold]{'would erase' if dry_run else 'erased'}[/] {escape(erased)}")
     for model, releases in found.golden.items():
         for release, count in releases.items():
-            said = (
-                f"release {release} of {model} carries {count} of them as golden rows until `evergreen gc` removes it"
-            )
-            _line(console, f"  [yellow]note[/] {escape(said)}", hang=12)
-    if words and not dry_run:
-        said = "what holds the rows elsewhere, such as the source or an exported release, brings them back with them"
-        _line(console, f"  [yellow]note[/] {said}", hang=12)
+            note = f"release {release} of {model} has {count} of them as golden rows until `evergreen gc` removes it"
+            _line(console, f"  [yellow]note[/] {escape(note)}", hang=12)
+    if counts and not dry_run:
+        note = "erase the rows in the source and in exported releases too, or a later run or import brings them back"
+        _line(console, f"  [yellow]note[/] {note}", hang=12)
 
 
 def show_validation(found: "ValidationView", changes: "DriftReport | None") -> None:
-    """Print what validation found: refusals, then warnings, the count of what held, and what changed."""
+    """Print how many rules passed, then the errors and warnings, then what changed since the champion."""
     console = Console(highlight=False)
     refused = changes.errors if changes else ()
     passed = sum(rule.passed for rule in found.rules)
-    # What drift refuses is said with what drifted.
+    # Errors of the drift check are printed below, with the drift.
     reasons = [reason for reason in found.reasons if reason not in refused]
     verdict = "[bold red]rejected[/]" if reasons else "[bold green]passed[/]"
     size = f", {found.rows:,} rows x {found.columns} columns" if found.rows is not None else ""
-    console.print(f"{verdict}: {passed} of {len(found.rules)} rules hold{size}")
+    console.print(f"{verdict}: {passed} of {len(found.rules)} rules passed{size}")
     for reason in reasons:
         _line(console, f"  [red]error[/] {escape(reason)}", hang=12)
     for warning in found.warnings:
@@ -574,26 +580,26 @@ def _show_changes(console: Console, changes: "DriftReport") -> None:
     if changes.incomparable:
         _line(console, f"drift: {escape(changes.incomparable)}", style="dim", hang=12)
         return
-    what = f"{len(changes.drifted)} of {len(changes.columns)} columns drifted since release {changes.since}"
-    console.print(f"{'' if changes.passed else '[bold red]rejected[/]: '}{what}")
+    text = f"{len(changes.drifted)} of {len(changes.columns)} columns drifted since release {changes.since}"
+    console.print(f"{'' if changes.passed else '[bold red]rejected[/]: '}{text}")
     for error in changes.errors:
         _line(console, f"  [red]error[/] {escape(error)}", hang=12)
     for note in changes.notes:
         _line(console, f"  [yellow]warning[/] {escape(note)}", hang=12)
 
 
-def show_rollback(found: "RollbackView", stayed: bool) -> None:
-    """Print what is champion now, and which servers serve it; `stayed` where a canary beside it was stopped."""
-    now = "answers alone again" if stayed else "is the champion again"
+def show_rollback(found: "RollbackView", stopped_canary: bool) -> None:
+    """Print the champion, and which servers serve it; with `stopped_canary`, that it answers all requests again."""
+    now = "answers all requests again" if stopped_canary else "is the champion again"
     console = Console(highlight=False)
     console.print(escape(f"release {found.release} of {found.model}, {found.bento}, {now}"), soft_wrap=True)
     for server, seconds in found.served.items():
-        now = "does not serve it yet; see `evergreen status`" if seconds is None else f"serves it, {seconds} s"
-        console.print(escape(f"  {server} {now}"), soft_wrap=True)
+        state = "does not serve it yet; see `evergreen status`" if seconds is None else f"serves it after {seconds} s"
+        console.print(escape(f"  {server} {state}"), soft_wrap=True)
 
 
 def show_import(found: "ImportView") -> None:
-    """Print what became of a release of another home."""
+    """Print the number and state of an imported release, and why it has that state."""
     console = Console(highlight=False)
     console.print(escape(f"release {found.release} of {found.model}, {found.bento}: {found.state}"), soft_wrap=True)
     for reason in found.reasons:
@@ -601,58 +607,58 @@ def show_import(found: "ImportView") -> None:
 
 
 def _line(console: Console, markup: str, hang: int, style: str | None = None) -> None:
-    """Print a line, on a terminal broken at its width with what follows below its own column, else as it is."""
+    """Print a line. On a terminal, wrap it at the width and indent the following lines by `hang` columns."""
     if not console.is_terminal:
         console.print(markup, style=style, soft_wrap=True)
         return
     text = Text.from_markup(markup, style=style or "")
-    for place, part in enumerate(text[hang:].wrap(console, max(console.width - hang, 20))):
+    for index, part in enumerate(text[hang:].wrap(console, max(console.width - hang, 20))):
         part.rstrip()
-        console.print(Text.assemble(text[:hang] if place == 0 else " " * hang, part), soft_wrap=True)
+        console.print(Text.assemble(text[:hang] if index == 0 else " " * hang, part), soft_wrap=True)
 
 
 def _path(path: str) -> str:
-    """Return a path as it is typed from here; whole where that would lead up."""
-    here = os.path.relpath(path)
-    return path if here.startswith(os.pardir) else here
+    """Return a path relative to the working folder if it lies below it, else as it is."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith(os.pardir) else relative
 
 
 def show_observation(found: "MonitoringReport") -> None:
-    """Print what a look at a served model found."""
+    """Print a monitoring report: its summary, its notes and its triggers."""
     from flows.summaries import summarize_monitoring
 
     console = Console(highlight=False)
-    who = "no champion" if found.release is None else f"release {found.release}"
-    console.print(f"[bold]{found.model}[/], {who}: {escape(summarize_monitoring(found))}", soft_wrap=True)
+    release = "no champion" if found.release is None else f"release {found.release}"
+    console.print(f"[bold]{found.model}[/], {release}: {escape(summarize_monitoring(found))}", soft_wrap=True)
     for note in found.notes:
         console.print(f"  [yellow]note[/] {escape(note)}", soft_wrap=True)
     _show_triggers(console, found.triggers)
 
 
 def show_triggers(found: "TriggersView") -> None:
-    """Print what would have a model retrained next."""
+    """Print the triggers that would retrain a model next."""
     console = Console(highlight=False)
-    who = "no champion" if found.release is None else f"release {found.release}"
-    console.print(f"[bold]{found.model}[/], {who}")
+    release = "no champion" if found.release is None else f"release {found.release}"
+    console.print(f"[bold]{found.model}[/], {release}")
     if last := found.last_run:
         why = f": {last.why}" if last.why else ""
-        said = f"  last run {_time(last.started)}, {last.outcome}, cause {last.cause}{why}"
-        console.print(escape(said), soft_wrap=True)
+        text = f"  last run {_time(last.started)}, {last.outcome}, cause {last.cause}{why}"
+        console.print(escape(text), soft_wrap=True)
     if found.looked is None:
-        said = f"  nobody has looked at what is served; `evergreen monitor {found.model}` does"
-        console.print(said, style="dim", soft_wrap=True)
+        text = f"  not monitored yet; run `evergreen monitor {found.model}`"
+        console.print(text, style="dim", soft_wrap=True)
         return
-    console.print(f"  looked at {_time(found.looked)}")
+    console.print(f"  monitored {_time(found.looked)}")
     if schedule := found.schedule:
         console.print(f"  schedule: {schedule.expression} in {schedule.timezone}")
     _show_triggers(console, found.triggers)
 
 
 def _show_triggers(console: Console, found: "Sequence[Trigger | TriggerView]") -> None:
-    for one in found:
-        mark = "[bold yellow]due[/]" if one.due else "[dim]not due[/]"
-        waits = f" ({one.waits})" if one.waits else ", and retrains" if one.retrains else ""
-        console.print(f"  {one.name}: {mark}, {escape(one.sentence + waits)}", soft_wrap=True)
+    for trigger in found:
+        mark = "[bold yellow]due[/]" if trigger.due else "[dim]not due[/]"
+        effect = f" ({trigger.waits})" if trigger.waits else ", and retrains" if trigger.retrains else ""
+        console.print(f"  {trigger.name}: {mark}, {escape(trigger.sentence + effect)}", soft_wrap=True)
 
 
 def _time(iso: str) -> str:

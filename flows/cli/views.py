@@ -1,7 +1,7 @@
-"""The JSON of each command, as typed values: what `--json` prints, and what the terminal shows.
+"""The JSON of each command as dataclasses: `--json` prints them, and flows.cli.render shows them in the terminal.
 
-The functions at the end make those of `status`, `history` and `explain` from what the ledger says. The schemas in
-docs/reference/schemas are made of these classes by `python -m docs.generate`.
+The functions at the end make those of `status`, `history` and `release` from the ledger's rows. `python -m
+docs.generate` writes their JSON Schemas to docs/reference/schemas.
 """
 
 import re
@@ -24,11 +24,11 @@ Scores = dict[str, float | None]
 
 @dataclass(frozen=True)
 class ErrorDetails:
-    """What broke.
+    """An error.
 
     Attributes:
         code: names the error for programs, see docs/reference/errors.md.
-        message: the same in a sentence, with the way out.
+        message: names the thing, the value found and the way out, for people.
         type: the name of the exception's class.
     """
 
@@ -39,7 +39,7 @@ class ErrorDetails:
 
 @dataclass(frozen=True)
 class ErrorView:
-    """What every command prints when something broke, or when its arguments are wrong."""
+    """What every command prints if it fails, or if its arguments are wrong."""
 
     error: ErrorDetails
 
@@ -56,8 +56,8 @@ class Champion:
         metric: the primary metric.
         value: this metric on the held-out rows.
         snapshot: the digest of the rows it was trained on.
-        answers: what answers requests to it: the compiled plan or the estimator.
-        package_outdated: whether its package answers with other code than is here; `repackage` renews it.
+        answers: what computes its predictions: the compiled plan or the estimator.
+        package_outdated: whether its package has older serving code than the project; `repackage` rebuilds it.
     """
 
     number: int
@@ -80,7 +80,7 @@ class LastRun:
         outcome: how it ended, see the outcomes of a run.
         reasons: why it ended so.
         cause: what started it, such as "person", "schedule" or a trigger.
-        why: what moved that cause, if it is known.
+        why: the reason of that cause, if there is one.
     """
 
     started: str
@@ -101,10 +101,10 @@ class CanaryView:
 
     Attributes:
         number: the release.
-        since: since when it answers.
+        since: when it began.
         share: the share of the requests, from 0 to 1.
-        minutes: for how long.
-        shadow: whether it is asked copies only, and the champion answers.
+        minutes: how long it runs.
+        shadow: whether it gets copies of requests only, while the champion answers all of them.
     """
 
     number: int
@@ -116,7 +116,13 @@ class CanaryView:
 
 @dataclass(frozen=True)
 class Held:
-    """That a person keeps the champion whatever the schedule brings: at which release, since when and why."""
+    """A hold by a person: no run replaces the champion.
+
+    Attributes:
+        release: the champion that is held.
+        since: when the hold began.
+        reason: why.
+    """
 
     release: int
     since: str
@@ -125,7 +131,13 @@ class Held:
 
 @dataclass(frozen=True)
 class SentBack:
-    """That an alarm stopped a canary: which release, when and why."""
+    """A canary that an alarm stopped.
+
+    Attributes:
+        release: the canary.
+        at: when it was stopped.
+        reason: the alarm.
+    """
 
     release: int
     at: str
@@ -134,7 +146,14 @@ class SentBack:
 
 @dataclass(frozen=True)
 class ServerView:
-    """A server that was heard of lately: the release it serves, its state, and why it is in that state."""
+    """A server with a recent heartbeat.
+
+    Attributes:
+        server: its name.
+        release: the release that it serves.
+        state: its state, such as "serving" or "degraded".
+        reason: why it is in that state.
+    """
 
     server: str
     release: int | None
@@ -144,18 +163,18 @@ class ServerView:
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """How one model is.
+    """The status of one model.
 
     Attributes:
         model: its name.
         release: the champion; None without one.
         last_run: how its last run ended; None before the first.
-        canary: the release that answers a share of the requests now.
-        held: that a person holds the champion.
-        sent_back: that the last canary was stopped, while nothing was released since.
+        canary: the release that answers a share of the requests now; None without one.
+        held: the hold by a person; None without one.
+        sent_back: the last canary, if an alarm stopped it and nothing was released since.
         awaiting_approval: the releases that wait for `promote`.
         reports: the report of the run that made each of these, as a path; None if it is gone.
-        servers: the servers that were heard of lately.
+        servers: the servers with a recent heartbeat.
     """
 
     model: str
@@ -174,7 +193,7 @@ class StatusView:
     """What `status` prints.
 
     Attributes:
-        models: how each model is, by name.
+        models: the status of each model, sorted by name.
     """
 
     models: list[ModelStatus]
@@ -182,7 +201,7 @@ class StatusView:
 
 @dataclass(frozen=True)
 class HistoryRelease:
-    """A release as `history` tells it.
+    """A release in `history`.
 
     Attributes:
         number: counts the releases of the model from 1.
@@ -190,7 +209,7 @@ class HistoryRelease:
         created: when it was released.
         cause: what started the run that made it.
         reasons: what the gate's verdict says.
-        replaced: the champion that it was judged against; None without one.
+        replaced: the champion that it was evaluated against; None without one.
         metric: the primary metric.
         metrics: of "challenger", "champion" and "baseline", on the held-out rows.
         digests: of its snapshot, spec, code, artifact and package.
@@ -211,7 +230,15 @@ class HistoryRelease:
 
 @dataclass(frozen=True)
 class EventView:
-    """A change of state: what became of which release, when, by what and why."""
+    """A change of a release's state.
+
+    Attributes:
+        at: when.
+        release: the release.
+        event: the change, such as "released" or "rolled back to".
+        cause: who or what caused it.
+        reason: why.
+    """
 
     at: str
     release: int
@@ -222,7 +249,15 @@ class EventView:
 
 @dataclass(frozen=True)
 class ServedView:
-    """What a server said: that it serves a release, or refused it, and why."""
+    """A record of a server: it serves a release, or refused it.
+
+    Attributes:
+        at: when.
+        server: its name.
+        release: the release.
+        event: what happened, such as "serves" or "refused".
+        reason: why.
+    """
 
     at: str
     server: str
@@ -233,7 +268,15 @@ class ServedView:
 
 @dataclass(frozen=True)
 class SpanView:
-    """A time in which a server served a release; `until` is None while it does, `end` says what ended it."""
+    """An interval in which a server served a release.
+
+    Attributes:
+        server: its name.
+        release: the release.
+        since: when it began.
+        until: when it ended; None while it lasts.
+        end: what ended it.
+    """
 
     server: str
     release: int
@@ -250,9 +293,9 @@ class HistoryView:
         model: its name.
         champion: the release that is champion; None without one.
         releases: all releases.
-        events: what became of them.
-        served: what servers said they serve.
-        spans: from when to when each server served which release.
+        events: their changes of state.
+        served: the servers' records.
+        spans: the intervals in which servers served a release.
     """
 
     model: str
@@ -265,7 +308,16 @@ class HistoryView:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a release was compared with: the champion of then, on so many held-out rows; metrics of all sides."""
+    """The comparison of a release with the champion of that time, on the same held-out rows.
+
+    Attributes:
+        release: the champion of that time; None without one.
+        rows: the number of held-out rows.
+        metric: the primary metric.
+        challenger: the metrics of the release.
+        champion: the metrics of the champion.
+        baseline: the metrics of always guessing.
+    """
 
     release: int | None
     rows: int | None
@@ -277,7 +329,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class CheckView:
-    """One condition of the gate: whether it held, and the sentence with its numbers."""
+    """One condition of the gate: whether it passed, and the sentence with its numbers."""
 
     passed: bool
     sentence: str
@@ -285,7 +337,15 @@ class CheckView:
 
 @dataclass(frozen=True)
 class RowsView:
-    """The rows of a release: how many, from where and when, and how many it was trained on and judged by."""
+    """The rows of a release.
+
+    Attributes:
+        all: how many there are.
+        origin: the source.
+        ingested: when they were read.
+        trained_on: how many it was trained on.
+        held_out: how many it was evaluated on.
+    """
 
     all: int | None
     origin: str | None
@@ -304,7 +364,7 @@ class CodeView:
 
 @dataclass(frozen=True)
 class ValidationSummary:
-    """What validation found before a release: how many rules there were, warnings, and the rows that were set aside."""
+    """The validation before a release: the number of rules, the warnings, and the number of quarantined rows."""
 
     rules: int
     warnings: list[str]
@@ -313,7 +373,7 @@ class ValidationSummary:
 
 @dataclass(frozen=True)
 class GuardView:
-    """A rule that requests are held to: the values of a feature are in a range or a set, or are not null."""
+    """A rule that the endpoint applies to requests: a feature's values are in a range or a set, or are not null."""
 
     feature: str
     kind: Literal["range", "set", "null"]
@@ -327,14 +387,14 @@ class GuardView:
 
 @dataclass(frozen=True)
 class Proofs:
-    """What a release rests on besides the ledger's row; what was removed, or is in another home, is None.
+    """The provenance of a release; a part that was removed, or that is in another home, is None.
 
     Attributes:
-        rows: the rows it was trained on and judged by.
+        rows: the rows it was trained and evaluated on.
         code: its estimator and its code.
-        validation: what validation found.
-        guards: the rules that requests are held to.
-        unguarded: the rules of the suite that requests are not held to.
+        validation: the result of validation.
+        guards: the rules that the endpoint applies to requests.
+        unguarded: the rules of the suite that the endpoint does not apply to requests.
         report: the report of the run that made it, as a path.
     """
 
@@ -348,31 +408,31 @@ class Proofs:
 
 @dataclass(frozen=True)
 class ReleaseView:
-    """What `explain` prints: everything about one release.
+    """What `release` prints: everything about one release.
 
     Attributes:
         model: its name.
         release: its number.
-        state: what became of it, such as "champion", "replaced" or "rolled back".
+        state: its state now, such as "champion", "replaced" or "rolled back".
         bento: the tag of its package.
         created: when it was released.
         cause: what started the run that made it.
         reason: why it was released.
-        replaced: the champion that it was judged against; None without one.
+        replaced: the champion that it was evaluated against; None without one.
         digests: of its snapshot, spec, code, artifact and package.
-        compared_with: what it was compared with.
+        compared_with: its comparison with that champion.
         checks: the conditions of the gate.
         reasons: what the gate's verdict says.
         trial: what the trial of its package found.
-        answers: what answers requests to it: the compiled plan or the estimator.
-        canary: how it was to prove itself on a share of the requests; None if it was not.
+        answers: what computes its predictions: the compiled plan or the estimator.
+        canary: the settings of its canary; None if it was not one.
         events: the changes of state that it was part of.
-        served: what servers said of it.
-        rows: the rows it was trained on and judged by.
+        served: the servers' records of it.
+        rows: the rows it was trained and evaluated on.
         code: its estimator and its code.
-        validation: what validation found.
-        guards: the rules that requests are held to.
-        unguarded: the rules of the suite that requests are not held to.
+        validation: the result of validation.
+        guards: the rules that the endpoint applies to requests.
+        unguarded: the rules of the suite that the endpoint does not apply to requests.
         report: the report of the run that made it, as a path.
         card: its model card, as a path.
     """
@@ -405,7 +465,7 @@ class ReleaseView:
 
 @dataclass(frozen=True)
 class TriggerView:
-    """One trigger as it stands, with the name of its event; see MonitoringReport's triggers."""
+    """The state of one trigger, with the name of its event; see MonitoringReport's triggers."""
 
     name: TriggerName
     value: float | None
@@ -420,15 +480,15 @@ class TriggerView:
 
 @dataclass(frozen=True)
 class TriggersView:
-    """What `why` prints: what would have a model retrained next.
+    """What `triggers` prints: what would retrain a model next.
 
     Attributes:
         model: its name.
         release: the champion; None without one.
         last_run: how its last run ended; None before the first.
-        looked: when it was looked at last; None before the first `monitor`.
-        schedule: when the spec has it retrained.
-        triggers: how each trigger stands.
+        looked: when it was monitored last; None before the first `monitor`.
+        schedule: the schedule of its runs; None without one.
+        triggers: the state of each trigger.
     """
 
     model: str
@@ -441,7 +501,13 @@ class TriggersView:
 
 @dataclass(frozen=True)
 class TaskView:
-    """What is predicted: a number in a unit, one of two labels of which one is the positive one, or one of several."""
+    """The task.
+
+    Attributes:
+        kind: regression, or binary or multiclass classification.
+        unit: the unit of the number, for a regression.
+        positive: the positive label, for a binary classification.
+    """
 
     kind: Kind
     unit: str | None = None
@@ -450,7 +516,7 @@ class TaskView:
 
 @dataclass(frozen=True)
 class FeatureView:
-    """A feature, and its type if a run has seen it."""
+    """A feature, and its type; None before the first run."""
 
     name: str
     type: str | None
@@ -458,7 +524,7 @@ class FeatureView:
 
 @dataclass(frozen=True)
 class SuiteView:
-    """How many rules of each severity a model's suite has, or what is wrong with it."""
+    """The number of rules of each severity in a model's suite; None, with the problem, if it cannot be loaded."""
 
     error: int | None
     warn: int | None
@@ -468,7 +534,7 @@ class SuiteView:
 
 @dataclass(frozen=True)
 class SpecView:
-    """What `show` prints: everything a spec comes to. See docs/reference for what each field means."""
+    """What `spec` prints: a spec with its defaults filled in. docs/reference has the meaning of each field."""
 
     model: str
     source: str
@@ -505,7 +571,7 @@ class SpecView:
 
 @dataclass(frozen=True)
 class RuleView:
-    """What became of one rule of a suite; see `expectations.report.RuleResult`."""
+    """The result of one rule of a suite; see `expectations.report.RuleResult`."""
 
     rule: str
     expectation: str
@@ -522,7 +588,16 @@ class RuleView:
 
 @dataclass(frozen=True)
 class QuarantineView:
-    """The rows that break a quarantine rule: how many, their share, the largest share allowed, and where they are."""
+    """The rows that break a quarantine rule.
+
+    Attributes:
+        rows: how many there are.
+        share: their share of all rows, from 0 to 1.
+        at_most: the max share that may be quarantined.
+        reasons: the rules that they break.
+        file: the path of these rows; None if they are not kept.
+        snapshot: the digest of the other rows; None if they are not kept.
+    """
 
     rows: int
     share: float
@@ -543,7 +618,7 @@ class HistogramView:
 
 @dataclass(frozen=True)
 class ColumnDriftView:
-    """How far one column moved since the champion was trained; see `pipeline.drift.ColumnDrift`."""
+    """The drift of one column since the champion was trained; see `pipeline.drift.ColumnDrift`."""
 
     column: str
     role: Literal["feature", "target"]
@@ -563,7 +638,7 @@ class ColumnDriftView:
 
 @dataclass(frozen=True)
 class RowQualityView:
-    """Rows with the key of an earlier row, equal rows, and equal features with unequal labels, all counted."""
+    """Counts: rows with the key of an earlier row, duplicate rows, and rows with equal features and unequal labels."""
 
     rows: int
     keys_twice: int
@@ -593,14 +668,14 @@ class ValidationView:
 
     Attributes:
         model: its name.
-        passed: whether a run would go on with the data.
+        passed: whether a run would train on the data.
         rows: how many there are; None if they could not be read as a table.
         columns: how many there are.
-        quarantine: the rows that would be set aside; None without quarantine rules.
-        reasons: why the data is refused.
-        warnings: what is worth a look.
-        rules: what became of each rule.
-        drift: what changed since the champion was trained; None if the rules refuse the data.
+        quarantine: the rows that would be quarantined; None without quarantine rules.
+        reasons: why the data is rejected.
+        warnings: findings that a person should review.
+        rules: the result of each rule.
+        drift: what changed since the champion was trained; None if the rules reject the data.
     """
 
     model: str
@@ -626,7 +701,7 @@ class ScoresView:
         out: what was written.
         rows: the rows that were read.
         scored: the rows that were scored.
-        rejected: the rows that the endpoint would refuse.
+        rejected: the rows that the endpoint would reject.
         resumed: the rows that an interrupted run had scored.
         rejected_file: the rejected rows with their reasons, as a path; None without any.
         seconds: how long each step took.
@@ -714,12 +789,12 @@ class CollectedView:
     """What `gc` prints.
 
     Attributes:
-        dry_run: whether nothing was really removed.
-        removed: what was removed, by kind.
-        mb: how much that frees.
+        dry_run: whether nothing was removed.
+        removed: what was removed, or would be, by kind.
+        mb: how many MB that frees.
         kept: the releases that are kept and why, by model.
-        archived: the releases whose package is kept no more, by model.
-        notes: what could not be looked at.
+        archived: the releases whose package was removed, by model.
+        notes: what was left alone because it is in use.
     """
 
     dry_run: bool
@@ -738,8 +813,8 @@ class RollbackView:
         model: its name.
         release: the champion now.
         bento: the tag of its package.
-        instead_of: the release whose place it took.
-        served: after how many seconds each server served it; None if it does not yet.
+        instead_of: the release that it replaced.
+        served: by server, the seconds until it served the release; None if it does not yet.
     """
 
     model: str
@@ -751,7 +826,7 @@ class RollbackView:
 
 @dataclass(frozen=True)
 class PromotionView:
-    """What `promote` prints: the release, and whether it is champion now or begins as a canary."""
+    """What `promote` prints: the release, and whether it is champion or canary now."""
 
     model: str
     release: int
@@ -810,7 +885,7 @@ class ImportView:
 
 @dataclass(frozen=True)
 class ErasedRows:
-    """Rows that were taken out of files of one kind."""
+    """The rows that were erased from files of one kind."""
 
     rows: int
     files: int
@@ -818,11 +893,11 @@ class ErasedRows:
 
 @dataclass(frozen=True)
 class ErasedView:
-    """What `forget` prints.
+    """What `erase` prints.
 
     Attributes:
         model: its name.
-        removed: the rows that were taken out, by kind of file.
+        removed: the erased rows, by kind of file.
         golden: by model and release, how many of these rows its package still has as golden rows.
     """
 
@@ -867,17 +942,17 @@ class InitView:
 
     Attributes:
         model: its name.
-        created: the folders that were made for them.
+        created: the folders that were created.
         files: the files that were written.
         rows: the rows of the table.
         target: the column to predict.
-        task: what kind of prediction that is.
+        task: the kind of task.
         key: the key column, if one was found.
         time: the time column, if one was found.
         group: the group column, if one was found.
         features: the features by role.
         left_out: the columns that are not features, and why.
-        decided: what was decided, in sentences.
+        decided: the decisions, as sentences.
     """
 
     model: str
@@ -895,7 +970,7 @@ class InitView:
 
 
 def by_command() -> dict[str, type]:
-    """Return the type of what each command prints with --json; `error` is what any of them prints when it breaks."""
+    """Return the view that each command prints with --json; any of them prints `error` if it fails."""
     from flows.monitoring.report import MonitoringReport
 
     return {
@@ -928,9 +1003,9 @@ def by_command() -> dict[str, type]:
 
 
 def schema_of(view: type, sparse: bool = False) -> dict[str, Any]:
-    """Return the JSON Schema of a view: every field is there, no others are, and each has its description.
+    """Return the JSON Schema of a view: all fields are required, no others are allowed, and each has its description.
 
-    With `sparse`, a field that has a default may be absent.
+    With `sparse`, a field that has a default is not required.
     """
     from pydantic import TypeAdapter
 
@@ -940,7 +1015,7 @@ def schema_of(view: type, sparse: bool = False) -> dict[str, Any]:
 
 
 def _close(schema: Any, sparse: bool) -> None:
-    """Let objects have no further fields, and move what a docstring says of a field to the field."""
+    """Allow no other fields in objects, and move each field's line of the docstring to the field."""
     for part in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
         _close(part, sparse)
     if not isinstance(schema, dict) or not isinstance(schema.get("properties"), dict):
@@ -965,9 +1040,15 @@ def status_of(
     awaiting: Mapping[int, str | None],
     package_outdated: bool = False,
 ) -> ModelStatus:
-    """Return how a model is; `awaiting` are the releases that await approval and the reports of their runs.
+    """Return the status of a model.
 
-    With `package_outdated` the champion's package answers with other code than is here.
+    Args:
+        model: its name.
+        wanted: its champion, canary and hold.
+        last: its last run.
+        servers: its servers with a recent heartbeat.
+        awaiting: the releases that await approval, with the reports of their runs.
+        package_outdated: whether the champion's package has older serving code than the project.
     """
     held, stopped = wanted.held, wanted.stopped
     return ModelStatus(
@@ -979,7 +1060,7 @@ def status_of(
         sent_back=SentBack(stopped.release, stopped.at, stopped.reason) if stopped else None,
         awaiting_approval=list(awaiting),
         reports={str(number): report for number, report in awaiting.items()},
-        servers=[ServerView(one.server, one.release, one.state, one.reason) for one in servers],
+        servers=[ServerView(server.server, server.release, server.state, server.reason) for server in servers],
     )
 
 
@@ -1013,16 +1094,16 @@ def history_of(
     served: Sequence["ServerEvent"] = (),
     spans: Sequence["ServingInterval"] = (),
 ) -> HistoryView:
-    """Return the releases of a model and what became of them, the oldest first.
+    """Return the releases of a model and their changes of state, each list with the oldest first.
 
-    `spans` are what servers served from when to when, `served` all that they said.
+    `served` are the servers' records, and `spans` the intervals in which they served a release.
     """
     return HistoryView(
         model=model,
         champion=champion.number if champion else None,
         releases=[_of_history(release) for release in made],
         events=[_event(event) for event in events],
-        served=[_served(one) for one in served],
+        served=[_served(event) for event in served],
         spans=[SpanView(**asdict(span)) for span in spans],
     )
 
@@ -1046,8 +1127,8 @@ def _event(event: "Event") -> EventView:
     return EventView(event.at, event.release, event.kind, event.cause, event.reason)
 
 
-def _served(one: "ServerEvent") -> ServedView:
-    return ServedView(one.at, one.server, one.release, one.kind, one.reason)
+def _served(event: "ServerEvent") -> ServedView:
+    return ServedView(event.at, event.server, event.release, event.kind, event.reason)
 
 
 def release_of(
@@ -1057,7 +1138,7 @@ def release_of(
     proofs: Proofs,
     card: str | None = None,
 ) -> ReleaseView:
-    """Return everything about one release; `events` and `served` are all there are of its model."""
+    """Return everything about one release; `events` and `served` are those of all releases of its model."""
     from bentos.ledger.releases import answered_by, states
 
     evaluation = release.evaluation
@@ -1085,7 +1166,7 @@ def release_of(
         answers=answered_by(release),
         canary=release.canary,
         events=[_event(event) for event in events if release.number in (event.release, event.instead)],
-        served=[_served(one) for one in served if one.release == release.number],
+        served=[_served(event) for event in served if event.release == release.number],
         rows=proofs.rows,
         code=proofs.code,
         validation=proofs.validation,

@@ -1,7 +1,7 @@
-"""An alarm that sent a canary back, as people see it in Prefect: on the run that released it, and in the event feed.
+"""Show in Prefect that an alarm stopped a canary: on the run that released it, and in the event feed.
 
-The server that stopped it has this done by a process of its own, `python -m flows.ops.alarms`: one that serves for
-months need not hold Prefect. Where no Prefect server is up then, the next run shows it.
+The endpoint's supervisor starts a child process for this, `python -m flows.ops.alarms`, so that a process that serves
+for months does not import Prefect. If no Prefect server is running, the next run of the model shows the alarm.
 """
 
 import subprocess
@@ -17,7 +17,7 @@ from pipeline.settings import Settings, settings
 
 
 def show(settings: Settings, model: str, release: int, why: str) -> None:
-    """Show it where a Prefect server is up; RuntimeError when it did not take it."""
+    """Show an alarm in Prefect if a server is running. Raises RuntimeError if the server did not accept it."""
     url = reachable(settings)
     if url is None:
         return
@@ -27,11 +27,13 @@ def show(settings: Settings, model: str, release: int, why: str) -> None:
         lambda: subprocess.run(command, env=env, cwd=project_folder(), capture_output=True, text=True, check=False)
     )
     if done.returncode != 0:
-        raise RuntimeError(f"the alarm is not in Prefect: {done.stderr[-1000:]}")
+        raise RuntimeError(
+            f"the alarm of {model}, release {release}, could not be shown in Prefect: {done.stderr[-1000:]}"
+        )
 
 
 def main(model: str, release: int, why: str) -> None:
-    """Leave an artifact at the run that made the release, and an event that automations can act on."""
+    """Create an artifact at the run that made the release, and an event that automations can act on."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import ArtifactCreate
     from prefect.events import emit_event

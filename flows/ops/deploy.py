@@ -1,6 +1,6 @@
-"""The project's flows as deployments on a Prefect server, for workers of a process pool to run on their schedules.
+"""Register the project's flows as deployments on a Prefect server; workers of a process pool run them on schedule.
 
-What is registered is what `prefect deploy` makes of the prefect.yaml that `evergreen deploy --yaml` prints.
+`prefect deploy` registers the same from the prefect.yaml that `evergreen deploy --yaml` prints.
 """
 
 import importlib
@@ -23,56 +23,63 @@ if TYPE_CHECKING:
     from prefect.client.schemas.responses import DeploymentResponse
 
 POOL = "evergreen"
-"""The work pool; of type process, made where there is none."""
+"""The name of the work pool, of type process; it is created if it does not exist."""
 TAG = "evergreen"
-"""What the deployments of this project are known by: one whose model has gone is removed."""
+"""The tag of this project's deployments; deployments with it whose model no longer exists are removed."""
 
 
 def deployments(models: Iterable[str]) -> list[dict[str, Any]]:
-    """Return what is to be deployed for models, each as an item of a prefect.yaml."""
+    """Return the deployments of models, each as an item of a prefect.yaml.
+
+    Each model has one for retraining, and one for monitoring if its spec schedules that.
+    """
     specs = [load_spec(model) for model in models]
-    retraining = [_deployment("retrain", spec, spec.schedule, _retraining(spec)) for spec in specs]
-    watched = [spec for spec in specs if spec.monitor.schedule]
-    return [*retraining, *(_deployment("monitor", spec, spec.monitor.schedule, _monitoring(spec)) for spec in watched)]
+    retraining = [_deployment("retrain", spec, spec.schedule, _retrain_description(spec)) for spec in specs]
+    monitoring = [
+        _deployment("monitor", spec, spec.monitor.schedule, _monitor_description(spec))
+        for spec in specs
+        if spec.monitor.schedule
+    ]
+    return [*retraining, *monitoring]
 
 
 def prefect_yaml(models: Iterable[str]) -> str:
-    """Return the prefect.yaml with which `prefect deploy --all` registers the same."""
+    """Return the prefect.yaml with which `prefect deploy --all` registers the same deployments."""
     import yaml
 
     class Dumper(yaml.SafeDumper):
-        """Writes a text of several lines as such."""
+        """Writes a text of several lines as a block."""
 
     Dumper.add_representer(
         str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, "|" if "\n" in text else None)
     )
-    whole = {"name": TAG, "pull": _pull(), "deployments": deployments(models)}
-    return str(yaml.dump(whole, Dumper=Dumper, sort_keys=False, width=120, allow_unicode=True))
+    content = {"name": TAG, "pull": _pull(), "deployments": deployments(models)}
+    return str(yaml.dump(content, Dumper=Dumper, sort_keys=False, width=120, allow_unicode=True))
 
 
 def deploy(models: Iterable[str]) -> list[DeploymentView]:
-    """Register what is to be deployed at PREFECT_API_URL; return the deployments.
+    """Register the deployments of models at PREFECT_API_URL, and return them.
 
-    Doing it again changes nothing. What a person has paused in the Prefect UI stays paused. Deployments of models
-    that are no more are removed.
+    Registering again changes nothing. A schedule that a person paused in the Prefect UI stays paused. Deployments of
+    models that no longer exist are removed.
     """
     from prefect.client.orchestration import get_client
 
-    found = deployments(models)
+    items = deployments(models)
     with get_client(sync_client=True) as client:
         _make_pool(client)
-        made = [_register(client, one) for one in found]
-        for place, one in enumerate(made):
-            if one.deployment == f"retrain/{one.model}":
-                spec = load_spec(one.model)
-                made[place] = replace(one, notes=notify.register(client, spec))
-                triggers.register(client, spec.name, spec.monitor, UUID(one.id))
-        _remove_others(client, {one.id for one in made})
-    return made
+        views = [_register(client, item) for item in items]
+        for index, view in enumerate(views):
+            if view.deployment == f"retrain/{view.model}":
+                spec = load_spec(view.model)
+                views[index] = replace(view, notes=notify.register(client, spec))
+                triggers.register(client, spec.name, spec.monitor, UUID(view.id))
+        _remove_others(client, {view.id for view in views})
+    return views
 
 
 def next_runs() -> dict[str, str]:
-    """Return when each of this project's deployments runs next, by name, as ISO 8601."""
+    """Return the next run of each of this project's deployments, by name, as ISO 8601."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import (
         DeploymentFilter,
@@ -87,24 +94,25 @@ def next_runs() -> dict[str, str]:
     ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
     scheduled = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])))
     with get_client(sync_client=True) as client:
-        names = {one.id: _name(client, one) for one in client.read_deployments(deployment_filter=ours, limit=200)}
+        deployed = client.read_deployments(deployment_filter=ours, limit=200)
+        names = {deployment.id: _full_name(client, deployment) for deployment in deployed}
         runs = client.read_flow_runs(
             flow_run_filter=scheduled,
             deployment_filter=ours,
             sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
             limit=200,
         )
-    found: dict[str, str] = {}
+    due: dict[str, str] = {}
     for run in runs:
         if run.deployment_id in names and run.next_scheduled_start_time:
-            found.setdefault(names[run.deployment_id], run.next_scheduled_start_time.isoformat(timespec="seconds"))
-    return found
+            due.setdefault(names[run.deployment_id], run.next_scheduled_start_time.isoformat(timespec="seconds"))
+    return due
 
 
 def _deployment(flow: str, spec: ModelSpec, schedule: Cron | None, description: str) -> dict[str, Any]:
-    """Return one flow of one model as an item of a prefect.yaml; the flow is the function of that name in its module.
+    """Return one flow of one model as an item of a prefect.yaml; `flow` names a module of flows and its function.
 
-    One run at a time: what comes meanwhile waits, and the run that begins next stands for all that waited.
+    A deployment has one run at a time. Other runs wait, and the next one that begins replaces all that waited.
     """
     due = {
         "cron": schedule.expression if schedule else "",
@@ -114,7 +122,7 @@ def _deployment(flow: str, spec: ModelSpec, schedule: Cron | None, description: 
     }
     return {
         "name": spec.name,
-        "entrypoint": f"{_code()}flows/{flow}.py:{flow}",
+        "entrypoint": f"{_code_prefix()}flows/{flow}.py:{flow}",
         "description": description,
         "tags": [TAG, spec.name],
         "parameters": {"model": spec.name},
@@ -125,19 +133,19 @@ def _deployment(flow: str, spec: ModelSpec, schedule: Cron | None, description: 
 
 
 def _pull() -> list[dict[str, Any]]:
-    """Workers run the code in place; one on another machine needs the project under the same path."""
+    """Return the pull step: workers run the code in place, so another machine needs the project at the same path."""
     return [{"prefect.deployments.steps.set_working_directory": {"directory": str(project_folder())}}]
 
 
-def _code() -> str:
-    """Return what stands before a flow's file: nothing in a clone, since a worker's folder is the project's."""
+def _code_prefix() -> str:
+    """Return the folder before a flow's file name: empty in a clone, where a worker's folder is the project's."""
     return "" if project_folder() == CODE_FOLDER else f"{CODE_FOLDER}/"
 
 
-def _retraining(spec: ModelSpec) -> str:
+def _retrain_description(spec: ModelSpec) -> str:
     gate = f"at most {spec.gate.at_most:g}" if spec.gate.at_most is not None else f"at least {spec.gate.at_least:g}"
     unit = f" ({spec.task.unit})" if isinstance(spec.task, Regression) and spec.task.unit else ""
-    due = f"`{spec.schedule.expression}` in {spec.schedule.timezone}" if spec.schedule else "when asked to"
+    due = f"`{spec.schedule.expression}` in {spec.schedule.timezone}" if spec.schedule else "not scheduled"
     return "\n".join(
         (
             f"Retrains **{spec.name}**: ingest, validate, train, evaluate, gate, package, trial, release.",
@@ -150,9 +158,9 @@ def _retraining(spec: ModelSpec) -> str:
     )
 
 
-def _monitoring(spec: ModelSpec) -> str:
-    retrain = ", ".join(spec.monitor.retrain) or "nothing"
-    return f"Looks at **{spec.name}** as it is served. What has it retrained: {retrain}."
+def _monitor_description(spec: ModelSpec) -> str:
+    retrain = ", ".join(spec.monitor.retrain) or "none"
+    return f"Monitors **{spec.name}** in service. Triggers that retrain it: {retrain}."
 
 
 def _make_pool(client: "SyncPrefectClient") -> None:
@@ -169,23 +177,23 @@ def _make_pool(client: "SyncPrefectClient") -> None:
             client.create_work_pool(pool)
 
 
-def _register(client: "SyncPrefectClient", one: dict[str, Any]) -> DeploymentView:
+def _register(client: "SyncPrefectClient", item: dict[str, Any]) -> DeploymentView:
     from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
     from prefect.client.schemas.schedules import CronSchedule
     from prefect.exceptions import ObjectNotFound
     from prefect.utilities.callables import parameter_schema
 
-    path, _, function = one["entrypoint"].partition(":")
+    path, _, function = item["entrypoint"].partition(":")
     flow = getattr(importlib.import_module(f"flows.{Path(path).stem}"), function)
     try:
-        before = client.read_deployment_by_name(f"{flow.name}/{one['name']}")
+        before = client.read_deployment_by_name(f"{flow.name}/{item['name']}")
     except ObjectNotFound:
         before = None
     active = {schedule.slug: schedule.active for schedule in before.schedules} if before else {}
     id = client.create_deployment(
         client.create_flow(flow),
-        one["name"],
+        item["name"],
         schedules=[
             DeploymentScheduleCreate(
                 schedule=CronSchedule(cron=due["cron"], timezone=due["timezone"]),
@@ -193,26 +201,26 @@ def _register(client: "SyncPrefectClient", one: dict[str, Any]) -> DeploymentVie
                 parameters=due["parameters"],
                 slug=due["slug"],
             )
-            for due in one["schedules"]
+            for due in item["schedules"]
         ],
-        concurrency_limit=one["concurrency_limit"]["limit"],
+        concurrency_limit=item["concurrency_limit"]["limit"],
         concurrency_options=ConcurrencyOptions(
-            collision_strategy=ConcurrencyLimitStrategy(one["concurrency_limit"]["collision_strategy"])
+            collision_strategy=ConcurrencyLimitStrategy(item["concurrency_limit"]["collision_strategy"])
         ),
-        parameters=one["parameters"],
-        description=one["description"],
-        work_pool_name=one["work_pool"]["name"],
-        tags=one["tags"],
-        entrypoint=one["entrypoint"],
+        parameters=item["parameters"],
+        description=item["description"],
+        work_pool_name=item["work_pool"]["name"],
+        tags=item["tags"],
+        entrypoint=item["entrypoint"],
         parameter_openapi_schema=parameter_schema(flow).model_dump_for_openapi(),
         enforce_parameter_schema=True,
         pull_steps=_pull(),
     )
-    schedule = one["schedules"][0] if one["schedules"] else None
+    schedule = item["schedules"][0] if item["schedules"] else None
     return DeploymentView(
-        deployment=f"{flow.name}/{one['name']}",
+        deployment=f"{flow.name}/{item['name']}",
         id=str(id),
-        model=one["parameters"]["model"],
+        model=item["parameters"]["model"],
         schedule=ScheduleView(schedule["cron"], schedule["timezone"]) if schedule else None,
         paused=bool(before and (before.paused or (schedule and not active.get(schedule["slug"], True)))),
         notes=[],
@@ -228,5 +236,5 @@ def _remove_others(client: "SyncPrefectClient", ours: set[str]) -> None:
             client.delete_deployment(deployment.id)
 
 
-def _name(client: "SyncPrefectClient", deployment: "DeploymentResponse") -> str:
+def _full_name(client: "SyncPrefectClient", deployment: "DeploymentResponse") -> str:
     return f"{client.read_flow(deployment.flow_id).name}/{deployment.name}"

@@ -1,6 +1,6 @@
-"""Telling people: what happened to a model as events, and the automations that send those on, as its spec says.
+"""Notify people: emit events about a model, and register the automations that send them to the spec's channels.
 
-All of it is Prefect's own: events named `evergreen.<what>`, notification blocks, an automation per model.
+All of it is Prefect's own: events named `evergreen.<kind>`, notification blocks, and one automation per model.
 """
 
 import os
@@ -21,49 +21,49 @@ if TYPE_CHECKING:
     from flows.outcome import Outcome
 
 EVENT_KINDS = ("data-rejected", "kept", "trial-failed", "canary-alarmed", "drift", "performance", "stale", "crashed")
-"""What people are told of."""
+"""The events that people are notified of."""
 KEPT_STREAK = 3
-"""A champion that was kept so often, or again so often, is told of."""
+"""People are notified when a champion was kept 3 times in a row, and after each 3 more."""
 SUBJECT = "{{ event.resource['evergreen.model'] }}: {{ event.event | replace('evergreen.', '') }}"
 BODY = "{{ event.payload.reasons | join('\n') if event.payload.reasons else event.payload.why }}"
 
 
-def notify(what: str, model: str, reasons: Iterable[str], **more: Any) -> None:
-    """Emit an event of a model, with reasons that a person can read; automations send it on."""
+def notify(kind: str, model: str, reasons: Iterable[str], **more: Any) -> None:
+    """Emit an event about a model, with reasons for people to read; its automation sends it to the channels."""
     from prefect.events import emit_event
 
     emit_event(
-        f"evergreen.{what}",
+        f"evergreen.{kind}",
         resource={"prefect.resource.id": f"evergreen.model.{model}", "evergreen.model": model},
         payload={"reasons": list(reasons), **more},
     )
 
 
 def notify_outcome(outcome: "Outcome", ledger: Engine) -> None:
-    """Emit an event where a run ended as people are told of; the ledger knows of this run already."""
+    """Emit an event if people are notified of this outcome. Call it after the ledger has recorded the run."""
     reasons, more = list(outcome.reasons), {"snapshot": outcome.snapshot, "rows": outcome.rows}
     if outcome.outcome in ("data-rejected", "trial-failed"):
         notify(outcome.outcome, outcome.model, reasons, **more)
     elif outcome.outcome == "kept":
-        row = 0
+        times = 0
         for run in reversed(runs.newest_runs(ledger, outcome.model, 100)):
             if run.outcome not in ("kept", "unchanged", "crashed"):
                 break
-            row += run.outcome == "kept"
-        if row and row % KEPT_STREAK == 0:
-            notify("kept", outcome.model, [f"kept {row} times in a row", *reasons], times=row, **more)
+            times += run.outcome == "kept"
+        if times and times % KEPT_STREAK == 0:
+            notify("kept", outcome.model, [f"kept {times} times in a row", *reasons], times=times, **more)
 
 
 def register(client: "SyncPrefectClient", spec: ModelSpec) -> list[str]:
-    """Save a spec's channels as blocks, and the automation that uses them; without channels, remove that.
+    """Save a spec's channels as blocks, with the automation that uses them; without channels, remove the automation.
 
-    What a channel keeps secret comes from the environment: one whose variable is not set stays as it was registered
-    before, if it was. Returns sentences on those.
+    A channel's secret comes from an environment variable. If that is not set, the channel stays as it was registered
+    before, if it was. Returns a sentence for each such channel.
     """
     from prefect.client.schemas.objects import BlockDocument
     from prefect.exceptions import ObjectNotFound
 
-    name = f"evergreen: tell of {spec.name}"
+    name = f"evergreen: notify of {spec.name}"
     before = client.read_automations_by_name(name)
     ids, notes = [], []
     for number, channel in enumerate(spec.notify, 1):
@@ -73,15 +73,15 @@ def register(client: "SyncPrefectClient", spec: ModelSpec) -> list[str]:
             ids.append(_block(channel, secret, spec.name).save(block_name, overwrite=True))
             continue
         slug = _block(channel, "https://hooks.example.com", spec.name).get_block_type_slug()
-        found: BlockDocument | None = None
+        block: BlockDocument | None = None
         with suppress(ObjectNotFound):
-            found = client.read_block_document_by_name(block_name, slug)
-            ids.append(found.id)
-        kept = "what was registered before stays" if found else "nothing is sent there"
-        notes.append(f"{spec.name}: {variable} is not set in the environment, so {kept}")
+            block = client.read_block_document_by_name(block_name, slug)
+            ids.append(block.id)
+        effect = "the channel stays as it was registered before" if block else "nothing is sent to this channel"
+        notes.append(f"{spec.name}: {variable} is not set in the environment, so {effect}")
     if ids:
         client.create_automation(_automation(name, spec.name, ids))
-    # Not updated: the server refuses what the client of the same version sends then.
+    # Replaced instead of updated: the server rejects the update that the client of the same version sends.
     for automation in before:
         client.delete_automation(automation.id)
     return notes
@@ -93,11 +93,11 @@ def _automation(name: str, model: str, blocks: list[Any]) -> "AutomationCore":
 
     return AutomationCore(
         name=name,
-        description=f"Sends on what people are told of {model}, as its spec says. `evergreen deploy` makes it anew.",
+        description=f"Sends events of {model} to the channels of its spec. `evergreen deploy` recreates it.",
         tags=["evergreen", model],
         trigger=EventTrigger(
             match={"evergreen.model": model},
-            expect={f"evergreen.{what}" for what in EVENT_KINDS},
+            expect={f"evergreen.{kind}" for kind in EVENT_KINDS},
             for_each={"prefect.resource.id"},
             threshold=1,
         ),
@@ -120,7 +120,7 @@ def _block(channel: Channel, secret: str, model: str) -> "NotificationBlock":
         return SendgridEmail(api_key=SecretStr(secret), sender_email=channel.sender, to_emails=list(channel.to))
     return CustomWebhookNotificationBlock(
         name=model,
-        # An address may be a secret, which only what is under `secrets` stays.
+        # An address may be a secret, and Prefect hides only what is under `secrets`.
         url="{{ url }}",
         secrets=SecretDict({"url": secret}),
         headers=None,

@@ -1,4 +1,4 @@
-"""The Prefect server that runs report to: one that is up already, or one that lives as long as the run."""
+"""The Prefect server that runs report to: one that is already running, or one that lives as long as the run."""
 
 import json
 import os
@@ -19,9 +19,9 @@ START_TIMEOUT = 180.0
 
 
 def prefect_environment(settings: Settings) -> dict[str, str]:
-    """Return the environment of everything that runs Prefect: its home under ours, no telemetry, no lines on stdout.
+    """Return the environment of processes that run Prefect: its home below ours, no telemetry, no lines on stdout.
 
-    What the person has set already, such as a server of their own, stays.
+    Variables that are already set, such as the address of another server, are kept.
     """
     home = settings.folder("prefect")
     defaults = {
@@ -29,12 +29,12 @@ def prefect_environment(settings: Settings) -> dict[str, str]:
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
-        # The steps are shown by the command itself; the server keeps Prefect's own lines.
+        # The command shows the steps itself; Prefect's own lines are kept by the server.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",
         "PREFECT_CLI_PROMPT": "false",
-        # A server that is started anew must know which runs hold a deployment's slot, or it ends them.
+        # A restarted server must know which runs hold a deployment's slot, or it ends them.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-        # While a server is away, or its database is busy, whoever asks it asks again for some minutes.
+        # Clients retry for some minutes while the server restarts or its database is busy.
         "PREFECT_CLIENT_MAX_RETRIES": "7",
         "MPLCONFIGDIR": str(settings.folder("matplotlib")),
     }
@@ -43,11 +43,11 @@ def prefect_environment(settings: Settings) -> dict[str, str]:
 
 @contextmanager
 def prefect_server(settings: Settings, meanwhile: Callable[[bool], object]) -> Iterator[str]:
-    """Point this process at a Prefect server while the block lasts; yield in words at which.
+    """Point this process at a Prefect server during the block; yield a sentence that names the server.
 
-    That is `PREFECT_API_URL` where it is set, else the one that `evergreen ui` has up on the same home, else one that
-    is started now and stopped when the block ends. `meanwhile` is done first, told whether a server is starting at the
-    same time. Call before prefect is imported: it reads its settings then.
+    It is the one at `PREFECT_API_URL` if that is set, else the one of `evergreen ui` or `up` on the same home, else a
+    new one that ends with the block. `meanwhile` is called before the block, with True if a server is starting at the
+    same time. Enter the block before Prefect is imported, because Prefect reads its settings then.
     """
     env = prefect_environment(settings)
     os.environ.update(env)
@@ -67,40 +67,44 @@ def prefect_server(settings: Settings, meanwhile: Callable[[bool], object]) -> I
 
 @contextmanager
 def start_server(settings: Settings, port: int, meanwhile: Callable[[], object] = lambda: None) -> Iterator[str]:
-    """Start a Prefect server on the home's history and yield its API address when it answers.
+    """Start a Prefect server on the home's history, and yield its API address when it answers.
 
-    It ends with the block, or with this process, however that ends. `meanwhile` is done while it starts.
+    The server ends with the block, or with this process, however that ends. `meanwhile` is called while it starts.
+    Raises ServerError if it does not start within `START_TIMEOUT` seconds.
     """
     home = settings.folder("prefect")
     url = f"http://127.0.0.1:{port}/api"
     env, command = server_environment(settings, url), server_command(port)
-    # Two servers must not both make the tables of a new home.
+    # Two servers must not create the tables of a new home at the same time.
     with FileLock(home / "start.lock") as starting, supervised_child(command, env, home, home / "server.log") as server:
         meanwhile()
         if not wait_until(lambda: answers(url), server, START_TIMEOUT):
             tail = (home / "server.log").read_text(errors="replace")[-2000:]
-            raise ServerError(f"the Prefect server did not start; {home / 'server.log'} ends: {tail}")
+            raise ServerError(
+                f"the Prefect server did not start; {home / 'server.log'} ends with: {tail}",
+                code="process.prefect_not_started",
+            )
         starting.release()
         yield url
 
 
 def server_command(port: int) -> list[str]:
-    """Return what starts a Prefect server on a port of this machine."""
+    """Return the command that starts a Prefect server on a port of this machine."""
     return [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
 
 
 def server_environment(settings: Settings, url: str) -> dict[str, str]:
-    """Return the environment of a Prefect server on the home's history whose API is to have an address."""
+    """Return the environment of a Prefect server on the home's history, with `url` as the address of its API."""
     env = {name: value for name, value in prefect_environment(settings).items() if name != "PREFECT_API_URL"}
     return env | {"PREFECT_UI_API_URL": url}
 
 
 @contextmanager
 def announced(settings: Settings, port: int) -> Iterator[None]:
-    """Start a Prefect server that every run on this home reports to while the block lasts, and serve their pages."""
+    """Start a Prefect server that all runs on this home report to during the block, and serve their report pages."""
     path = settings.folder("prefect") / "server.json"
-    with start_server(settings, port) as url, http.serving(settings.folder("runs"), port + 1) as there:
-        write_json(path, {"url": url, **({"pages": there} if there else {})})
+    with start_server(settings, port) as url, http.serving(settings.folder("runs"), port + 1) as pages:
+        write_json(path, {"url": url, **({"pages": pages} if pages else {})})
         try:
             yield
         finally:
@@ -108,20 +112,21 @@ def announced(settings: Settings, port: int) -> Iterator[None]:
 
 
 def reachable(settings: Settings, patience: float = 0.0) -> str | None:
-    """Return the API address of the Prefect server that runs on this home report to, where one is up now.
+    """Return the API address of the running Prefect server that runs on this home report to; None without one.
 
-    One that does not answer is asked again for so many seconds: it may be busy.
+    A server that does not answer may be busy: it is retried for `patience` seconds.
     """
     url = prefect_environment(settings).get("PREFECT_API_URL")
     end = time.monotonic() + patience
     while True:
-        found = (url if answers(url) else None) if url else _running(settings)
-        if found or time.monotonic() >= end:
-            return found
+        reached = (url if answers(url) else None) if url else _running(settings)
+        if reached or time.monotonic() >= end:
+            return reached
         time.sleep(0.5)
 
 
 def _running(settings: Settings) -> str | None:
+    """Return the address of the server of `evergreen ui` or `up` on this home, if it answers."""
     path = settings.folder("prefect") / "server.json"
     try:
         url = str(json.loads(path.read_text())["url"])
@@ -131,7 +136,7 @@ def _running(settings: Settings) -> str | None:
 
 
 def answers(url: str) -> bool:
-    """Tell whether a Prefect server is up at an API address."""
+    """Tell whether a Prefect server is healthy at an API address."""
     import httpx
 
     try:

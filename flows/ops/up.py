@@ -1,7 +1,7 @@
-"""Everything on one machine: a Prefect server, a worker for all schedules, and the endpoint of each released model.
+"""Everything on one machine: a Prefect server, a worker for all schedules, and an endpoint for each released model.
 
-Each is a process of its own, with its output in a file. One that ends is started anew after a pause, which grows while
-it does not live long. All end with this one, however it ends.
+Each is a child process with a log file. A process that ends is restarted with exponential backoff. All of them end
+with this process, however it ends.
 """
 
 import json
@@ -34,24 +34,40 @@ from pipeline.settings import Settings
 from pipeline.spec import model_names
 
 TICK_INTERVAL = 0.5
+"""Seconds between two checks of the processes."""
 POLL_INTERVAL = 10.0
-"""How often it is asked for new releases, dead runs and next runs."""
+"""Seconds between two queries for new releases, crashed runs and next runs."""
 MAX_BACKOFF = 60.0
-"""The longest pause before a part is started anew; the first is a second."""
+"""The longest delay in seconds before a process is restarted; the first is 1."""
 STABLE_SECONDS = 60.0
-"""A part that lived for so long may be started anew at once, more or less."""
+"""The backoff of a process that ran for longer than this starts at 1 second again."""
 CLOCK_STEP_SECONDS = 60.0
-"""What is no correction of the clock any more."""
+"""If the clock was set back by more seconds than this, the schedules are planned again."""
 FIRST_PORT = 3000
+"""The port of the first endpoint."""
 LOG_BYTES = 50_000_000
+"""The size at which a log file is rotated."""
 EVERGREEN = (sys.executable, "-c", "from flows.cli.main import main; main()")
+"""The command `evergreen`, with this interpreter."""
 FAIL_FAST_SETTINGS = {"PREFECT_CLIENT_MAX_RETRIES": "1", "PREFECT_API_REQUEST_TIMEOUT": "10"}
-"""How this process asks the server: it must not wait for one that it has to start anew."""
+"""Prefect's settings of this process: it must not wait for a server that it has to restart itself."""
 
 
 @dataclass
 class Part:
-    """One process: what it is, the command, and how it fares."""
+    """One child process.
+
+    Attributes:
+        name: such as "server", "worker" or "endpoint MODEL".
+        command: the command line.
+        log: the file of its output.
+        link: the address where it answers; empty without one.
+        supervisor: ends the process when it is closed.
+        child: the process; None while it waits to be restarted.
+        started: when it started, in seconds of the monotonic clock.
+        backoff: the delay in seconds before its next restart.
+        not_before: when it may be restarted, in seconds of the monotonic clock.
+    """
 
     name: str
     command: list[str]
@@ -66,7 +82,13 @@ class Part:
 
 @dataclass(frozen=True)
 class PartShown:
-    """A part of what is up: its name, whether it is up, and where it answers."""
+    """A process as people see it.
+
+    Attributes:
+        name: such as "server".
+        up: whether it is running.
+        link: the address where it answers; empty without one.
+    """
 
     name: str
     up: bool
@@ -75,7 +97,16 @@ class PartShown:
 
 @dataclass(frozen=True)
 class DeploymentShown:
-    """A deployment: its model, when it runs next (None: when asked to), the champion, and how the last run ended."""
+    """A deployment as people see it.
+
+    Attributes:
+        deployment: its name in Prefect.
+        model: its model.
+        next: when it runs next, ISO 8601, or "paused"; None if it is not scheduled.
+        release: the champion of the model; None without one.
+        endpoint: the address of the model's endpoint; empty without one.
+        last_run: the outcome and the start of the last run; None before the first.
+    """
 
     deployment: str
     model: str
@@ -87,23 +118,26 @@ class DeploymentShown:
 
 @dataclass(frozen=True)
 class UpStatus:
-    """What a person is shown: each part with its state and link, and each deployment with its next run."""
+    """The status that `up` shows to people: its processes, and the deployments with their next runs."""
 
     parts: list[PartShown]
     models: list[DeploymentShown]
 
 
 def up(settings: Settings, port: int, say: Callable[[str], None], show: Callable[[UpStatus], None]) -> None:
-    """Keep everything up until SIGTERM or SIGINT. `say` is told what happens, `show` how everything is when it changes.
+    """Keep everything up until SIGTERM or SIGINT. Calls `say` with each log line, and `show` when the status changes.
 
-    Where PREFECT_API_URL is set, that server is used and none is started. Raises ServerError when it is up already, or
-    the server does not start.
+    If PREFECT_API_URL is set, that server is used and none is started. Raises ServerError if `up` is already running on
+    this home, or the server does not start.
     """
     lock = FileLock(settings.folder("locks") / "up.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise ServerError(f"evergreen is up already on {settings.folder()}; end that one first") from None
+        raise ServerError(
+            f"`evergreen up` is already running on {settings.folder()}; stop that one first",
+            code="process.already_up",
+        ) from None
     try:
         with stop_requested() as ending, ExitStack() as stack:
             _Up(settings, port, say, show, ending, stack).run()
@@ -112,7 +146,7 @@ def up(settings: Settings, port: int, say: Callable[[str], None], show: Callable
 
 
 class _Up:
-    """The parts, in the order in which they start; they end in the other one."""
+    """The processes, in the order in which they start; they end in reverse order."""
 
     def __init__(
         self,
@@ -127,7 +161,7 @@ class _Up:
         self.ledger: Engine = open_ledger(settings.ledger_url)
         self.parts: list[Part] = []
         self.repackages: list[str] = []
-        """Models whose packages are out of date; the first is being packaged."""
+        """Models whose package is out of date; the first one is being repackaged."""
         self.repackaging: Part | None = None
         self.deployed: list[DeploymentView] = []
         self.verbose = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL" not in os.environ
@@ -142,46 +176,48 @@ class _Up:
         stack.callback(self._end)
 
     def run(self) -> None:
-        """Start everything and look after it."""
+        """Start everything, and supervise it until the process is asked to stop."""
         if self.own:
             self._start_server()
         os.environ.update({**self.env, "PREFECT_API_URL": self.url, **FAIL_FAST_SETTINGS})
         if self.ending():
             return
         self.deployed = self._deploy()
-        for note in (note for one in self.deployed for note in one.notes):
+        for note in (note for deployment in self.deployed for note in deployment.notes):
             self.say(note)
-        self.repackages = sorted({one.model for one in self.deployed if one.package_outdated})
-        self._look()
+        self.repackages = sorted({deployment.model for deployment in self.deployed if deployment.package_outdated})
+        self._poll()
         from flows.ops import deploy
 
-        self._add("worker", [sys.executable, "-m", "prefect", "worker", "start", *_worker(deploy.POOL)])
-        looked = time.monotonic()
+        self._add("worker", [sys.executable, "-m", "prefect", "worker", "start", *_worker_options(deploy.POOL)])
+        polled = time.monotonic()
         while not self.ending():
             for part in self.parts:
-                self._look_after(part)
+                self._check_part(part)
             self._repackage()
-            if time.monotonic() - looked > POLL_INTERVAL:
-                self._look()
-                looked = time.monotonic()
+            if time.monotonic() - polled > POLL_INTERVAL:
+                self._poll()
+                polled = time.monotonic()
             time.sleep(TICK_INTERVAL)
-        self.say("ending")
+        self.say("stopping")
 
     def _start_server(self) -> None:
         part = self._add("server", prefect_server.server_command(self.port), link=f"http://127.0.0.1:{self.port}")
-        self.say("the Prefect server is starting")
+        self.say("starting the Prefect server")
         assert part.child is not None
         if not wait_until(
             lambda: self.ending() or prefect_server.answers(self.url), part.child, prefect_server.START_TIMEOUT
         ):
             tail = part.log.read_text(errors="replace")[-2000:].strip()
-            raise ServerError(f"the Prefect server did not start; {part.log} ends: {tail}")
-        # Whoever runs a model by hand meanwhile reports to this server.
-        there = {"pages": self.pages} if self.pages else {}
-        write_json(self.settings.folder("prefect") / "server.json", {"url": self.url, **there})
+            raise ServerError(
+                f"the Prefect server did not start; {part.log} ends with: {tail}", code="process.prefect_not_started"
+            )
+        # Runs that a person starts in a terminal report to this server too.
+        pages = {"pages": self.pages} if self.pages else {}
+        write_json(self.settings.folder("prefect") / "server.json", {"url": self.url, **pages})
 
     def _deploy(self) -> list[DeploymentView]:
-        """Register the deployments, in a process that may import all models and ends again."""
+        """Register the deployments in a child process, so that this one need not import the models."""
         env = {**self.env, "PREFECT_API_URL": self.url}
         done = subprocess.run(
             [*EVERGREEN, "deploy", "--json"], env=env, cwd=project_folder(), capture_output=True, check=False
@@ -190,13 +226,14 @@ class _Up:
             return []
         if done.returncode != 0:
             raise ServerError(
-                f"the models could not be deployed: {(done.stdout or done.stderr).decode()[-2000:].strip()}"
+                "the deployments could not be registered; `evergreen deploy` shows the same error: "
+                f"{(done.stdout or done.stderr).decode()[-2000:].strip()}",
+                code="process.not_deployed",
             )
-        deployed = [
-            DeploymentView(**{**one, "schedule": one["schedule"] and ScheduleView(**one["schedule"])})
-            for one in json.loads(done.stdout)["deployments"]
+        return [
+            DeploymentView(**{**fields, "schedule": fields["schedule"] and ScheduleView(**fields["schedule"])})
+            for fields in json.loads(done.stdout)["deployments"]
         ]
-        return deployed
 
     def _add(self, name: str, command: list[str], link: str = "") -> Part:
         part = Part(name, command, self.settings.folder("up") / f"{name}.log", link)
@@ -209,7 +246,7 @@ class _Up:
         if part.name == "server":
             env = prefect_server.server_environment(self.settings, self.url)
         elif self.verbose:
-            # Into a file: nobody is disturbed.
+            # The output goes to a log file, so it may be verbose.
             env["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "INFO"
         if part.name == "worker" and self.own:
             self._close_unstarted()
@@ -220,22 +257,23 @@ class _Up:
         part.started = time.monotonic()
 
     def _close_unstarted(self) -> None:
-        """No worker is up on a server of our own: what one had taken is nobody's."""
+        """Reschedule runs that an earlier worker accepted and did not begin; on our own server no other worker runs."""
         from flows.ops import deploy, run_state
 
         try:
             if count := run_state.close_unstarted(deploy.POOL):
-                self.say(f"{count} runs that a worker had taken and not begun are closed and asked for anew")
+                self.say(f"rescheduled {count} runs that a worker had accepted but not started")
         except Exception as error:
-            self.say(f"runs that a worker had taken cannot be looked for now: {type(error).__name__}: {error}")
+            self.say(f"could not check for unstarted runs: {type(error).__name__}: {error}")
 
-    def _look_after(self, part: Part) -> None:
+    def _check_part(self, part: Part) -> None:
+        """Restart a process that has ended, when its backoff is over."""
         now = time.monotonic()
         if part.child is None:
             if now >= part.not_before:
                 self._start(part)
-                self.say(f"{part.name} is started anew")
-                self._tell()
+                self.say(f"{part.name} restarted")
+                self._show_status()
             return
         code = part.child.poll()
         if code is None or self.ending():
@@ -245,19 +283,19 @@ class _Up:
         part.supervisor.close()
         part.child = None
         part.not_before = now + part.backoff
-        # The leash passes on -9 as 247.
-        told = code - 256 if code > 127 else code
-        self.say(f"{part.name} ended with code {told}; it is started anew in {part.backoff:g} s ({part.log} says why)")
+        # The supervising process passes on -9 as 247.
+        signed = code - 256 if code > 127 else code
+        self.say(f"{part.name} ended with code {signed}; it will be restarted in {part.backoff:g} s (see {part.log})")
         part.backoff = min(2 * part.backoff, MAX_BACKOFF)
-        self._tell()
+        self._show_status()
 
     def _repackage(self) -> None:
-        """Package the champions again whose packages are out of date, one after the other, each once."""
+        """Repackage the champions whose package is out of date, one after the other, each once."""
         part = self.repackaging
         if part is None:
             if self.repackages:
                 model = self.repackages[0]
-                self.say(f"the package of {model} is out of date: its model is packaged again")
+                self.say(f"the package of {model} is out of date; repackaging it")
                 log = self.settings.folder("up") / f"repackage {model}.log"
                 self.repackaging = Part(f"repackage {model}", [*EVERGREEN, "repackage", model], log)
                 self._start(self.repackaging)
@@ -265,18 +303,18 @@ class _Up:
             part.supervisor.close()
             model = self.repackages.pop(0)
             self.repackaging = None
-            how = "is packaged again" if code == 0 else f"was not packaged again, code {code}"
-            self.say(f"{model} {how} ({part.log} says more)")
+            result = "repackaged" if code == 0 else f"not repackaged, exit code {code}"
+            self.say(f"{model}: {result} (see {part.log})")
 
-    def _plan_anew(self) -> None:
-        """Plan the schedules' runs anew when the clock was set back.
+    def _reschedule_after_clock_step(self) -> None:
+        """Restart our server and register the schedules again if the clock was set back.
 
-        A Prefect server has planned from the time that was wrong, its own work too, and would wait until then.
+        The Prefect server has planned runs, and its own work, from the time that was wrong. It would wait until then.
         """
         before, self.clock = self.clock, _clock()
         back = before - self.clock
         if back > CLOCK_STEP_SECONDS:
-            self.say(f"the clock was set back by {timedelta(seconds=round(back))}: runs are planned anew")
+            self.say(f"the clock was set back by {timedelta(seconds=round(back))}: rescheduling all runs")
             self.planned = False
             for part in self.parts:
                 if part.name == "server":
@@ -289,69 +327,69 @@ class _Up:
             except ServerError as error:
                 self.say(str(error))
 
-    def _look(self) -> None:
-        """Close runs that died, serve what has its first release, and show what has changed."""
+    def _poll(self) -> None:
+        """Close crashed runs, rotate logs, serve models that have their first release, and show what has changed."""
         from flows.ops import run_state
 
-        self._plan_anew()
+        self._reschedule_after_clock_step()
         try:
-            for dead in run_state.close_crashed(self.settings, self.ledger):
-                again = f"; it begins anew at {dead.again}" if dead.again else ""
-                self.say(f"{dead.model}: {dead.sentence}: closed{again}")
+            for crashed in run_state.close_crashed(self.settings, self.ledger):
+                restart = f"; it restarts at {crashed.restart}" if crashed.restart else ""
+                self.say(f"{crashed.model}: {crashed.sentence}; closed it{restart}")
         except Exception as error:
-            self.say(f"runs that died cannot be looked for now: {type(error).__name__}: {error}")
+            self.say(f"could not check for crashed runs: {type(error).__name__}: {error}")
         for part in self.parts:
-            _shorten(part.log)
+            _rotate(part.log)
         for model in model_names():
             if f"endpoint {model}" not in {part.name for part in self.parts}:
                 try:
-                    released = releases.champion(self.ledger, model)
+                    champion = releases.champion(self.ledger, model)
                 except Exception as error:
-                    self.say(f"the ledger cannot be asked now: {type(error).__name__}: {error}")
+                    self.say(f"ledger query failed: {type(error).__name__}: {error}")
                     break
-                if released:
+                if champion:
                     port = self._port(model)
                     command = [*EVERGREEN, "serve", model, "--port", str(port)]
                     self._add(f"endpoint {model}", command, f"http://127.0.0.1:{port}")
-                    self.say(f"{model} has release {released.number}: it is served on port {port}")
-        self._tell()
+                    self.say(f"{model} has release {champion.number}: serving it on port {port}")
+        self._show_status()
 
-    def _tell(self) -> None:
-        """Show how everything is, if that is not what was shown last."""
+    def _show_status(self) -> None:
+        """Show the status if it differs from the one shown last."""
         from flows.ops import deploy
 
         with suppress(Exception):
             self.due = deploy.next_runs()
         try:
-            now = self._how_it_is()
+            status = self._status()
         except Exception as error:
-            self.say(f"the ledger cannot be asked now: {type(error).__name__}: {error}")
+            self.say(f"ledger query failed: {type(error).__name__}: {error}")
             return
-        if now != self.shown:
-            self.shown = now
-            self.show(now)
+        if status != self.shown:
+            self.shown = status
+            self.show(status)
 
-    def _how_it_is(self) -> UpStatus:
+    def _status(self) -> UpStatus:
         parts = [PartShown(part.name, part.child is not None, part.link) for part in self.parts]
         links = {part.name: part.link for part in self.parts}
         models = []
-        for one in self.deployed:
-            last = runs.last_run(self.ledger, one.model)
-            champion = releases.champion(self.ledger, one.model)
+        for deployment in self.deployed:
+            last = runs.last_run(self.ledger, deployment.model)
+            champion = releases.champion(self.ledger, deployment.model)
             models.append(
                 DeploymentShown(
-                    deployment=one.deployment,
-                    model=one.model,
-                    next="paused" if one.paused else self.due.get(one.deployment),
+                    deployment=deployment.deployment,
+                    model=deployment.model,
+                    next="paused" if deployment.paused else self.due.get(deployment.deployment),
                     release=champion.number if champion else None,
-                    endpoint=links.get(f"endpoint {one.model}", ""),
+                    endpoint=links.get(f"endpoint {deployment.model}", ""),
                     last_run=f"{last.outcome}, {last.started}" if last else None,
                 )
             )
         return UpStatus(parts, models)
 
     def _port(self, model: str) -> int:
-        """Return the port of a model: the one it had before, else the first that is free."""
+        """Return the port of a model's endpoint: the one it had before, else the first free one."""
         path = self.settings.folder("up") / "ports.json"
         try:
             ports: dict[str, int] = read_json(path)
@@ -366,7 +404,7 @@ class _Up:
         return ports[model]
 
     def _end(self) -> None:
-        """End all parts, the server last, so that it can be told how the others ended."""
+        """End all processes, the server last, so that the others can report to it how they ended."""
         if self.repackaging:
             self.repackaging.supervisor.close()
         for part in reversed(self.parts):
@@ -376,16 +414,16 @@ class _Up:
             if part.name == "worker" and any(self.settings.folder("runs").glob("*/*/under-way.json")):
                 from flows.ops import run_state
 
-                # A run ends soon after its worker.
+                # Runs end within about a second after their worker.
                 time.sleep(1.5)
                 with suppress(Exception):
                     run_state.close_crashed(self.settings, self.ledger)
 
 
-def _worker(pool: str) -> list[str]:
-    """Return the options of the worker: as many runs at once as there are processors, and two at least.
+def _worker_options(pool: str) -> list[str]:
+    """Return the options of the worker: one run per processor at the same time, and at least two.
 
-    A run that takes long holds back no other model's then.
+    With two, a long run does not delay the runs of other models.
     """
     return [
         "--pool",
@@ -400,12 +438,12 @@ def _worker(pool: str) -> list[str]:
 
 
 def _clock() -> float:
-    """Return by how much the time of day is ahead of a clock that nobody sets."""
+    """Return the difference of wall clock and monotonic clock in seconds; it falls when the wall clock is set back."""
     return time.time() - time.monotonic()
 
 
-def _shorten(log: Path) -> None:
-    """Move a log that has grown long aside, in the place of the one before; the process goes on writing to its file."""
+def _rotate(log: Path) -> None:
+    """Copy a long log to `NAME.1` and empty it; the process keeps writing to the same file."""
     if log.stat().st_size > LOG_BYTES:
         shutil.copyfile(log, log.with_name(f"{log.name}.1"))
         os.truncate(log, 0)

@@ -32,13 +32,13 @@ def test_operations_and_words_change_nothing_a_gate_judges_again_and_limits_pack
     project.write("pipeline/models/points.py", with_fields(operations).replace('"""Points near', '"""Spots near'))
     _, said = project.json("run", "points")
     assert said["outcome"] == "unchanged", said
-    assert said["reasons"][0].startswith("nothing that decides a model differs from the run of ")
+    assert said["reasons"][0].startswith("nothing that decides a model has changed since the run of ")
 
     project.write("pipeline/models/points.py", with_fields(operations, tolerance=0.2))
     _, said = project.json("run", "points")
     assert said["outcome"] == "kept", said
-    assert said["reasons"][0] == "the champion, release 1, is this very model and passes the gate as it is now"
-    assert said["resumed"].endswith("is judged again; nothing is trained")
+    assert said["reasons"][0] == "the champion, release 1, already is this model and passes the current gate"
+    assert said["resumed"].endswith("is evaluated again; nothing is trained")
     assert project.json("run", "points")[1]["outcome"] == "unchanged"
 
     project.write("pipeline/models/points.py", with_fields(operations + "limits=Limits(max_rows=77),", tolerance=0.2))
@@ -71,5 +71,5 @@ def test_other_code_that_answers_is_packaged_again_by_the_command_and_a_rollback
     assert project.json("rollback", "points", "--why", "slower")[1]["release"] == before["number"]
     _, said = project.json("repackage", "points")
     assert said["outcome"] == "unchanged"
-    assert said["reasons"][0].startswith(f"the package is barred: rolled back to {before['number']}")
+    assert said["reasons"][0].startswith(f"the package is blocked: rolled back to {before['number']}")
     assert project.json("run", "points")[1]["outcome"] == "unchanged"

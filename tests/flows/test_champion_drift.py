@@ -109,7 +109,7 @@ def test_a_rule_that_refuses_is_held_by_the_endpoint_and_shown_by_explain(after_
     code, told = after_release.json("release", "points", "2")
     assert [guard["refuse"] for guard in told["guards"]] == [True, False]
     assert told["unguarded"] == []
-    assert "refuses   requests unless x is from -100 to 100" in after_release.evergreen("release", "points", "2")[1]
+    assert "rejects   requests unless x is from -100 to 100" in after_release.evergreen("release", "points", "2")[1]
     assert after_release.json("release", "points", "1")[1]["guards"][0]["refuse"] is False
     with served(after_release, "points", tmp_path / "log") as server:
         answer = server.ask({"x": 1, "z": 0}, {"x": 100.5, "z": 0})

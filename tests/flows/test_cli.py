@@ -278,7 +278,7 @@ def test_validate_rejects_other_data_with_exit_3_and_reasons(project):
     assert any("x" in reason and "1000" in reason for reason in said["reasons"])
     assert any("id" in reason for reason in said["reasons"])
     code, out, _ = project.evergreen("validate", "points", "--data", "next.csv")
-    assert (code, out.splitlines()[0]) == (3, "rejected: 0 of 2 rules hold, 152 rows x 4 columns")
+    assert (code, out.splitlines()[0]) == (3, "rejected: 0 of 2 rules passed, 152 rows x 4 columns")
     assert all(reason in out for reason in said["reasons"])
 
 

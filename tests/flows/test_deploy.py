@@ -175,7 +175,7 @@ def test_a_run_that_is_killed_under_a_worker_is_crashed_and_the_next_goes_on_and
         code, said = project.json("run", "points")
     assert (code, said["outcome"]) == (0, "released")
     assert said["release"] == (before or 0) + 1
-    assert said["resumed"].startswith("goes on from what was done: the process of the run of")
+    assert said["resumed"].startswith("resumed: the process of the run of")
     history = [run for run in runs(project) if run["state"]["name"] in ("Running", "Pending")]
     assert history == []
 
@@ -220,7 +220,7 @@ def listening():
 
 def test_people_are_told_of_rejected_data_by_the_channels_of_the_spec_and_secrets_stay_secret(project):
     (said,) = project.deployed["deployments"]
-    assert said["notes"] == ["points: POINTS_HOOK is not set in the environment, so nothing is sent there"]
+    assert said["notes"] == ["points: POINTS_HOOK is not set in the environment, so nothing is sent to this channel"]
     with listening() as (url, posted):
         project.env["POINTS_HOOK"] = url
         code, again = project.json("deploy")

@@ -228,7 +228,7 @@ def test_a_model_that_was_trained_on_the_same_snapshot_waits_as_well_and_is_told
     (tmp_path / "home" / "locks").mkdir()
     with (
         FileLock(tmp_path / "home" / "locks" / "returns.lock"),
-        pytest.raises(ReleaseError, match="a run of returns is going on"),
+        pytest.raises(ReleaseError, match="returns has a run in progress"),
     ):
         erase(settings, ledger, spec(), {"customer": "17"}, "")
     assert len(left(snapshot.path)) == 4
@@ -248,7 +248,7 @@ def test_a_kill_while_files_are_written_leaves_what_the_ledger_says_and_the_same
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("flows.erase.forget_in_snapshot", killed)
+        patch.setattr("flows.erase.erase_from_snapshot", killed)
         with pytest.raises(KeyboardInterrupt):
             erase(settings, ledger, spec(), {"customer": "17"}, "")
     assert releases.history(ledger, "sales")[1][-1].kind == "rows forgotten"
@@ -267,7 +267,7 @@ def test_while_a_run_goes_on_nothing_is_touched(ledger, tmp_path):
     (tmp_path / "home" / "locks").mkdir()
     with (
         FileLock(tmp_path / "home" / "locks" / "sales.lock"),
-        pytest.raises(ReleaseError, match="a run of sales is going on; try again when it has ended"),
+        pytest.raises(ReleaseError, match="sales has a run in progress; try again when it has ended"),
     ):
         erase(Settings(home=tmp_path / "home", database_url=""), ledger, spec(), {"customer": "17"}, "")
 
@@ -275,10 +275,13 @@ def test_while_a_run_goes_on_nothing_is_touched(ledger, tmp_path):
 def test_values_are_named_by_key_columns():
     assert key_of(spec(), ["customer=17", "shop=a=b"]) == {"customer": "17", "shop": "a=b"}
     for given, said in [
-        (["17"], r"--key '17' names no value: write it as shop=VALUE"),
-        (["custmer=1"], "'custmer' is no key column of sales, shop, customer is; did you mean 'customer'"),
+        (["17"], r"--key '17' has no value; write it as shop=VALUE"),
+        (
+            ["custmer=1"],
+            "'custmer' is not a key column of sales; its key columns are: shop, customer; did you mean 'customer'",
+        ),
     ]:
         with pytest.raises(SpecError, match=said):
             key_of(spec(), given)
-    with pytest.raises(SpecError, match="sales has no key, so nothing tells whose a row is"):
+    with pytest.raises(SpecError, match=r"sales has no key column, .*; set `key` in the spec"):
         key_of(spec(key=()), ["customer=17"])

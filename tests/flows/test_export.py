@@ -191,9 +191,9 @@ def test_a_folder_that_is_not_empty_is_refused_and_left_as_it_was(project, expor
     (tmp_path / "mine").write_text("mine")
 
     for options in ([], ["--force"]):
-        assert refused(project, tmp_path, *options) == f"{tmp_path} is not empty and no export; name another folder"
+        assert refused(project, tmp_path, *options) == f"{tmp_path} is not empty and not an export; name another folder"
     assert refused(project, tmp_path / "mine") == f"{tmp_path / 'mine'} is a file; name a folder"
-    inside = f"{tmp_path / 'mine'} is a file, so nothing can be in it; name another place"
+    inside = f"{tmp_path / 'mine'} is a file, not a folder; name another path"
     assert refused(project, tmp_path / "mine" / "sub") == refused(project, tmp_path / "mine" / "a" / "b") == inside
     code, found = project.json("archive", "points", "1", str(tmp_path / "mine" / "1.tar"))
     assert (code, found["error"]["message"]) == (1, inside)

@@ -173,7 +173,8 @@ def test_reproduce_says_that_a_release_is_equal_that_it_is_none_or_that_its_snap
     code, said = mine.json("reproduce", "points", "2")
     assert code == 1
     assert (
-        f"snapshot {json.loads(digests)['snapshot']}.parquet of release 2 of points is gone" in said["error"]["message"]
+        f"snapshot {json.loads(digests)['snapshot']}.parquet of release 2 of points is missing"
+        in said["error"]["message"]
     )
 
 
@@ -182,7 +183,7 @@ def test_while_a_run_goes_on_nothing_of_its_model_and_no_snapshot_is_removed(min
     with FileLock(mine.home / "locks" / "points.lock"):
         code, said = mine.json("gc", "--keep", "1")
     assert (code, said["mb"]) == (0, 0)
-    assert "a run or a rollback of points is going on: nothing of it is removed" in said["notes"]
+    assert "a run or a rollback of points is in progress: nothing of it is removed" in said["notes"]
     assert left(mine) == before
 
 

@@ -557,7 +557,7 @@ def test_files_that_are_there_are_never_overwritten_without_force(checkout, made
     spec.write_text("edited\n")
 
     with pytest.raises(
-        SpecError, match=r"pipeline/models/mine.py and expectations/suites/mine.py is there already.*--force"
+        SpecError, match=r"pipeline/models/mine.py and expectations/suites/mine.py already exist; .*--force"
     ):
         begin(checkout, "data.csv", "y", "mine", False, likely)
     assert spec.read_text() == "edited\n"
@@ -652,7 +652,7 @@ def test_the_command_says_that_nobody_was_asked_writes_both_files_and_refuses_to
 
     code, out, err = project.evergreen("init", "sales.csv", "--target", "y", "--name", "sales")
     assert (code, err) == (0, "")
-    assert "nobody was asked, since this is no terminal" in out
+    assert "not a terminal: used default answers (see above)" in out
     assert "wrote     pipeline/models/sales.py" in out
     code, said = project.json("init", "sales.csv", "--target", "y", "--name", "sales")
     assert (code, said["error"]["type"]) == (2, "UsageError")

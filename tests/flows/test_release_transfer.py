@@ -64,9 +64,7 @@ def test_an_archive_with_what_is_no_file_of_its_own_is_refused_and_writes_nothin
     with tarfile.open(tmp_path / "odd.tar", "w") as archive:
         archive.addfile(member)
     settings = Settings(home=tmp_path / "home", database_url="")
-    with pytest.raises(
-        ArtifactError, match=r"odd\.tar is no release that was exported, or not whole: '(\.\./out|link)'"
-    ):
+    with pytest.raises(ArtifactError, match=r"odd\.tar is not a complete archive of a release: '(\.\./out|link)'"):
         unpack(settings, open_ledger(settings.ledger_url), tmp_path / "odd.tar")
     assert not [*tmp_path.rglob("out"), *tmp_path.rglob("link")]
 
@@ -79,8 +77,8 @@ def test_a_release_is_champion_where_it_was_judged_against_the_champion_and_awai
     assert (said["release"], said["state"], said["reasons"][1]) == (1, "champion", "there was no champion here")
     said = imported(production, "2.tar")
     assert (said["release"], said["state"]) == (2, "champion")
-    assert said["reasons"][1] == "it was judged against what is release 1 here"
-    assert "it is release 2 of points here already: champion" in imported(production, "2.tar")["error"]["message"]
+    assert said["reasons"][1] == "it was evaluated against the champion here, release 1"
+    assert "it already is release 2 of points here: champion" in imported(production, "2.tar")["error"]["message"]
 
     explained = production.json("release", "points", "2")[1]
     assert (explained["cause"], explained["rows"]["all"], explained["trial"]["passed"]) == ("import", 300, True)
@@ -89,7 +87,7 @@ def test_a_release_is_champion_where_it_was_judged_against_the_champion_and_awai
     with served(production, "points", tmp_path / "log") as server:
         assert server.ask({"x": 1.0, "z": 0.0}).json()["release"] == 2
         assert production.json("rollback", "points", "--why", "no")[1]["release"] == 1
-    assert "are barred here: rolled back to 1" in imported(production, "2.tar")["error"]["message"]
+    assert "are blocked here: rolled back to 1" in imported(production, "2.tar")["error"]["message"]
     assert production.files("**/.part-*") == []
 
 
@@ -102,7 +100,7 @@ def test_a_snapshot_whose_rows_are_others_than_they_were_is_not_packed(test_home
     for damage, sentence in [
         (
             lambda: pq.write_table(other, rows),
-            f"snapshot {name}.parquet of release 1 of points is not what was trained",
+            f"snapshot {name}.parquet of release 1 of points is not the one it was trained on",
         ),
         (lambda: rows.write_bytes(b"PAR1"), "the snapshot of release 1 of points cannot be read: "),
         (lambda: rows.unlink(), "the snapshot of release 1 of points cannot be read: "),
@@ -111,7 +109,7 @@ def test_a_snapshot_whose_rows_are_others_than_they_were_is_not_packed(test_home
         code, said = mine.json("archive", "points", "1", str(tmp_path / "1.tar"))
         assert (code, said["error"]["type"]) == (1, "ArtifactError")
         assert said["error"]["message"].startswith(sentence)
-        assert said["error"]["message"].endswith("; restore it from a copy: another home would refuse it")
+        assert said["error"]["message"].endswith("; restore it from a copy, or another home will refuse the archive")
     assert not (tmp_path / "1.tar").exists()
 
 
@@ -132,7 +130,7 @@ def test_what_was_judged_against_another_champion_waits_for_a_person(production)
     assert imported(production, "2.tar")["state"] == "champion"
     said = imported(production, "1.tar")
     assert (said["release"], said["state"]) == (2, "awaiting-approval")
-    assert said["reasons"][1] == "it was not judged against release 1, the champion here"
+    assert said["reasons"][1] == "it was not evaluated against the champion here, release 1"
     assert production.champion() == 1
     assert production.json("promote", "points", "2", "--why", "known")[0] == 0
     assert production.champion() == 2
@@ -143,8 +141,8 @@ def test_what_was_changed_on_the_way_is_refused_by_name_and_nothing_is_entered(p
     (production.folder / "none.tar").write_text("x")
     flip = lambda content: content[:-1] + bytes([content[-1] ^ 1])  # noqa: E731
     for name, sentence in [
-        ("half.tar", "is no release that was exported, or not whole"),
-        ("none.tar", "is no release that was exported, or not whole"),
+        ("half.tar", "is not a complete archive of a release"),
+        ("none.tar", "is not a complete archive of a release"),
         (changed(production, 1, "package/src/artifact/model.joblib", flip), "model.joblib is not the file"),
         (changed(production, 1, "snapshot/*.parquet", flip), "is not the file that was written"),
     ]:
@@ -176,9 +174,9 @@ def resealed(folder_of):
         (lambda row: row["digests"].update(snapshot="../../x"), "digests are 64 hexadecimal digits"),
         (lambda row: row.update(model="../x"), "there is no model '../x'"),
         (lambda row: row["digests"].update(bento="0" * 64), "is not what was released"),
-        (lambda row: row.pop("verdict"), "holds no release: TypeError"),
+        (lambda row: row.pop("verdict"), "does not hold a valid release: TypeError"),
         (lambda row: row["verdict"].update(reasons=["the best"]), "the verdict in"),
-        (lambda row: row["digests"].update(code="0" * 64), "the code in"),
+        (lambda row: row["digests"].update(code="0" * 64), "the digest of the code in"),
     ],
 )
 def test_a_row_that_somebody_wrote_names_no_file_of_this_home(production, change, sentence):

@@ -165,7 +165,7 @@ def test_what_was_rolled_back_is_not_released_again_unless_a_person_forces_it(se
     project.data(points(rows=300, seed=5))
     code, said = project.json("run", "points")
     assert (code, said["outcome"]) == (0, "unchanged")
-    assert "barred: rolled back to 1, instead of release 2: complaints" in said["reasons"][0]
+    assert "blocked: rolled back to 1, instead of release 2: complaints" in said["reasons"][0]
     assert project.json("run", "points", "--force")[1]["outcome"] == "released"
 
 

@@ -243,7 +243,7 @@ def test_a_run_killed_before_its_release_leaves_the_champion_and_the_next_closes
     assert (code, said["outcome"], said["release"]) == (0, "released", 2)
     assert said["seconds"]["train"] < 1
     assert re.match(
-        "goes on from what was done: the process of the run of .* ended without a word during trial, after it",
+        "resumed: the process of the run of .* died during trial, after it",
         said["resumed"],
     )
     assert said["resumed"] in Path(said["report"]).read_text()

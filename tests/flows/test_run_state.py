@@ -32,8 +32,8 @@ def test_a_process_that_holds_on_to_the_interpreter_is_ended_by_force():
     code = (
         "import itertools\n"
         "from datetime import timedelta\n"
-        "from flows.ops.run_state import limited\n"
-        "with limited(timedelta(seconds=0.2), 'x', grace=0.3):\n"
+        "from flows.ops.run_state import time_limit\n"
+        "with time_limit(timedelta(seconds=0.2), 'x', grace=0.3):\n"
         "    sum(itertools.repeat(0))\n"
     )
     done = subprocess.run(
