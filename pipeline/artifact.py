@@ -79,11 +79,15 @@ class Artifact:
         here; what a plan answers is data, and needs no estimator. A golden fixture has a plan alone, and no pickle.
         """
         if "model.joblib" not in self.manifest["files"]:
-            raise ArtifactError(f"{self.folder} has no model.joblib: its plan alone answers; train it again to get one")
+            raise ArtifactError(
+                f"{self.folder} has a compiled plan but no model.joblib; train the model again to get one",
+                code="artifact.no_estimator",
+            )
         if lacking := unmet_requirements(self.manifest["pickle"]):
             raise ArtifactError(
-                f"{self.manifest['model']} was trained {'; '.join(lacking)}; its pickle is not loaded: install what it "
-                "was trained with, or train it anew"
+                f"{self.manifest['model']} was trained {'; '.join(lacking)}; its pickle loads only under the versions "
+                "it was trained with: install those, or train it again",
+                code="artifact.other_versions",
             )
         return load_estimator(self.folder / "model.joblib", self.manifest["files"]["model.joblib"])
 
@@ -128,7 +132,11 @@ def write_artifact(
     accepted = held.filter(passing(held, guards))
     if not accepted.num_rows:
         rules = ", ".join(str(guard) for guard in guards if guard.refuse)
-        raise TrainingError(f"the endpoint of {spec.name} would refuse every held-out row; it refuses unless {rules}")
+        raise TrainingError(
+            f"the endpoint of {spec.name} would refuse every held-out row, since it refuses requests unless {rules}; "
+            "change these rules of the suite",
+            code="training.all_rows_refused",
+        )
     rows, answers = _golden(spec.name, estimator, accepted, schema.features)
     y = target(spec.task.kind, table.column(spec.target).filter(~mask))
     scale = float(np.std(y)) if spec.task.kind == "regression" else 1.0
@@ -276,8 +284,9 @@ def _golden(
             if what == "missing":
                 names = ", ".join(repr(name) for name in _nullable(features))
                 raise TrainingError(
-                    f"{model} allows {names} to be null, but its trained pipeline cannot answer then: "
-                    f"{type(error).__name__}: {error}; add an imputer, or take the feature out of nullable"
+                    f"{model} allows {names} to be null, but its trained pipeline cannot predict such a row: "
+                    f"{type(error).__name__}: {error}; add an imputer, or remove the feature from nullable",
+                    code="training.null_not_predicted",
                 ) from error
     return plain, concat(answers)
 

@@ -29,6 +29,7 @@ ONLY_MAKES_A_MODEL = (
     "pipeline.gate",
     "pipeline.importance",
     "pipeline.incremental",
+    "pipeline.learner",
     "pipeline.metrics",
     "pipeline.sample",
     "pipeline.ingest_cache",
@@ -94,7 +95,8 @@ def own_modules(model: str, checkout: Path) -> dict[str, Path]:
     for name, path in found.items():
         if name.partition(".")[0] != "pipeline":
             raise SpecError(
-                f"{model} imports {name} from {path.name}, which its package would not carry; move it into pipeline/"
+                f"{model} imports {name} from {path.name}, which its package would not contain; move it into pipeline/",
+                code="spec.import_outside_pipeline",
             )
     return found
 

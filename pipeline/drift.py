@@ -190,8 +190,8 @@ def _lost(
         if name in then.column_names and name not in now.column_names:
             hint = did_you_mean(name, added)
             yield (
-                f"column {name!r}, which release {since} of {spec.name} was trained on, is gone from the data{hint}; "
-                f"restore it, or leave it out of the spec's features, or `evergreen retire {spec.name}`"
+                f"column {name!r}, which release {since} of {spec.name} was trained on, is missing from the data{hint}"
+                f"; restore it, or remove it from the spec's features, or run `evergreen retire {spec.name}`"
             )
 
 
@@ -204,8 +204,8 @@ def _retyped(name: str, then: "pyarrow.Table", now: "pyarrow.Table") -> bool:
 def _type_sentence(name: str, then: "pyarrow.Table", now: "pyarrow.Table", since: int) -> str:
     was, holds = (logical_type(table.schema.field(name).type) for table in (then, now))
     return (
-        f"column {name!r} holds {holds} where it held {was} when release {since} was trained; mend the data, or "
-        "declare its type in the source"
+        f"column {name!r} changed type from {was} to {holds} since release {since}; fix the data, or set "
+        f"types={{{name!r}: ...}} on the source"
     )
 
 

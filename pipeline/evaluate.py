@@ -108,8 +108,9 @@ def evaluate(
         answers = predict_rows(challenger, rows, features)
     except Exception as error:
         raise TrainingError(
-            f"the challenger of {spec.name} cannot answer the held-out rows, which may hold what no training row does, "
-            f"such as a null: {type(error).__name__}: {error}"
+            f"the challenger of {spec.name} cannot predict the held-out rows: {type(error).__name__}: {error}; they "
+            "may hold values that no training row has, such as nulls or new categories: let the pipeline handle those",
+            code="training.holdout_not_predicted",
         ) from error
     theirs = None
     if champion is not None and incomparable is None:
@@ -198,7 +199,7 @@ def inputs(
     if metric.needs == "predictions":
         return truth, np.array([position[label] for label in answers.predictions.tolist()], dtype=int)
     if answers.probabilities is None:
-        raise ValueError("the metric needs probabilities and the estimator has no predict_proba")
+        raise ValueError("the metric needs probabilities, but the estimator has no predict_proba")
     probabilities = np.zeros((len(truth), len(position)))
     probabilities[:, [position[label] for label in answers.labels]] = answers.probabilities
     return truth, probabilities
@@ -212,13 +213,13 @@ def _comparable(spec: "ModelSpec", rule: Rule, champion: Champion, table: "pyarr
     ]
     if lacking:
         columns = ", ".join(repr(column) for column in lacking)
-        return ours, f"the data has no column {columns}, which tells the rows that {name} has not seen"
+        return ours, f"the data has no column {columns}, which the holdout of {name} needs"
     if rule.time is not None and champion.rule.time != rule.time:
         return ours, f"{name} was trained on rows of the newest window, which is held out now"
     try:
         both = ours & held_out(champion.rule, table)
     except DataError as error:
-        return ours, f"the rows that {name} has not seen cannot be told: {error}"
+        return ours, f"the holdout of {name} cannot be computed: {error}"
     if both.sum() < min(ours.sum(), spec.gate.slice_rows):
         return ours, f"only {both.sum()} rows are held out both now and when {name} was trained"
     return both, None
@@ -239,7 +240,7 @@ def _predict(
     except ServerError:
         raise
     except Exception as error:
-        return None, f"release {champion.release} cannot be judged on these rows: {type(error).__name__}: {error}"
+        return None, f"release {champion.release} cannot be evaluated on these rows: {type(error).__name__}: {error}"
 
 
 def _baseline(spec: "ModelSpec", trained_on: Array, rows: int) -> Answers:

@@ -95,7 +95,8 @@ def no_space(path: Path) -> StorageError:
     """Return the error that there is no space left to write `path`."""
     return StorageError(
         f"no space left to write {path}; nothing of it was written and no champion has changed: free some, for example "
-        "with `evergreen gc`, then run again"
+        "with `evergreen gc`, then run again",
+        code="storage.full",
     )
 
 
@@ -168,12 +169,19 @@ def open_checked(path: Path, expected: str) -> Iterator[BinaryIO]:
     try:
         file = path.open("rb")
     except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
+        raise ArtifactError(
+            f"{path} cannot be read: {error.strerror}; restore it, or train and release the model again",
+            code="artifact.unreadable",
+        ) from error
     # One open file for both: another that is put in its place meanwhile is not the one that is read.
     with file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != expected:
-            raise ArtifactError(f"{path} is not the file that was written: its digest is {found}, not {expected}")
+            raise ArtifactError(
+                f"{path} has changed since it was written: its digest is {found}, not {expected}; restore it, or train "
+                "and release the model again",
+                code="artifact.changed",
+            )
         file.seek(0)
         yield file
 

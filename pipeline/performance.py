@@ -59,7 +59,10 @@ def join(spec: "ModelSpec", logged: "pyarrow.Table", labels: "pyarrow.Table", na
     for name in (*spec.key, spec.target):
         if name not in labels.column_names:
             hint = did_you_mean(name, labels.column_names)
-            raise DataError(f"the labels of {spec.name} have no column {name!r}, which they are joined by{hint}")
+            raise DataError(
+                f"the labels of {spec.name} have no column {name!r}; they need the key and the target{hint}",
+                code="data.missing_column",
+            )
     known = labels.filter(labels.column(spec.target).is_valid())
     truth: dict[tuple[Any, ...], int] = {}
     for row, key in enumerate(zip(*(_comparable(known.column(name)) for name in spec.key), strict=True)):

@@ -99,7 +99,10 @@ def _train_again(expected: str, path: Path, out: Path) -> None:
     model, digests = artifact.manifest["model"], artifact.manifest["digests"]
     snapshot, spec = load_snapshot(path), load_spec(model)
     if (found := SnapshotFile(snapshot.path).digest()) != digests["snapshot"]:
-        raise ArtifactError(f"{path} is not the snapshot of {model}: its digest is {found}, not {digests['snapshot']}")
+        raise ArtifactError(
+            f"{path} is not the snapshot of {model}: its digest is {found}, not {digests['snapshot']}; restore it",
+            code="artifact.wrong_snapshot",
+        )
     # Beside the snapshot: as many rows may be scattered as it has, and a system's temporary folder is often memory.
     with scratch_folder(path.parent) as folder:
         trained = train(spec, snapshot, folder / "again")

@@ -90,7 +90,8 @@ def check_columns(spec: "ModelSpec", table: "pyarrow.Table | SnapshotFile") -> N
                 article = "a" if role in {"feature", "key column", "slice"} else "the"
                 hint = did_you_mean(column, table.column_names)
                 raise DataError(
-                    f"column {column!r} is {article} {role} of {spec.name} but the data has no such column{hint}"
+                    f"column {column!r} is {article} {role} of {spec.name} but the data has no such column{hint}",
+                    code="data.missing_column",
                 )
     for role, columns in {
         "target": (spec.target,),
@@ -101,12 +102,15 @@ def check_columns(spec: "ModelSpec", table: "pyarrow.Table | SnapshotFile") -> N
             if missing := table.column(column).null_count:
                 row = table.column(column).is_null().index(True).as_py() + 1
                 raise DataError(
-                    f"column {column!r}, the {role} of {spec.name}, is null in {missing} rows, first row {row}"
+                    f"column {column!r}, the {role} of {spec.name}, is null in {missing} rows, the first is row {row}; "
+                    "fill or remove them",
+                    code="data.null_column",
                 )
     for column in (spec.target, *feature_names(spec, table.column_names)):
         if (row := _first_infinity(table.column(column))) is not None:
             raise DataError(
-                f"column {column!r} holds an infinity in row {row + 1}, which no request to a model may hold"
+                f"column {column!r} holds an infinity in row {row + 1}, which no request can send; replace it",
+                code="data.infinity",
             )
     _check_target(spec, table)
 
@@ -131,15 +135,23 @@ def _check_target(spec: "ModelSpec", table: "pyarrow.Table | SnapshotFile") -> N
         shown = "values that are not shown"
     match spec.task.kind:
         case "regression" if kind != "number":
-            raise DataError(f"column {spec.target!r} is to be predicted as a number, but holds {kind} such as {shown}")
+            raise DataError(
+                f"the task of {spec.name} is regression, but its target {spec.target!r} holds {kind} such as {shown}; "
+                "use a column of numbers, or another task",
+                code="data.target_type",
+            )
         case "binary" if len(labels) != 2 or spec.task.positive not in labels:  # type: ignore[union-attr]
             positive = spec.task.positive  # type: ignore[union-attr]
             raise DataError(
-                f"column {spec.target!r} should hold {positive!r} and one other label, but holds {len(labels)}: {shown}"
+                f"the target {spec.target!r} should hold {positive!r} and one other label, but holds {len(labels)}: "
+                f"{shown}; fix the data, or the task",
+                code="data.target_labels",
             )
         case "multiclass" if len(labels) < 3:
             raise DataError(
-                f"column {spec.target!r} should hold three labels or more, but holds {len(labels)}: {shown}"
+                f"the target {spec.target!r} should hold three labels or more, but holds {len(labels)}: {shown}; fix "
+                "the data, or the task",
+                code="data.target_labels",
             )
 
 

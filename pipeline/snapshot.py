@@ -250,7 +250,8 @@ def load_snapshot(path: Path) -> Snapshot:
         )
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise ArtifactError(
-            f"snapshot {path.name} has no readable manifest ({error}); run again to ingest anew"
+            f"snapshot {path.name} has no readable manifest ({error}); run again to ingest the source again",
+            code="artifact.snapshot_unreadable",
         ) from error
 
 
@@ -325,8 +326,9 @@ class SnapshotFile:
         """Raise ArtifactError when the file has not so many rows, as when some were forgotten meanwhile."""
         if rows != self.num_rows:
             raise ArtifactError(
-                f"rows of snapshot {self.path.name} were removed in the meantime: it was read with {rows} rows and "
-                f"with {self.num_rows}; run again"
+                f"rows of snapshot {self.path.name} were erased in the meantime: it had {rows} rows and now has "
+                f"{self.num_rows}; run again",
+                code="artifact.rows_removed",
             )
 
     def digest(self) -> str:
@@ -364,7 +366,10 @@ def _whole_parquet(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-        raise ArtifactError(f"snapshot {path.name} cannot be read ({error}); run again to ingest anew") from error
+        raise ArtifactError(
+            f"snapshot {path.name} cannot be read ({error}); run again to ingest the source again",
+            code="artifact.snapshot_unreadable",
+        ) from error
 
 
 def _manifest(path: Path) -> Path:

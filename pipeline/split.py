@@ -52,7 +52,11 @@ def holdout_rule(spec: "ModelSpec", table: "pyarrow.Table") -> Rule:
     times = np.sort(_times(table, spec.time))
     if spec.holdout.days is not None:
         if times.dtype.kind != "M":
-            raise DataError(f"holdout of {spec.name} is given in days, but column {spec.time!r} holds no timestamps")
+            raise DataError(
+                f"holdout of {spec.name} is given in days, but time column {spec.time!r} does not hold timestamps; use "
+                "fraction= instead of days=",
+                code="data.time_type",
+            )
         start = times[-1] - np.timedelta64(round(spec.holdout.days * 86_400_000_000), "us")
     else:
         start = times[int(len(times) * (1 - spec.holdout.fraction))]
@@ -85,7 +89,11 @@ def _held_out(rule: Rule, table: "pyarrow.Table | SnapshotFile") -> NDArray[np.b
     start = np.datetime64(rule.start, "us") if isinstance(rule.start, str) else rule.start
     times = _times(table, rule.time)
     if isinstance(start, np.datetime64) != (times.dtype.kind == "M"):
-        raise DataError(f"time column {rule.time!r} holds values such as {times[0]}, and the holdout starts at {start}")
+        raise DataError(
+            f"time column {rule.time!r} holds values such as {times[0]}, but the holdout starts at {start}; use values "
+            "of that type",
+            code="data.time_type",
+        )
     return np.asarray(times >= start)
 
 
@@ -94,7 +102,9 @@ def split(rule: Rule, table: "pyarrow.Table") -> NDArray[np.bool_]:
     mask = held_out(rule, table)
     if mask.all() or not mask.any():
         side = "train on" if mask.all() else "hold out"
-        raise DataError(f"{table.num_rows} rows leave none to {side}; more rows are needed, or another holdout")
+        raise DataError(
+            f"{table.num_rows} rows leave none to {side}; use more rows, or another holdout", code="data.empty_split"
+        )
     return mask
 
 
@@ -168,7 +178,9 @@ def _as_if_read(word: str) -> str | bool | float | datetime:
 def _times(table: "pyarrow.Table", name: str) -> NDArray[Any]:
     values = table.column(name).to_numpy()
     if values.dtype.kind not in "Mif":
-        raise DataError(f"time column {name!r} holds neither timestamps nor numbers, such as {values[0]!r}")
+        raise DataError(
+            f"time column {name!r} holds values such as {values[0]!r}; use timestamps or numbers", code="data.time_type"
+        )
     return values
 
 

@@ -153,7 +153,9 @@ def load_trained(folder: Path) -> Trained:
     try:
         facts = read_json(folder / "trained.json")
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{folder} holds no trained model ({error}); run again to train it") from error
+        raise ArtifactError(
+            f"{folder} holds no trained model ({error}); run again to train it", code="artifact.not_trained"
+        ) from error
     candidates = tuple(
         Candidate(
             **{
@@ -205,7 +207,11 @@ def _folds(spec: "ModelSpec", training: "pyarrow.Table", y: Array) -> list[tuple
     try:
         return [(order[fit], order[scored]) for fit, scored in folds.split(order, y, groups)]
     except ValueError as error:
-        raise DataError(f"{len(y)} training rows of {spec.name} do not make {spec.folds} folds: {error}") from error
+        raise DataError(
+            f"{len(y)} training rows of {spec.name} cannot be split into {spec.folds} folds: {error}; use more rows, "
+            "or fewer folds",
+            code="data.too_few_rows",
+        ) from error
 
 
 def _check_rarer(spec: "ModelSpec", y: Array) -> None:
@@ -216,7 +222,8 @@ def _check_rarer(spec: "ModelSpec", y: Array) -> None:
         held = f"in {counts[rarer]} of {len(y):,}" if len(labels) > 1 else f"in each of {len(y):,}"
         raise DataError(
             f"the target {spec.target!r} is {labels.tolist()[rarer]!r} {held} training rows of {spec.name}, which "
-            f"do not make {spec.folds} folds with both labels; more rows of the rarer are needed, or fewer folds"
+            f"cannot be split into {spec.folds} folds with both labels; use more rows of the rarer, or fewer folds",
+            code="data.rare_label",
         )
 
 
@@ -286,7 +293,7 @@ def _score_fold(
             with _repeatable(seed):
                 fitted = prepare(estimator, seed).fit(frame.iloc[fit], y[fit])
             value = score(task, metric, y[scored], predict(fitted, frame.iloc[scored]))
-            error = None if np.isfinite(value) else f"its {metric} is {value}, which no model can be chosen by"
+            error = None if np.isfinite(value) else f"its {metric} is {value}, which cannot be ranked"
         except Exception as raised:
             value, error = float("nan"), f"{type(raised).__name__}: {raised}"
     notes = tuple({f"{warning.category.__name__}: {str(warning.message).splitlines()[0]}" for warning in caught})
@@ -318,7 +325,9 @@ def _fit_best(
         known = [Candidate(**{**asdict(one), "error": failed.get(one.name, one.error)}) for one in candidates]
         return candidate.name, pickled, known
     reasons = "; ".join(f"{name}: {failed.get(name, one.error)}" for name, one in by_name.items())
-    raise TrainingError(f"no candidate of {spec.name} could be trained: {reasons}")
+    raise TrainingError(
+        f"no candidate of {spec.name} could be trained: {reasons}", code="training.all_candidates_failed"
+    )
 
 
 def prepare(estimator: Any, seed: int) -> Any:
