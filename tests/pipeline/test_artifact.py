@@ -141,7 +141,7 @@ def test_an_unseen_category_is_no_golden_row_of_a_pipeline_that_refuses_it(writt
     ("candidate", "why"),
     [
         (make_pipeline(make_column_transformer(("passthrough", ["area", "rooms"])), Ridge()), "ValueError: Input X"),
-        (Column("area"), "ValueError: it answers nan"),
+        (Column("area"), "ValueError: it predicts nan"),
     ],
 )
 def test_a_pipeline_that_cannot_answer_what_its_spec_lets_be_null_is_refused_by_name(candidate, why, written, tmp_path):
