@@ -30,11 +30,15 @@ from pipeline.train import train
 
 @dataclass(frozen=True)
 class Reproduction:
-    """How the golden rows are answered by a release that was trained again.
+    """The predictions of a release that was trained again, compared with the original ones on the golden rows.
 
-    `equal` when every answer is what it was, within rounding (see `pipeline.predict.disagreements`). `largest` is the
-    largest difference of a prediction, in the target's unit, or of a probability; None where labels are all there is.
-    `reasons` say what differs in the answers, `changes` what is another than it was then.
+    Attributes:
+        equal: whether all predictions are the same, within rounding (see `pipeline.predict.disagreements`).
+        rows: number of golden rows.
+        largest: the largest difference of a prediction, in the target's unit, or of a probability; None if there are
+            only labels.
+        reasons: sentences about the predictions that differ.
+        changes: sentences about what changed since then: versions, parameters, the chosen candidate.
     """
 
     equal: bool
