@@ -1,4 +1,4 @@
-"""The artifact: a sealed folder with the fitted estimator, its plan, golden rows and facts; whole or not at all."""
+"""The artifact: a sealed folder with the fitted estimator, its compiled plan, golden rows and a manifest."""
 
 import platform
 import warnings
@@ -47,16 +47,22 @@ if TYPE_CHECKING:
 PLAN, ESTIMATOR = "plan", "estimator"
 """What answers requests: the compiled plan, or the estimator itself."""
 SHUFFLES = {PLAN: 5, ESTIMATOR: 2}
-"""Of a feature's values, to see how much it counts; fewer where asking takes longer."""
+"""How often a feature's values are shuffled to measure its importance; the estimator is slower than a plan."""
 MAX_HELD_OUT = 100_000
-"""Of more held-out rows than these, golden rows, those of the proof and of the importance are taken from a sample."""
+"""With more held-out rows, the golden rows, the proof and the importance are computed on a sample of this size."""
 GOLDEN_ROWS = 40
 UNSEEN = "a category never seen in training"
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """An artifact on disk: its folder, its digest, which covers all its files, and its manifest."""
+    """An artifact on disk.
+
+    Attributes:
+        folder: where it is.
+        digest: of its manifest, which has the digests of all other files.
+        manifest: its facts as JSON values; docs/internals/formats.md lists them.
+    """
 
     folder: Path
     digest: str
@@ -69,30 +75,34 @@ class Artifact:
 
     @property
     def guards(self) -> tuple[Guard, ...]:
-        """What a request to the model is held to."""
+        """The rules that a request to the model has to follow."""
         return tuple(Guard.from_dict(guard) for guard in self.manifest["guards"])
 
     def estimator(self) -> Any:
         """Load the fitted estimator.
 
-        Raises ArtifactError when its file is not the one that was packaged, or was pickled by other versions than are
-        here; what a plan answers is data, and needs no estimator. A golden fixture has a plan alone, and no pickle.
+        Raises ArtifactError if its file is missing or has changed, or if other package versions pickled it. A golden
+        fixture has a plan and no pickle.
         """
         if "model.joblib" not in self.manifest["files"]:
-            raise ArtifactError(f"{self.folder} has no model.joblib: its plan alone answers; train it again to get one")
+            raise ArtifactError(
+                f"{self.folder} has a compiled plan but no model.joblib; train the model again to get one",
+                code="artifact.no_estimator",
+            )
         if lacking := unmet_requirements(self.manifest["pickle"]):
             raise ArtifactError(
-                f"{self.manifest['model']} was trained {'; '.join(lacking)}; its pickle is not loaded: install what it "
-                "was trained with, or train it anew"
+                f"{self.manifest['model']} was trained {'; '.join(lacking)}; its pickle loads only under the versions "
+                "it was trained with: install those, or train it again",
+                code="artifact.other_versions",
             )
         return load_estimator(self.folder / "model.joblib", self.manifest["files"]["model.joblib"])
 
     def compiled_model(self) -> CompiledModel | None:
-        """Return the compiled plan that answers as the estimator does; None where only the estimator answers."""
+        """Return the compiled plan, which predicts as the estimator does; None if the model could not be compiled."""
         return CompiledModel(load_plan(self.folder)) if self.manifest["answers"]["by"] == PLAN else None
 
     def golden(self) -> tuple[list[dict[str, Any]], Answers]:
-        """Return the golden rows as a caller would send them, and what the trained pipeline answers to them."""
+        """Return the golden rows as a caller would send them, and the predictions of the trained pipeline for them."""
         golden = read_json(self.folder / "golden.json")
         return golden["rows"], Answers.from_dict(golden["answers"])
 
@@ -116,9 +126,9 @@ def write_artifact(
 ) -> Artifact:
     """Write the artifact of a trained and judged challenger to `folder`, whole or not at all.
 
-    `digests` names the snapshot, the spec and the code it was made from; `guards` is what requests are held to, and
-    `unguarded` the rules that no request is. Raises TrainingError when the pipeline cannot predict a row that its own
-    spec allows, or the guards would refuse every held-out row.
+    `digests` are those of the snapshot, the spec and the code it was made from. `guards` are the rules that requests
+    have to follow, `unguarded` names the suite's other rules. Raises TrainingError if the pipeline cannot predict a row
+    that its own spec allows, or if the guards would refuse every held-out row.
     """
     table = SnapshotFile(snapshot.path)
     schema = required_by(describe(spec, table), guards)
@@ -128,12 +138,16 @@ def write_artifact(
     accepted = held.filter(passing(held, guards))
     if not accepted.num_rows:
         rules = ", ".join(str(guard) for guard in guards if guard.refuse)
-        raise TrainingError(f"the endpoint of {spec.name} would refuse every held-out row; it refuses unless {rules}")
+        raise TrainingError(
+            f"the endpoint of {spec.name} would refuse every held-out row, since it refuses requests unless {rules}; "
+            "change these rules of the suite",
+            code="training.all_rows_refused",
+        )
     rows, answers = _golden(spec.name, estimator, accepted, schema.features)
     y = target(spec.task.kind, table.column(spec.target).filter(~mask))
     scale = float(np.std(y)) if spec.task.kind == "regression" else 1.0
     plan, answered = _compiled(estimator, held, schema.features, scale)
-    ask = _asking(estimator, plan, schema.features)
+    predict_table = _predictor(estimator, plan, schema.features)
     manifest = {
         "format": formats.ARTIFACT.current,
         "model": spec.name,
@@ -148,12 +162,12 @@ def write_artifact(
         "scale": scale,
         "target_quantiles": _deciles(y) if spec.task.kind == "regression" else [],
         "estimator": trained.chosen,
-        "candidates": [asdict(one) for one in trained.candidates],
+        "candidates": [asdict(candidate) for candidate in trained.candidates],
         "rows": trained.rows,
         "holdout": trained.rule.to_dict(),
         "metric": spec.metric,
         "evaluation": evaluation.to_dict(),
-        "importance": importance(spec, held, schema.features, ask, SHUFFLES[answered["by"]]),
+        "importance": importance(spec, held, schema.features, predict_table, SHUFFLES[answered["by"]]),
         "verdict": verdict.to_dict(),
         **_packaged(spec),
         "answers": answered,
@@ -172,10 +186,10 @@ def write_artifact(
 def repackaged(
     artifact: Artifact, spec: "ModelSpec", digests: dict[str, str], requirements: Sequence[str], folder: Path
 ) -> Artifact:
-    """Write the artifact of the same trained model to `folder`, with what its package is made of today.
+    """Write the artifact of the same trained model to `folder`, with today's limits, log and requirements.
 
-    The estimator, its plan, golden rows, evaluation and verdict are those of `artifact`. `digests` are the ones that
-    differ.
+    The estimator, its plan, golden rows, evaluation and verdict are those of `artifact`; `digests` replaces some of its
+    digests.
     """
     sealed = artifact.manifest["files"]
     manifest = {name: value for name, value in artifact.manifest.items() if name != "files"}
@@ -190,7 +204,7 @@ def repackaged(
 
 
 def _packaged(spec: "ModelSpec") -> dict[str, Any]:
-    """Return what the fields of the kind *package* come to in a manifest."""
+    """Return the manifest's facts that follow from the spec's fields of the kind *package*."""
     return {
         "task": asdict(spec.task),
         "sensitive": list(spec.sensitive),
@@ -202,18 +216,18 @@ def _packaged(spec: "ModelSpec") -> dict[str, Any]:
 def _compiled(
     estimator: Any, held_out_rows: "pyarrow.Table", features: Sequence[Feature], scale: float
 ) -> tuple[Plan | None, dict[str, Any]]:
-    """Return the plan that is proven to answer as the estimator does, or None, and what the manifest says of it."""
+    """Return the plan, if it is proven to predict as the estimator does, and the manifest's facts about it."""
     from threadpoolctl import threadpool_limits
 
     try:
         plan = compile_pipeline(estimator, features)
-        # One thread, as in a server's worker. Hostile rows overflow in the estimator, which is no news.
+        # One thread, as in a server's worker. Hostile rows overflow in the estimator, as expected.
         with threadpool_limits(1), warnings.catch_warnings(action="ignore"):
             proof = prove(estimator, CompiledModel(plan), held_out_rows, features, scale)
     except UncompilableError as error:
         return None, {"by": ESTIMATOR, "why": str(error), "proof": None}
     except Exception as error:
-        # A plan is only ever faster: what breaks here must not keep a sound model from its endpoint, but be said.
+        # A plan is only faster than the estimator, so an error here does not stop the release; the manifest names it.
         return None, {"by": ESTIMATOR, "why": f"compiling broke: {type(error).__name__}: {error}", "proof": None}
     if not proof.passed:
         why = f"the plan answers otherwise, {proof.wrong} times: {proof.problems[0]}"
@@ -221,30 +235,30 @@ def _compiled(
     return plan, {"by": PLAN, "why": None, "proof": proof.to_dict()}
 
 
-def _asking(estimator: Any, plan: Plan | None, features: Sequence[Feature]) -> Callable[["pyarrow.Table"], Answers]:
-    """Return what answers the rows of a table as an endpoint does: the plan, or the estimator where that cannot."""
+def _predictor(estimator: Any, plan: Plan | None, features: Sequence[Feature]) -> Callable[["pyarrow.Table"], Answers]:
+    """Return the function that predicts as an endpoint does: by the plan, or by the estimator if the plan cannot."""
 
     def by_estimator(rows: "pyarrow.Table") -> Answers:
         return predict_rows(estimator, rows, features)
 
     if plan is None:
         return by_estimator
-    program = CompiledModel(plan)
+    compiled = CompiledModel(plan)
 
-    def ask(rows: "pyarrow.Table") -> Answers:
+    def by_plan(rows: "pyarrow.Table") -> Answers:
         try:
-            return program(*columns_of(rows, plan))
+            return compiled(*columns_of(rows, plan))
         except UnanswerableError:
             return by_estimator(rows)
 
-    return ask
+    return by_plan
 
 
 def load_artifact(folder: Path, expected: str | None = None) -> Artifact:
-    """Return the artifact in a folder, after every file in it was found to be as it was written.
+    """Check every file of an artifact against its manifest, and return the artifact.
 
-    Nothing of it is unpickled or loaded before. Raises ArtifactError, naming the file, as `open_sealed` does, and
-    FormatError for an artifact of a format that this evergreen does not read.
+    Nothing is unpickled. Raises ArtifactError, naming the file, as `open_sealed` does, and FormatError if this
+    evergreen does not read the artifact's format.
     """
     found, manifest = open_sealed(folder, expected)
     check_format(formats.ARTIFACT, manifest.get("format"), f"artifact {folder}")
@@ -252,7 +266,7 @@ def load_artifact(folder: Path, expected: str | None = None) -> Artifact:
 
 
 def _deciles(y: NDArray[np.float64]) -> list[float]:
-    """Return the deciles of a target in three digits, so that they are the same from one release to most others."""
+    """Return the deciles of a target, rounded to three digits so that most releases have the same ones."""
     return sorted({float(f"{value:.3g}") for value in np.quantile(y, np.arange(0.1, 1, 0.1))})
 
 
@@ -260,30 +274,31 @@ def _golden(
     model: str, estimator: Any, rows: "pyarrow.Table", features: Sequence[Feature]
 ) -> tuple[list[dict[str, Any]], Answers]:
     """Return golden rows as JSON values: real held-out rows, then hostile ones, with the estimator's answers."""
-    table = rows.select([feature.name for feature in features]).take(_telling(rows, features))
+    table = rows.select([feature.name for feature in features]).take(_golden_positions(rows, features))
     plain = [{name: _json(value) for name, value in row.items()} for row in table.to_pylist()]
     hostile = [{**plain[0], **change} for change in _hostile(features)]
     answers = [predict(estimator, to_frame(table, features))]
-    for row, what in zip(hostile, ("missing", "unseen"), strict=False):
+    for row, change in zip(hostile, ("missing", "unseen"), strict=False):
         try:
             answer = predict(estimator, to_frame(to_table([_parsed(row, features)], features), features))
             if not answer.labels and not np.isfinite(answer.predictions).all():
-                raise ValueError(f"it answers {answer.predictions[0]}")
+                raise ValueError(f"it predicts {answer.predictions[0]}")
             answers.append(answer)
             plain.append(row)
         except Exception as error:
-            # A pipeline may refuse unseen categories; what its schema lets be missing it must answer.
-            if what == "missing":
+            # A pipeline may refuse unseen categories, but it has to predict rows without the features that may be null.
+            if change == "missing":
                 names = ", ".join(repr(name) for name in _nullable(features))
                 raise TrainingError(
-                    f"{model} allows {names} to be null, but its trained pipeline cannot answer then: "
-                    f"{type(error).__name__}: {error}; add an imputer, or take the feature out of nullable"
+                    f"{model} allows {names} to be null, but its trained pipeline cannot predict such a row: "
+                    f"{type(error).__name__}: {error}; add an imputer, or remove the feature from nullable",
+                    code="training.null_not_predicted",
                 ) from error
     return plain, concat(answers)
 
 
-def _telling(rows: "pyarrow.Table", features: Sequence[Feature]) -> list[int]:
-    """Return the positions of telling rows: some at even steps, then a null and the extremes of each feature."""
+def _golden_positions(rows: "pyarrow.Table", features: Sequence[Feature]) -> list[int]:
+    """Return positions of rows: half at even steps, the others with a null or the min or max of a feature."""
     found: dict[int, None] = {}
     for feature in features:
         column = rows.column(feature.name)

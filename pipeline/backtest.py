@@ -114,12 +114,16 @@ def history(spec: "ModelSpec", table: "pyarrow.Table", time: Sequence[str] = ())
     names = list(time) or ([spec.time] if spec.time else [])
     if not names:
         raise DataError(
-            f"{spec.name} has no time column; name one of timestamps, or a year and a month: --time 'YrSold,MoSold'"
+            f"{spec.name} has no time column; name a column of timestamps, or columns of year and month, such as "
+            "--time 'YrSold,MoSold'",
+            code="data.no_time_column",
         )
     for name in names:
         if name not in table.column_names:
             hint = did_you_mean(name, table.column_names)
-            raise DataError(f"the data has no column {name!r}, which is to tell the month{hint}")
+            raise DataError(
+                f"the data has no column {name!r}, which --time or the spec names{hint}", code="data.missing_column"
+            )
     months = _months(table, names)
     table, notes = _spelled(spec, table)
     check_columns(spec, table)
@@ -134,7 +138,10 @@ def replay(spec: "ModelSpec", past: History, done: Callable[[str, int, int], obj
     months = np.unique(past.months)
     first = min(FIRST_MONTHS, len(months) // 2)
     if first < 1:
-        raise DataError(f"a backtest needs two months at least, and the data has {len(months)}")
+        raise DataError(
+            f"a backtest needs at least two months of data, and there are {len(months)}; use a longer history",
+            code="data.too_few_months",
+        )
     models: dict[Strategy, _Model] = {}
     steps: list[tuple[Month, Array, dict[Strategy, Answers | None]]] = []
     releases = dict.fromkeys(STRATEGIES, 0)
@@ -159,7 +166,11 @@ def replay(spec: "ModelSpec", past: History, done: Callable[[str, int, int], obj
             metrics = {way: _metric(spec, [y], [said]) for way, said in answers.items()}
             steps.append((Month(_name(then), len(y), outcome, reasons, metrics), y, answers))
     if not steps:
-        raise DataError(f"no challenger of {spec.name} passes the gate in any month, at last: {'; '.join(reasons)}")
+        raise DataError(
+            f"no challenger of {spec.name} passed the gate in any month, so there is nothing to compare; change the "
+            f"gate or the model. The last reasons: {'; '.join(reasons)}",
+            code="data.no_month_passes",
+        )
     truth = [y for _, y, _ in steps]
     by_way = {way: [answers[way] for _, _, answers in steps] for way in STRATEGIES}
     return Backtest(
@@ -259,16 +270,24 @@ def _months(table: "pyarrow.Table", names: Sequence[str]) -> NDArray[np.int64]:
     columns = [table.column(name) for name in names]
     for name, column in zip(names, columns, strict=True):
         if column.null_count:
-            raise DataError(f"column {name!r} is to tell the month and is null in {column.null_count} rows")
+            raise DataError(
+                f"column {name!r}, which gives the month, is null in {column.null_count} rows; fill or remove them",
+                code="data.null_column",
+            )
     if len(columns) == 1 and pa.types.is_timestamp(columns[0].type):
         return columns[0].to_numpy().astype("datetime64[M]").astype(np.int64) + 12 * 1970
     if len(columns) == 2 and all(logical_type(column.type) == "number" for column in columns):
         year, month = (column.to_numpy().astype(np.float64) for column in columns)
         if not ((month >= 1) & (month <= 12) & (month % 1 == 0) & (year % 1 == 0)).all():
-            raise DataError(f"columns {names[0]!r} and {names[1]!r} are no years, and months from 1 to 12")
+            raise DataError(
+                f"columns {names[0]!r} and {names[1]!r} do not hold whole years and months from 1 to 12; name others",
+                code="data.invalid_months",
+            )
         return (12 * year + month - 1).astype(np.int64)
     kinds = " and ".join(f"{name!r} holds {logical_type(one.type)}" for name, one in zip(names, columns, strict=True))
-    raise DataError(f"{kinds}; the month is told by a column of timestamps, or by one of years and one of months")
+    raise DataError(
+        f"{kinds}; name one column of timestamps, or one of years and one of months", code="data.invalid_months"
+    )
 
 
 def _spelled(spec: "ModelSpec", table: "pyarrow.Table") -> tuple["pyarrow.Table", tuple[str, ...]]:

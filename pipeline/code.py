@@ -1,4 +1,4 @@
-"""The code a model depends on: its own modules by what they do, evergreen's by a number, packages by their versions."""
+"""Digests of the code a model depends on: its own modules by syntax, evergreen by a number, packages by version."""
 
 import ast
 import hashlib
@@ -18,9 +18,9 @@ from pipeline.project import code_folder, find_module
 
 ROOMS = ("pipeline", "expectations", "bentos", "flows")
 FITTED_WITH = ("numpy", "scipy", "scikit-learn", "pandas")
-"""What every model is fitted with. pyarrow only reads: what it read is in the snapshot's digest."""
+"""Packages that every model is fitted with. pyarrow only reads rows, which the snapshot's digest covers."""
 SERVES = ("bentos.service", "bentos.worker", "bentos.score", "pipeline.predict_in_package")
-"""What runs inside a package to answer; what these import is the code that answers."""
+"""Modules that predict inside a package; they and their imports are the serving code."""
 ONLY_MAKES_A_MODEL = (
     "pipeline.code",
     "pipeline.decision_version",
@@ -29,6 +29,7 @@ ONLY_MAKES_A_MODEL = (
     "pipeline.gate",
     "pipeline.importance",
     "pipeline.incremental",
+    "pipeline.learner",
     "pipeline.metrics",
     "pipeline.sample",
     "pipeline.ingest_cache",
@@ -38,9 +39,9 @@ ONLY_MAKES_A_MODEL = (
     "pipeline.split",
     "pipeline.train",
 )
-"""What a package carries and never runs to answer. DECISION_VERSION stands for it."""
+"""Modules that a package contains but does not run to predict. DECISION_VERSION stands for them."""
 EVERGREENS = (*SERVES, *ONLY_MAKES_A_MODEL, "pipeline.artifact", "pipeline.reproduce")
-"""Where evergreen's own code in `pipeline/` begins: what these do not import is a model's own."""
+"""Evergreen's own modules, with all that they import; what else a model imports from `pipeline/` is its own."""
 MODELS = "pipeline.models"
 
 
@@ -48,9 +49,9 @@ def code_digest(model: str, checkout: Path) -> str:
     """Return the digest of the code that decides a model, found below `checkout`.
 
     It covers the model's own modules as syntax trees, evergreen's DECISION_VERSION, and the versions of the packages
-    that the model is fitted with. Comments, docstrings, formatting and what only builds the spec do not count, since
-    the spec has digests of its own; nor do the git commit and file times. Raises SpecError when the model imports what
-    is outside of `pipeline/`, since no package carries that.
+    that the model is fitted with. Comments, docstrings, formatting, git commit and file times do not count. Statements
+    that only build the spec do not count either, since the spec has its own digests. Raises SpecError if the model
+    imports a module outside `pipeline/`, which its package would not contain.
     """
     own = own_modules(model, checkout)
     digest = hashlib.sha256(f"decisions {DECISION_VERSION}\n".encode())
@@ -62,11 +63,10 @@ def code_digest(model: str, checkout: Path) -> str:
 
 
 def serving_digest(model: str, checkout: Path) -> str:
-    """Return the digest of what a package of the model carries to answer with, and what decides no model.
+    """Return the digest of the code that a package of the model predicts with, but not of what decides the model.
 
-    It covers evergreen's modules that answer, as syntax trees, the files of the page, and the versions of the packages
-    that only these need. Comments, docstrings, formatting, the words of raised errors and the place of a module do not
-    count.
+    It covers evergreen's serving modules as syntax trees, the files of the page, and the versions of the packages that
+    only these need. Comments, docstrings, formatting, the words of raised errors and a module's location do not count.
     """
     files = serving_modules(checkout)
     digest = hashlib.sha256()
@@ -85,28 +85,29 @@ def serving_digest(model: str, checkout: Path) -> str:
 
 
 def own_modules(model: str, checkout: Path) -> dict[str, Path]:
-    """Return the module of a model and all that it imports which is no part of evergreen, with their files.
+    """Return the module of a model and all local modules it imports that are not evergreen's, with their files.
 
-    Raises SpecError when one of them is outside of `pipeline/`.
+    Raises SpecError if one of them is outside `pipeline/`.
     """
     evergreens = {*local_modules(EVERGREENS, checkout)}
     found = local_modules([f"{MODELS}.{model}"], checkout, without=evergreens - {MODELS})
     for name, path in found.items():
         if name.partition(".")[0] != "pipeline":
             raise SpecError(
-                f"{model} imports {name} from {path.name}, which its package would not carry; move it into pipeline/"
+                f"{model} imports {name} from {path.name}, which its package would not contain; move it into pipeline/",
+                code="spec.import_outside_pipeline",
             )
     return found
 
 
 def serving_modules(checkout: Path) -> dict[str, Path]:
-    """Return evergreen's modules that answer inside a package, with their files."""
+    """Return evergreen's modules that predict inside a package, with their files."""
     found = local_modules(SERVES, checkout, without=ONLY_MAKES_A_MODEL)
     return {name: path for name, path in found.items() if not f"{name}.".startswith(f"{MODELS}.")}
 
 
 def serving_pins(files: Iterable[Path]) -> tuple[str, ...]:
-    """Return the pins of what files that answer import, of BentoML, and of what uvicorn imports where it is there."""
+    """Return the pins of what serving files import, of BentoML, and of what uvicorn uses if it is installed."""
     return pins({*imported_packages(files), "bentoml", "httptools", "uvloop"})
 
 
@@ -172,10 +173,10 @@ def _providers() -> dict[str, list[str]]:
     return dict(packages_distributions())
 
 
-# A package is made of a copy of the checkout: what was read there once is known by its content.
+# Cached by content, not by path: a package is built from a copy of the checkout.
 @lru_cache(maxsize=1024)
 def _parsed(content: bytes) -> ast.Module:
-    """Return a syntax tree, which nobody may change."""
+    """Return a syntax tree, which callers share and must not change."""
     return ast.parse(content)
 
 
@@ -201,13 +202,13 @@ def _hashed(parts: Iterable[str]) -> str:
 
 
 def _of_a_model(path: Path) -> list[str]:
-    """Describe what counts of a module of a model's own: all that it does but for building the spec."""
+    """Describe a model's own module, except for the statements that only build the spec."""
     body = [node for node in _parsed(path.read_bytes()).body if not _is_docstring(node)]
     builds = _only_build_the_spec(body)
     parts: list[str] = []
-    for place, node in enumerate(body):
-        if place in builds:
-            # Values are in the spec's digests, which name a function but cannot look into one.
+    for position, node in enumerate(body):
+        if position in builds:
+            # The spec's digests have its values, but of a function only the name, so lambdas are described here.
             for inner in ast.walk(node):
                 if isinstance(inner, ast.Lambda):
                     _describe(inner, parts)
@@ -217,22 +218,26 @@ def _of_a_model(path: Path) -> list[str]:
 
 
 def _only_build_the_spec(body: list[ast.stmt]) -> set[int]:
-    """Return the positions of `spec = ...` and of assignments that nothing but the spec reads, directly or not."""
-    targets = {place: names for place, node in enumerate(body) if (names := _assigned(node))}
-    builds = {place for place, names in targets.items() if names == {"spec"}}
+    """Return the positions of `spec = ...` and of assignments that only the spec reads, directly or indirectly."""
+    targets = {position: names for position, node in enumerate(body) if (names := _assigned(node))}
+    builds = {position for position, names in targets.items() if names == {"spec"}}
     if not builds:
         return set()
-    reads = {place: _read(node) for place, node in enumerate(body)}
-    inside = {
-        place: set().union(*(_read(inner) for inner in ast.walk(node) if isinstance(inner, ast.Lambda)), set())
-        for place, node in enumerate(body)
+    reads = {position: _read(node) for position, node in enumerate(body)}
+    read_by_lambdas = {
+        position: set().union(*(_read(inner) for inner in ast.walk(node) if isinstance(inner, ast.Lambda)), set())
+        for position, node in enumerate(body)
     }
     while True:
-        wanted = set().union(*(reads[place] for place in builds))
-        # What a lambda in the spec reads, it reads when it is called.
-        others = set().union(*(inside[place] if place in builds else reads[place] for place in reads))
+        read_by_spec = set().union(*(reads[position] for position in builds))
+        # A lambda in the spec reads its names when it is called, so these do more than build the spec.
+        read_by_others = set().union(
+            *(read_by_lambdas[position] if position in builds else reads[position] for position in reads)
+        )
         more = {
-            place for place, names in targets.items() if place not in builds and names & wanted and not names & others
+            position
+            for position, names in targets.items()
+            if position not in builds and names & read_by_spec and not names & read_by_others
         }
         if not more:
             return builds
@@ -240,7 +245,7 @@ def _only_build_the_spec(body: list[ast.stmt]) -> set[int]:
 
 
 def _assigned(node: ast.stmt) -> set[str]:
-    """Return the names that a statement assigns, and nothing else; none where it does anything else."""
+    """Return the names that a statement assigns; none if it does anything else, too."""
     if isinstance(node, ast.Assign):
         targets = node.targets
     elif isinstance(node, ast.AnnAssign) and node.value is not None:
@@ -260,7 +265,7 @@ def _read(node: ast.AST) -> set[str]:
 
 @lru_cache(maxsize=1024)
 def _hash_of_evergreen(content: bytes) -> str:
-    """Hash what counts of a module of evergreen: what it does, wherever modules are, however errors are worded."""
+    """Hash a module of evergreen, without the locations of evergreen's modules and the words of errors."""
     parts: list[str] = []
     _describe(_parsed(content), parts, moved=True)
     return _hashed(parts)
@@ -274,7 +279,7 @@ def _imports_evergreen(node: ast.AST) -> bool:
 
 
 def _is_docstring(node: ast.AST) -> bool:
-    """Tell whether a statement is nothing but a text: a docstring, of a variable too, does nothing."""
+    """Return whether a statement is only a text, such as the docstring of a function or a variable."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 

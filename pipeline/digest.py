@@ -180,7 +180,11 @@ def _state(value: Any) -> Any:
         # A string is the name of a global, such as numpy's functions are.
         return (value.__module__, reduced) if isinstance(reduced, str) else list(reduced[1:3])
     except Exception as error:
-        raise SpecError(f"{type(value).__qualname__} in a spec has no content to name it by: {error}") from error
+        raise SpecError(
+            f"a {type(value).__qualname__} in a spec has no content to make a digest of ({error}); use plain values, "
+            "estimators or functions",
+            code="spec.no_digest",
+        ) from error
 
 
 def of_file(path: Path) -> str:

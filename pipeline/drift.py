@@ -23,13 +23,13 @@ Array = NDArray[Any]
 Role = Literal["feature", "target"]
 
 MAX_ROWS = 100_000
-"""Numbers are compared on a sample of so many rows of either side: more would tell the same, and cost more."""
+"""Numbers are compared on a sample of this many rows per side: more rows cost more and give the same result."""
 MIN_EFFECT_SIZE_ROWS = 2_000
-"""From so many rows on, effect sizes are compared; below, tests. With fewer, chance alone fills twenty bins so unevenly
-that the usual thresholds are crossed in one of a thousand comparisons. With many, a test finds each trifle: a p-value
-says how surely two sides differ, not by how much, and of a million rows it is always 0."""
+"""With at least this many rows effect sizes are compared, with fewer significance tests. With fewer rows, chance alone
+fills twenty bins so unevenly that one in a thousand comparisons exceeds the usual thresholds. With many rows, a test
+finds every trifle: a p-value says how surely two sides differ, not by how much; for a million rows it is always 0."""
 MAX_BARS = 20
-"""A histogram has so many bars at most, and so many categories are compared; the rarest are one together."""
+"""Max bars of a histogram and max categories that are compared; the rarest categories are pooled."""
 BINS = 10
 FEW_NUMBERS = 10
 """Numbers with no more distinct values than this are compared as categories."""
@@ -39,7 +39,13 @@ OTHERS = "(others)"
 
 @dataclass(frozen=True)
 class Histogram:
-    """The share of the values in each bar, then and now; a bar of numbers is named by its middle."""
+    """The distribution of a column's values, then and now.
+
+    Attributes:
+        bars: name of each bar: a category, or the middle of a range of numbers.
+        then: share of the values in each bar when the champion was trained.
+        now: share of the values in each bar today.
+    """
 
     bars: tuple[str, ...]
     then: tuple[float, ...]
@@ -48,11 +54,23 @@ class Histogram:
 
 @dataclass(frozen=True)
 class ColumnDrift:
-    """How far one column moved: it drifted when `value` is more than `threshold`, or `nulls` moved too far.
+    """How far one column moved.
 
-    `test` and `value` are None where one side has no values. Of a category column, `new` and `lost` are how many there
-    are only now and only then. Examples and the histogram are there for what drifted, and never for a sensitive column.
-    `drifted` follows from the other fields, whatever is given for it.
+    Attributes:
+        column: its name.
+        role: feature or target.
+        test: the test or distance that compared the values; None if one side has no values.
+        value: its result; None if one side has no values.
+        threshold: the values drifted if `value` exceeds it.
+        nulls_then: share of nulls when the champion was trained.
+        nulls_now: share of nulls today.
+        nulls_threshold: the column drifted if the share of nulls changed by more.
+        new: number of categories that exist only now.
+        lost: number of categories that existed only then.
+        new_examples: some of the new categories; empty for a sensitive column.
+        lost_examples: some of the lost categories; empty for a sensitive column.
+        histogram: of a column that drifted; None for a sensitive column.
+        drifted: whether values or nulls exceed their threshold; computed, whatever is passed.
     """
 
     column: str
@@ -71,20 +89,25 @@ class ColumnDrift:
     drifted: bool = False
 
     def __post_init__(self) -> None:
-        # A field, so that JSON has it: its values or its share of nulls moved beyond their thresholds.
+        # A field rather than a property, so that asdict and JSON include it.
         beyond = abs(self.nulls_now - self.nulls_then) > self.nulls_threshold
         object.__setattr__(self, "drifted", bool(self.moved or beyond))
 
     @property
     def moved(self) -> bool:
-        """Whether its values are distributed otherwise."""
+        """Whether the distribution of its values changed, nulls aside."""
         return self.value is not None and self.threshold is not None and self.value > self.threshold
 
 
 @dataclass(frozen=True)
 class RowQuality:
-    """What is odd about the rows of a table: how many have the key of an earlier one, are the same as an earlier one
-    in features and target, or have the features of another one and another label (of a classification).
+    """Counts of suspicious rows of a table.
+
+    Attributes:
+        rows: number of rows.
+        keys_twice: rows with the key of an earlier row.
+        duplicate: rows that equal an earlier one in every feature and the target.
+        conflicting: rows with the features of another row but another label; 0 for a regression.
     """
 
     rows: int
@@ -95,10 +118,18 @@ class RowQuality:
 
 @dataclass(frozen=True)
 class DriftReport:
-    """What changed since the champion, release `since`, was trained; `incomparable` says why nothing was compared.
+    """What changed in the data since the champion was trained.
 
-    `errors` refuse the data, `notes` are worth a look. `sampled` says how many rows of a side numbers were compared
-    on, where they are not all.
+    Attributes:
+        since: the champion's release; None if there is none.
+        errors: sentences that reject the data.
+        notes: sentences that are worth a look.
+        columns: how far each column moved, the worst first.
+        rows_then: suspicious rows in the champion's training data.
+        rows_now: suspicious rows today.
+        relabelled: rows of the champion's holdout that have another label now; None if not known.
+        sampled: how many rows per side numbers were compared on; None if all.
+        incomparable: why nothing was compared; None if it was.
     """
 
     since: int | None
@@ -119,7 +150,7 @@ class DriftReport:
     @property
     def drifted(self) -> list[ColumnDrift]:
         """The columns that drifted, the target first, then those farthest beyond their threshold."""
-        return [one for one in self.columns if one.drifted]
+        return [column for column in self.columns if column.drifted]
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -131,9 +162,9 @@ def compare(
 ) -> DriftReport:
     """Compare a table with the one that the champion, release `since`, was trained on.
 
-    `rule` is how rows were held out from it (None: not known). A feature that is lost or holds another type is an
-    error, and with `drift.refuse` so is all that drifted. The cost is bounded by MAX_ROWS, but for counts of
-    categories, nulls and rows that occur twice.
+    `rule` is the champion's holdout rule; None if it is not known. A feature that is missing or changed its type is an
+    error; with `drift.refuse` so is every drifted column. Numbers are compared on at most MAX_ROWS rows per side;
+    categories, nulls and duplicate rows are counted in all rows.
     """
     columns = [*feature_names(spec, then.column_names), spec.target]
     shared = [name for name in columns if name in then.column_names and name in now.column_names]
@@ -161,7 +192,7 @@ def compare(
         notes.append(f"{after.keys_twice:,} rows have the key of an earlier row, and a key should name one row")
     if relabelled:
         notes.append(f"{relabelled:,} rows that release {since} was judged by have another {spec.target!r} now")
-    most = max(then.num_rows, now.num_rows)
+    largest = max(then.num_rows, now.num_rows)
     return DriftReport(
         since=since,
         errors=tuple(errors + (drifted if spec.drift.refuse else [])),
@@ -170,7 +201,7 @@ def compare(
         rows_then=before,
         rows_now=after,
         relabelled=relabelled,
-        sampled=MAX_ROWS if most > MAX_ROWS else None,
+        sampled=MAX_ROWS if largest > MAX_ROWS else None,
     )
 
 
@@ -190,22 +221,22 @@ def _lost(
         if name in then.column_names and name not in now.column_names:
             hint = did_you_mean(name, added)
             yield (
-                f"column {name!r}, which release {since} of {spec.name} was trained on, is gone from the data{hint}; "
-                f"restore it, or leave it out of the spec's features, or `evergreen retire {spec.name}`"
+                f"column {name!r}, which release {since} of {spec.name} was trained on, is missing from the data{hint}"
+                f"; restore it, or remove it from the spec's features, or run `evergreen retire {spec.name}`"
             )
 
 
 def _retyped(name: str, then: "pyarrow.Table", now: "pyarrow.Table") -> bool:
     kinds = {logical_type(table.schema.field(name).type) for table in (then, now)}
-    # What is null throughout is read as numbers, whatever it will hold one day.
+    # A column of nulls only is read as numbers, whatever values it will hold later.
     return len(kinds) > 1 and all(table.column(name).null_count < table.num_rows for table in (then, now))
 
 
 def _type_sentence(name: str, then: "pyarrow.Table", now: "pyarrow.Table", since: int) -> str:
     was, holds = (logical_type(table.schema.field(name).type) for table in (then, now))
     return (
-        f"column {name!r} holds {holds} where it held {was} when release {since} was trained; mend the data, or "
-        "declare its type in the source"
+        f"column {name!r} changed type from {was} to {holds} since release {since}; fix the data, or set "
+        f"types={{{name!r}: ...}} on the source"
     )
 
 
@@ -225,29 +256,29 @@ def _schema_notes(spec: "ModelSpec", then: "pyarrow.Table", now: "pyarrow.Table"
 
 
 def _drift_sentences(spec: "ModelSpec", found: Sequence[ColumnDrift], since: int) -> Iterator[str]:
-    """Yield a sentence for the target and one for all features, so that a drifted table is not a page of warnings."""
+    """Yield one sentence for the target and one for all features, so that a table gives two warnings at most."""
     way_out = "; if the world changed and the data is right, set drift= in the spec" if spec.drift.refuse else ""
     for role, subject in (("target", f"the target {spec.target!r}"), ("feature", "")):
-        drifted = [one for one in found if one.role == role and one.drifted]
+        drifted = [column for column in found if column.role == role and column.drifted]
         if drifted:
-            told = "; ".join(f"{one.column}: {describe_drift(one)}" for one in drifted[:MAX_SHOWN])
+            shown = "; ".join(f"{column.column}: {describe_drift(column)}" for column in drifted[:MAX_SHOWN])
             more = f" and {len(drifted) - MAX_SHOWN} more" if len(drifted) > MAX_SHOWN else ""
-            count = f"{len(drifted)} of {sum(one.role == role for one in found)} features"
-            yield f"{subject or count} drifted since release {since}: {told}{more}{way_out}"
+            count = f"{len(drifted)} of {sum(column.role == role for column in found)} features"
+            yield f"{subject or count} drifted since release {since}: {shown}{more}{way_out}"
 
 
-def describe_drift(one: ColumnDrift) -> str:
-    """Say by how much a column drifted, with its thresholds."""
-    said = []
-    if one.moved:
-        said.append(f"{one.test} {format_number(one.value)}, over {format_number(one.threshold)}")
-    if abs(one.nulls_now - one.nulls_then) > one.nulls_threshold:
-        said.append(f"{one.nulls_now:.1%} null, were {one.nulls_then:.1%}")
-    return " and ".join(said)
+def describe_drift(column: ColumnDrift) -> str:
+    """Return a phrase that says how far a column drifted, with its thresholds."""
+    phrases = []
+    if column.moved:
+        phrases.append(f"{column.test} {format_number(column.value)}, over {format_number(column.threshold)}")
+    if abs(column.nulls_now - column.nulls_then) > column.nulls_threshold:
+        phrases.append(f"{column.nulls_now:.1%} null, were {column.nulls_then:.1%}")
+    return " and ".join(phrases)
 
 
 DRIFT_HEADINGS = ("column", "test", "value", "threshold", "nulls then", "nulls now", "new categories")
-"""Of a table of columns, with `drift_cells` below."""
+"""Headings of a table of columns, whose rows are `drift_cells`."""
 
 
 def drift_cells(column: ColumnDrift) -> tuple[str, ...]:
@@ -265,15 +296,16 @@ def drift_cells(column: ColumnDrift) -> tuple[str, ...]:
 
 
 def _news(found: Sequence[ColumnDrift], since: int) -> Iterator[str]:
-    """Yield a sentence about new categories, which refuse nothing: a model answers them as its pipeline does."""
-    told = [
-        f"{one.new} of {one.column}" + (f" ({', '.join(map(repr, one.new_examples))})" if one.new_examples else "")
-        for one in found
-        if one.new
+    """Yield a sentence about new categories, which is a note only: the pipeline decides what to predict for them."""
+    phrases = [
+        f"{drift.new} of {drift.column}"
+        + (f" ({', '.join(map(repr, drift.new_examples))})" if drift.new_examples else "")
+        for drift in found
+        if drift.new
     ]
-    if told:
-        more = f"; and of {len(told) - MAX_SHOWN} more columns" if len(told) > MAX_SHOWN else ""
-        yield f"new categories since release {since}: {'; '.join(told[:MAX_SHOWN])}{more}"
+    if phrases:
+        more = f"; and of {len(phrases) - MAX_SHOWN} more columns" if len(phrases) > MAX_SHOWN else ""
+        yield f"new categories since release {since}: {'; '.join(phrases[:MAX_SHOWN])}{more}"
 
 
 def _row_sentences(spec: "ModelSpec", then: RowQuality, now: RowQuality, since: int) -> Iterator[str]:
@@ -286,9 +318,10 @@ def _row_sentences(spec: "ModelSpec", then: RowQuality, now: RowQuality, since: 
             yield f"{count:,} rows ({share:.1%}) {what}; when release {since} was trained, {before:.1%} were"
 
 
-def _badness(one: ColumnDrift) -> tuple[bool, bool, float]:
-    beyond = one.value / one.threshold if one.value is not None and one.threshold else 0.0
-    return (not one.drifted, one.role == "feature", -beyond)
+def _badness(column: ColumnDrift) -> tuple[bool, bool, float]:
+    """Return a sort key: drifted columns first, then the target, then by how far they exceed the threshold."""
+    ratio = column.value / column.threshold if column.value is not None and column.threshold else 0.0
+    return (not column.drifted, column.role == "feature", -ratio)
 
 
 def _column(
@@ -296,14 +329,18 @@ def _column(
     name: str,
     role: Role,
     columns: "tuple[pyarrow.ChunkedArray, pyarrow.ChunkedArray]",
-    sides: tuple[Array | None, ...],
+    samples: tuple[Array | None, ...],
     *,
     sensitive: bool,
 ) -> ColumnDrift:
+    """Return how far one column moved. `columns` are its values then and now, `samples` the rows to compare or None.
+
+    Values are compared as categories if few are distinct, as numbers if many are, and texts with many by their lengths.
+    """
     import pyarrow.compute as pc
 
     nulls = [column.null_count / max(len(column), 1) for column in columns]
-    known = [len(column) - column.null_count for column in columns]
+    has_values = [column.null_count < len(column) for column in columns]
     facts: dict[str, Any] = {
         "column": name,
         "role": role,
@@ -311,36 +348,39 @@ def _column(
         "nulls_now": nulls[1],
         "nulls_threshold": max(thresholds.nulls, _chance_of_share(columns, thresholds.p)),
     }
-    if not all(known):
+    if not all(has_values):
         return ColumnDrift(test=None, value=None, threshold=None, **facts)
-    kind = logical_type(columns[0].type)
-    if kind in ("text", "boolean"):
-        counts = [_counts(column) for column in columns]
-        if any(len(one) > MAX_CATEGORIES for one in counts):
-            # Free text and identifiers: nearly every value is new, which is no news; a broken export shows in lengths.
-            numbers = [_picked(pc.utf8_length(column), rows) for column, rows in zip(columns, sides, strict=True)]
-            return _of_numbers(thresholds, numbers, facts, " of the lengths", sensitive)
-        only = [sorted(set(one) - set(other)) for one, other in (counts, counts[::-1])]
-        facts |= {"new": len(only[1]), "lost": len(only[0])}
+    column_type = logical_type(columns[0].type)
+    if column_type in ("text", "boolean"):
+        counts = [_count_values(column) for column in columns]
+        if any(len(side) > MAX_CATEGORIES for side in counts):
+            # Free text and identifiers: nearly every value is new, as expected. A broken export shows in the lengths.
+            lengths = [
+                _sampled_values(pc.utf8_length(column), rows) for column, rows in zip(columns, samples, strict=True)
+            ]
+            return _compare_numbers(thresholds, lengths, facts, " of the lengths", sensitive)
+        lost, new = (sorted(set(side) - set(other)) for side, other in (counts, counts[::-1]))
+        facts |= {"new": len(new), "lost": len(lost)}
         if not sensitive:
-            facts |= {"new_examples": tuple(only[1][:MAX_SHOWN]), "lost_examples": tuple(only[0][:MAX_SHOWN])}
-        return _of_categories(thresholds, counts, facts, sensitive)
-    numbers = [_picked(column, rows) for column, rows in zip(columns, sides, strict=True)]
-    if kind == "number" and _few(*numbers):
-        distinct = [np.unique(one, return_counts=True) for one in numbers]
-        counts = [
-            dict(zip(map(format_number, values.tolist()), count.tolist(), strict=True)) for values, count in distinct
-        ]
-        return _of_categories(thresholds, counts, facts, sensitive)
-    return _of_numbers(thresholds, numbers, facts, "", sensitive, times=kind == "timestamp")
+            facts |= {"new_examples": tuple(new[:MAX_SHOWN]), "lost_examples": tuple(lost[:MAX_SHOWN])}
+        return _compare_categories(thresholds, counts, facts, sensitive)
+    numbers = [_sampled_values(column, rows) for column, rows in zip(columns, samples, strict=True)]
+    if column_type == "number" and _few_distinct(*numbers):
+        return _compare_categories(thresholds, [_count_numbers(side) for side in numbers], facts, sensitive)
+    return _compare_numbers(thresholds, numbers, facts, "", sensitive, times=column_type == "timestamp")
 
 
-def _few(then: Array, now: Array) -> bool:
-    # To sort all of them costs more than the comparison; the first tell for nearly every column.
-    return all(len(np.unique(np.concatenate([then[:most], now[:most]]))) <= FEW_NUMBERS for most in (1000, MAX_ROWS))
+def _few_distinct(then: Array, now: Array) -> bool:
+    # Sorting all of them costs more than the comparison; for nearly every column the first 1,000 already decide.
+    return all(len(np.unique(np.concatenate([then[:rows], now[:rows]]))) <= FEW_NUMBERS for rows in (1000, MAX_ROWS))
 
 
-def _of_numbers(
+def _count_numbers(numbers: Array) -> dict[str, int]:
+    values, counts = np.unique(numbers, return_counts=True)
+    return dict(zip(map(format_number, values.tolist()), counts.tolist(), strict=True))
+
+
+def _compare_numbers(
     thresholds: "Drift", sides: Sequence[Array], facts: dict[str, Any], of: str, sensitive: bool, times: bool = False
 ) -> ColumnDrift:
     from scipy.stats import ks_2samp, kstwobign
@@ -358,13 +398,13 @@ def _of_numbers(
     return drift if sensitive or not drift.drifted else replace(drift, histogram=_histogram(then, now, times))
 
 
-def _of_categories(
+def _compare_categories(
     thresholds: "Drift", counts: Sequence[Mapping[str, int]], facts: dict[str, Any], sensitive: bool
 ) -> ColumnDrift:
     from scipy.spatial.distance import jensenshannon
     from scipy.stats import chi2, chi2_contingency
 
-    rows = [sum(one.values()) for one in counts]
+    rows = [sum(side.values()) for side in counts]
     if min(rows) < MIN_EFFECT_SIZE_ROWS:
         # Cochran (1954): the statistic follows its distribution where five of each are expected on either side.
         pooled = _pooled(counts, least=5 * sum(rows) / min(rows))
@@ -386,7 +426,7 @@ def _of_categories(
 
 
 def _chance_of_share(columns: "Sequence[pyarrow.ChunkedArray]", p: float) -> float:
-    """Return how much two shares of nulls of one rate differ by chance, but for a probability of `p`."""
+    """Return the difference that two shares of nulls with the same true rate exceed by chance, with probability `p`."""
     from scipy.stats import norm
 
     rows = [max(len(column), 1) for column in columns]
@@ -400,8 +440,8 @@ def _sample(rows: int, seed: int) -> Array | None:
     return np.sort(np.random.default_rng(seed).choice(rows, MAX_ROWS, replace=False))
 
 
-def _picked(column: "pyarrow.ChunkedArray", rows: Array | None) -> Array:
-    """Return the values of the sampled rows as floats, without nulls; a time as its microseconds."""
+def _sampled_values(column: "pyarrow.ChunkedArray", rows: Array | None) -> Array:
+    """Return the values of the sampled rows (None: all) as floats, without nulls; a time in microseconds."""
     import pyarrow as pa
 
     if pa.types.is_timestamp(column.type):
@@ -411,8 +451,8 @@ def _picked(column: "pyarrow.ChunkedArray", rows: Array | None) -> Array:
     return values[~np.isnan(values)]
 
 
-def _counts(column: "pyarrow.ChunkedArray") -> dict[str, int]:
-    """Return how often there is each value; of too many values only so many that they are known to be too many."""
+def _count_values(column: "pyarrow.ChunkedArray") -> dict[str, int]:
+    """Return how often each value occurs; of at most MAX_CATEGORIES + 1 values, which shows that there are too many."""
     counted = column.drop_null().value_counts()[: MAX_CATEGORIES + 1]
     values, counts = (counted.field(name).to_pylist() for name in ("values", "counts"))
     return {str(value): count for value, count in zip(values, counts, strict=True)}
@@ -425,12 +465,12 @@ def _named(counts: Sequence[Mapping[str, int]]) -> list[str]:
 
 
 def _pooled(counts: Sequence[Mapping[str, int]], least: float = 0) -> Array:
-    """Return the counts of both sides by category, shape (2, categories), at most BARS; the rest are one together.
+    """Return the counts of both sides by category, shape (2, categories), at most MAX_BARS; the rarest are pooled.
 
-    Pooled are also those that occur fewer than `least` times on both sides together.
+    Categories that occur fewer than `least` times on both sides together are pooled, too.
     """
     names = _named(counts)
-    table = np.array([[one.get(name, 0) for name in names] for one in counts])
+    table = np.array([[side.get(name, 0) for name in names] for side in counts])
     kept = int((table.sum(axis=0) >= least).sum())
     if len(names) > MAX_BARS:
         kept = min(kept, MAX_BARS - 1)
@@ -444,7 +484,7 @@ def _pooled(counts: Sequence[Mapping[str, int]], least: float = 0) -> Array:
 
 
 def _histogram(then: Array, now: Array, times: bool) -> Histogram:
-    """Return bars of equal width; what is beyond the outermost hundredth of both sides is in the outermost bars."""
+    """Return bars of equal width between the 1st and 99th percentile of both sides; the last ones hold the rest."""
     low, high = np.quantile(np.concatenate([then, now]), [0.01, 0.99])
     if low == high:
         low, high = low - 0.5, high + 0.5
@@ -452,13 +492,14 @@ def _histogram(then: Array, now: Array, times: bool) -> Histogram:
     shares = [np.histogram(np.clip(side, low, high), edges)[0] / len(side) for side in (then, now)]
     middles = (edges[:-1] + edges[1:]) / 2
     bars = [
-        str(np.datetime64(int(one), "us").astype("datetime64[D]")) if times else format_number(one) for one in middles
+        str(np.datetime64(int(middle), "us").astype("datetime64[D]")) if times else format_number(middle)
+        for middle in middles
     ]
     return Histogram(tuple(bars), tuple(shares[0].tolist()), tuple(shares[1].tolist()))
 
 
 def _rows(spec: "ModelSpec", table: "pyarrow.Table", columns: Sequence[str]) -> RowQuality:
-    """Count what is odd about rows by their hashes, column after column."""
+    """Count suspicious rows by hashes of their columns."""
     present = [name for name in columns if name in table.column_names and name != spec.target]
     features = np.zeros(table.num_rows, dtype=np.uint64)
     for name in present:
@@ -469,10 +510,10 @@ def _rows(spec: "ModelSpec", table: "pyarrow.Table", columns: Sequence[str]) -> 
         keys = mix_hashes(keys, table.column(name)) if name in table.column_names else keys
     conflicting = 0
     if spec.task.kind != "regression":
-        # Each row once by its features and label; features that are there with several labels are in conflict.
-        _, first, times = np.unique(whole, return_index=True, return_counts=True)
+        # Among the distinct pairs of features and label, those whose features occur more than once are in conflict.
+        _, first, occurrences = np.unique(whole, return_index=True, return_counts=True)
         _, group = np.unique(features[first], return_inverse=True)
-        conflicting = int(times[np.bincount(group)[group] > 1].sum())
+        conflicting = int(occurrences[np.bincount(group)[group] > 1].sum())
     return RowQuality(
         rows=table.num_rows,
         keys_twice=_repeated(keys) if spec.key and set(spec.key) <= set(table.column_names) else 0,
@@ -488,10 +529,10 @@ def _repeated(hashes: Array) -> int:
 
 
 def mix_hashes(seen: Array, column: "pyarrow.ChunkedArray") -> Array:
-    """Return hashes of 64 bits of rows, a column mixed into those of the columns before.
+    """Return 64-bit hashes of rows: a column mixed into the hashes `seen` of the columns before it.
 
-    Each round is one of splitmix64 (Steele, Lea and Flood, OOPSLA 2014). Among a million rows two that differ have the
-    same hash once in 40 million tables.
+    Each round is one of splitmix64 (Steele, Lea and Flood, OOPSLA 2014). In a table of a million rows, two different
+    rows have the same hash with a probability of 1 in 40 million.
     """
     import pyarrow as pa
 
@@ -503,7 +544,7 @@ def mix_hashes(seen: Array, column: "pyarrow.ChunkedArray") -> Array:
     else:
         if pa.types.is_boolean(column.type):
             column = column.cast(pa.int8())
-        # Whole numbers among which there are nulls are floats, as pandas has them; keys have none, and differ exactly.
+        # Whole numbers with nulls become floats, as in pandas; keys have no nulls and are compared exactly.
         exact = not column.null_count and (pa.types.is_timestamp(column.type) or pa.types.is_integer(column.type))
         if pa.types.is_timestamp(column.type) or exact:
             column = column.cast(pa.int64())
@@ -522,7 +563,7 @@ def mix_hashes(seen: Array, column: "pyarrow.ChunkedArray") -> Array:
 
 
 def _count_relabelled(spec: "ModelSpec", rule: Rule | None, then: "pyarrow.Table", now: "pyarrow.Table") -> int | None:
-    """Count the rows held out by the champion's rule whose label is another now; None when keys cannot be compared."""
+    """Count the rows of the champion's holdout whose label changed; None if the rows cannot be matched by key."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -535,16 +576,16 @@ def _count_relabelled(spec: "ModelSpec", rule: Rule | None, then: "pyarrow.Table
         before = before.append_column("then", before.column(spec.target)).drop([spec.target])
         both = before.join(after, [*spec.key], join_type="inner")
         changed = both.filter(pc.not_equal(both.column("then"), both.column("now"))).select([*spec.key])
-        told = [name for name in (*rule.by, rule.time) if name and name not in spec.key]
-        if told:
-            changed = changed.join(then.select([*spec.key, *told]), [*spec.key], join_type="inner")
+        rule_columns = [name for name in (*rule.by, rule.time) if name and name not in spec.key]
+        if rule_columns:
+            changed = changed.join(then.select([*spec.key, *rule_columns]), [*spec.key], join_type="inner")
         return int(held_out(rule, changed).sum()) if changed.num_rows else 0
     except (pa.ArrowException, DataError, KeyError):
         return None
 
 
 def _with_unique_key(table: "pyarrow.Table", key: Sequence[str]) -> "pyarrow.Table":
-    """Return the rows whose key no other row has."""
+    """Return the rows whose key is unique."""
     import pyarrow.compute as pc
 
     counted = table.group_by([*key]).aggregate([([], "count_all")])

@@ -74,7 +74,10 @@ def matching(path: Path, key: Mapping[str, str], prefix: str = "") -> tuple["pya
             found = pa.concat_tables(parts)
             return found, file.metadata.num_rows - found.num_rows
     except (pa.ArrowException, OSError) as error:
-        raise ArtifactError(f"{path} cannot be read, so whether it holds such rows is not known: {error}") from error
+        raise ArtifactError(
+            f"{path} cannot be read, so it is not known whether it holds such rows ({error}); restore or delete it",
+            code="artifact.unreadable",
+        ) from error
 
 
 def can_hold(path: Path, name: str, text: str) -> bool:
@@ -88,11 +91,12 @@ def can_hold(path: Path, name: str, text: str) -> bool:
 def check_whole(path: Path) -> None:
     """Raise ArtifactError when rows of the snapshot at `path` were forgotten: nothing can be trained on it again."""
     if record := _record(path):
-        rows, last = sum(one["rows"] for one in record.values()), max(one["at"] for one in record.values())
+        rows = sum(erasure["rows"] for erasure in record.values())
+        last = max(erasure["at"] for erasure in record.values())
         raise ArtifactError(
             f"{rows} {'rows' if rows > 1 else 'row'} of snapshot {path.stem[: digest.SHORT]} "
-            f"{'were' if rows > 1 else 'was'} forgotten, the last "
-            f"on {last}: it is no longer what was trained on, which nothing can bring back"
+            f"{'were' if rows > 1 else 'was'} erased, the last on {last}; what was trained on it cannot be reproduced",
+            code="artifact.rows_erased",
         )
 
 

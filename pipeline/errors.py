@@ -1,15 +1,15 @@
-"""Every error the project raises: each names the thing, the value found and the way out, and has a stable code."""
+"""The errors that evergreen raises: each names the thing, the value found and the way out, and has a stable code."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class EvergreenError(Exception):
-    """Base of everything raised on purpose.
+    """Base class of all errors that evergreen raises on purpose.
 
     Attributes:
-        code: names the error for programs and tests, such as `source.unreachable`; `--json` prints it. A raise site
-            gives its own code; without one, the code is that of the class.
+        code: names the error for programs and tests, such as `source.unreachable`; `--json` prints it. Each `raise`
+            passes its own code; the default is that of the class.
     """
 
     code: str = "evergreen.broken"
@@ -21,7 +21,7 @@ class EvergreenError(Exception):
 
 
 class SpecError(EvergreenError):
-    """A model's spec contradicts itself, or there is no such model."""
+    """A model's spec is invalid or contradicts itself, or there is no such model."""
 
     code = "spec.invalid"
 
@@ -33,85 +33,79 @@ class SourceError(EvergreenError):
 
 
 class ProjectError(EvergreenError):
-    """There is no project here, or another one than this evergreen's."""
+    """There is no project here, or it has an evergreen of its own."""
 
     code = "project.not_found"
 
 
 class DataError(EvergreenError):
-    """A source was read and what it holds is not a usable table: the run ends `data-rejected`."""
+    """The data of a source is not a usable table: the run ends `data-rejected`."""
 
     code = "data.invalid"
 
 
 class CheckError(EvergreenError):
-    """A data check itself is broken; this says nothing about the data."""
+    """A data check itself is broken, so nothing is known about the data."""
 
     code = "check.broken"
 
 
 class TrainingError(EvergreenError):
-    """No candidate could be trained."""
+    """No candidate could be trained, or the trained model cannot predict rows that it has to."""
 
     code = "training.failed"
 
 
 class ArtifactError(EvergreenError):
-    """A snapshot, an artifact or a package on disk is incomplete or is not what its digest says."""
+    """A snapshot, an artifact or a package on disk is incomplete, or its content does not match its digest."""
 
     code = "artifact.damaged"
 
 
 class FormatError(ArtifactError):
-    """Something that was written by an older or a newer evergreen, whose format this one does not read.
+    """A file is in a format of an older or newer evergreen, which this one does not read."""
 
-    Attributes:
-        code: `format.too_old`, `format.too_new`, or `format.invalid` when it has no number at all.
-    """
-
-    def __init__(self, message: str, code: str) -> None:
-        super().__init__(message)
-        self.code = code
+    code = "format.invalid"
 
 
 class StorageError(EvergreenError):
-    """There is no space left to write something; nothing of it is left behind."""
+    """The disk is full; nothing of the file or folder is left behind."""
 
     code = "storage.full"
 
 
 class PackageError(EvergreenError):
-    """A Bento could not be built, or holds something else than what was asked for."""
+    """A Bento could not be built, or its content is not what was asked for."""
 
     code = "package.invalid"
 
 
 class ReleaseError(EvergreenError):
-    """The ledger refuses a release, or has no such release."""
+    """The ledger refuses to change a release, or has no such release."""
 
     code = "release.refused"
 
 
 class OvertakenError(ReleaseError):
-    """Another process wrote to the ledger at the same moment; the same may be tried again."""
+    """Another process wrote to the ledger at the same moment; try again."""
 
     code = "release.overtaken"
 
 
 class LedgerError(EvergreenError):
-    """The ledger cannot be written to now; nothing is known about what was to be written."""
+    """The ledger cannot be read or written now; whether the last write arrived is not known."""
 
     code = "ledger.unavailable"
 
 
 class TimeLimitError(EvergreenError):
-    """Something took longer than it may, and was ended."""
+    """Something exceeded its time limit and was stopped."""
 
     code = "time_limit.exceeded"
 
 
 class ServerError(EvergreenError):
-    """A process that evergreen starts did not come up, or was ended by something else."""
+    """A process that evergreen starts did not come up, or something else killed it."""
 
     code = "process.failed"
 

@@ -1,4 +1,4 @@
-"""Challenger, champion and a dummy baseline on the same held-out rows, which none of them has seen."""
+"""Challenger, champion and a dummy baseline, compared on held-out rows that none of them was trained on."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -22,12 +22,19 @@ Array = NDArray[Any]
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 ROUNDING = 1e-12
-"""What a metric of answers that are equal but for rounding may differ by, as a share of it."""
+"""Metrics that differ by less than this share of their size are equal: the rest is rounding."""
 
 
 @dataclass(frozen=True)
 class Champion:
-    """The model now released, as far as a comparison needs it: `ask` returns its answers to rows of a table."""
+    """The champion, as far as a comparison needs it.
+
+    Attributes:
+        release: its number.
+        predict: returns its answers to the rows of a table.
+        required: the features that it cannot do without.
+        rule: which rows were held out from its training.
+    """
 
     release: int
     predict: Callable[["pyarrow.Table"], Answers]
@@ -37,7 +44,14 @@ class Champion:
 
 @dataclass(frozen=True)
 class Interval:
-    """A paired bootstrap interval of a difference of the metric, challenger minus other."""
+    """A paired bootstrap interval of a difference of the metric, challenger minus other.
+
+    Attributes:
+        difference: the difference on all rows, in units of the metric.
+        low: lower end of the interval.
+        high: upper end of the interval.
+        confidence: the probability that the interval covers the true difference.
+    """
 
     difference: float
     low: float
@@ -47,7 +61,16 @@ class Interval:
 
 @dataclass(frozen=True)
 class Slice:
-    """The primary metric where `column` has `value`; `interval` only where there are rows enough to judge."""
+    """The primary metric on the rows that have one value in one column.
+
+    Attributes:
+        column: the column.
+        value: the value as text, or a range of numbers.
+        rows: number of these rows.
+        challenger: the challenger's metric; None if it is undefined.
+        champion: the champion's metric; None if it is undefined or there is no champion.
+        interval: of the difference to the champion; None if there are too few rows to judge.
+    """
 
     column: str
     value: str
@@ -59,9 +82,21 @@ class Slice:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics on the held-out rows that no compared model has seen, and the differences with their intervals.
+    """Metrics on the held-out rows that no compared model was trained on, and their differences.
 
-    `incomparable` says why a champion that exists could not be compared.
+    Attributes:
+        metric: the primary metric.
+        greater_is_better: whether a greater value of it is better.
+        rows: number of held-out rows that were used.
+        challenger: every metric of the challenger by name; None if undefined.
+        baseline: every metric of a dummy that always guesses the same.
+        against_baseline: interval of the challenger minus the baseline.
+        champion: every metric of the champion; None if it was not compared.
+        champion_release: its release; None if there is no champion.
+        against_champion: interval of the challenger minus the champion.
+        incomparable: why a champion could not be compared; None if it was, or there is none.
+        slices: the primary metric on each slice of the gate.
+        value: the business value of each model by name, and its `unit`; None if the spec has none.
     """
 
     metric: str
@@ -83,7 +118,7 @@ class Evaluation:
 
 
 def score(task: "Task", metric: str, y_true: Array, answers: Answers) -> float:
-    """Return one metric of answers to rows of known truth; ValueError when it needs probabilities and has none."""
+    """Return one metric of answers against the truth; ValueError if it needs probabilities and there are none."""
     return METRICS[metric].compute(*inputs(task, METRICS[metric], y_true, answers))
 
 
@@ -94,10 +129,10 @@ def evaluate(
     challenger: Any,
     champion: Champion | None,
 ) -> Evaluation:
-    """Ask challenger, champion and a dummy the held-out rows of a table once, and compare.
+    """Compare challenger, champion and a dummy baseline on the held-out rows of a table.
 
-    The dummy says the training mean, or the training shares of the labels. Where the champion was trained under another
-    holdout rule, only rows that both rules hold out are used. Raises TrainingError when the challenger cannot answer.
+    The dummy predicts the training mean, or the training shares of the labels. If the champion had another holdout
+    rule, only rows that both rules hold out are used. Raises TrainingError if the challenger cannot predict.
     """
     ours, features = held_out(rule, table), describe(spec, table).features
     mask, incomparable = (ours, None) if champion is None else _comparable(spec, rule, champion, table)
@@ -108,14 +143,17 @@ def evaluate(
         answers = predict_rows(challenger, rows, features)
     except Exception as error:
         raise TrainingError(
-            f"the challenger of {spec.name} cannot answer the held-out rows, which may hold what no training row does, "
-            f"such as a null: {type(error).__name__}: {error}"
+            f"the challenger of {spec.name} cannot predict the held-out rows: {type(error).__name__}: {error}; they "
+            "may hold values that no training row has, such as nulls or new categories: let the pipeline handle those",
+            code="training.holdout_not_predicted",
         ) from error
     theirs = None
     if champion is not None and incomparable is None:
         theirs, incomparable = _predict(spec, champion, rows, y_true)
-    every = {"challenger": answers, "champion": theirs, "baseline": dummy}
-    scores = {who: _all_metrics(spec, y_true, said) if said else None for who, said in every.items()}
+    by_model = {"challenger": answers, "champion": theirs, "baseline": dummy}
+    scores = {
+        name: _all_metrics(spec, y_true, predicted) if predicted else None for name, predicted in by_model.items()
+    }
     return Evaluation(
         metric=spec.metric,
         greater_is_better=spec.greater_is_better,
@@ -128,7 +166,7 @@ def evaluate(
         against_champion=interval(spec, y_true, answers, theirs) if theirs else None,
         incomparable=incomparable,
         slices=tuple(_slices(spec, rows, y_true, answers, theirs)),
-        value=_value(spec, y_true, every),
+        value=_value(spec, y_true, by_model),
     )
 
 
@@ -145,23 +183,23 @@ def interval(
     Bootstrap, 1993, chapter 13). None when the metric is undefined on these rows.
     """
     metric = METRICS[spec.metric]
-    # Both sides may know labels that the other has not seen; a position must mean one label on either.
+    # Each side may have labels that the other lacks; a position must mean the same label on both.
     y, a = inputs(spec.task, metric, y_true, answers, others.labels)
     _, b = inputs(spec.task, metric, y_true, others, answers.labels)
     ours, theirs = (metric.compute(y, a), metric.compute(y, b)) if len(y) else (np.nan, np.nan)
     if not np.isfinite(ours - theirs):
         return None
-    resampled = np.array([one for one in _resampled(metric, y, a, b, spec.seed) if np.isfinite(one)])
+    resampled = np.array([value for value in _resampled(metric, y, a, b, spec.seed) if np.isfinite(value)])
     if len(resampled) == 0:
         return None
     low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
     scale = max(abs(ours), abs(theirs))
-    difference, low, high = (_beyond_rounding(one, scale) for one in (ours - theirs, low, high))
+    difference, low, high = (_beyond_rounding(value, scale) for value in (ours - theirs, low, high))
     return Interval(difference, low, high, confidence)
 
 
 def gap(a: float, b: float) -> float:
-    """Return by how much one value of a metric is more than another; 0 where that is but rounding."""
+    """Return how much one value of a metric exceeds another; 0 if the difference is only rounding."""
     return _beyond_rounding(a - b, max(abs(a), abs(b)))
 
 
@@ -187,38 +225,38 @@ def inputs(
 ) -> tuple[Array, Array]:
     """Return truth and answers as a metric takes them: labels as positions, the positive one last.
 
-    `labels` are further ones that get a position.
+    `labels` are additional labels that need a position.
     """
     if task.kind == "regression":
         return y_true, answers.predictions
     positive = getattr(task, "positive", None)
     known = {*y_true.tolist(), *answers.labels, *labels}
-    position = {label: i for i, label in enumerate(sorted(known, key=lambda one: (one == positive, str(one))))}
+    position = {label: i for i, label in enumerate(sorted(known, key=lambda label: (label == positive, str(label))))}
     truth = np.array([position[label] for label in y_true.tolist()], dtype=int)
     if metric.needs == "predictions":
         return truth, np.array([position[label] for label in answers.predictions.tolist()], dtype=int)
     if answers.probabilities is None:
-        raise ValueError("the metric needs probabilities and the estimator has no predict_proba")
+        raise ValueError("the metric needs probabilities, but the estimator has no predict_proba")
     probabilities = np.zeros((len(truth), len(position)))
     probabilities[:, [position[label] for label in answers.labels]] = answers.probabilities
     return truth, probabilities
 
 
 def _comparable(spec: "ModelSpec", rule: Rule, champion: Champion, table: "pyarrow.Table") -> tuple[Array, str | None]:
-    """Return the rows that neither model was trained on, and why they cannot be told or are too few, if so."""
+    """Return the rows that neither model was trained on, and why they are unknown or too few; None if they are not."""
     ours, name = held_out(rule, table), f"release {champion.release}"
     lacking = [
         column for column in (*champion.rule.by, champion.rule.time) if column and column not in table.column_names
     ]
     if lacking:
         columns = ", ".join(repr(column) for column in lacking)
-        return ours, f"the data has no column {columns}, which tells the rows that {name} has not seen"
+        return ours, f"the data has no column {columns}, which the holdout of {name} needs"
     if rule.time is not None and champion.rule.time != rule.time:
         return ours, f"{name} was trained on rows of the newest window, which is held out now"
     try:
         both = ours & held_out(champion.rule, table)
     except DataError as error:
-        return ours, f"the rows that {name} has not seen cannot be told: {error}"
+        return ours, f"the holdout of {name} cannot be computed: {error}"
     if both.sum() < min(ours.sum(), spec.gate.slice_rows):
         return ours, f"only {both.sum()} rows are held out both now and when {name} was trained"
     return both, None
@@ -227,7 +265,7 @@ def _comparable(spec: "ModelSpec", rule: Rule, champion: Champion, table: "pyarr
 def _predict(
     spec: "ModelSpec", champion: Champion, rows: "pyarrow.Table", y_true: Array
 ) -> tuple[Answers | None, str | None]:
-    """Return the champion's answers, or why it has none: data or spec may no longer be what it was trained for."""
+    """Return the champion's answers, or why it has none: the data or the spec may have changed since its training."""
     lacking = [name for name in champion.required if name not in rows.column_names]
     if lacking:
         names = ", ".join(repr(name) for name in lacking)
@@ -239,14 +277,14 @@ def _predict(
     except ServerError:
         raise
     except Exception as error:
-        return None, f"release {champion.release} cannot be judged on these rows: {type(error).__name__}: {error}"
+        return None, f"release {champion.release} cannot be evaluated on these rows: {type(error).__name__}: {error}"
 
 
 def _baseline(spec: "ModelSpec", trained_on: Array, rows: int) -> Answers:
     from sklearn.dummy import DummyClassifier, DummyRegressor
 
     dummy = DummyRegressor() if spec.task.kind == "regression" else DummyClassifier(strategy="prior")
-    # It looks at no feature; of very many rows, one of zeros would be as large as the target.
+    # The dummy ignores features; broadcasting spares memory, since real zeros would be as large as the target.
     return predict(dummy.fit(np.broadcast_to(0.0, (len(trained_on), 1)), trained_on), np.broadcast_to(0.0, (rows, 1)))
 
 
@@ -258,11 +296,14 @@ def _all_metrics(spec: "ModelSpec", y_true: Array, answers: Answers) -> dict[str
     return values
 
 
-def _value(spec: "ModelSpec", y_true: Array, every: dict[str, Answers | None]) -> dict[str, Any] | None:
+def _value(spec: "ModelSpec", y_true: Array, by_model: dict[str, Answers | None]) -> dict[str, Any] | None:
     if spec.value is None:
         return None
-    worth = {who: _finite(float(spec.value.function(y_true, said.predictions))) for who, said in every.items() if said}
-    return {"unit": spec.value.unit, **worth}
+    function = spec.value.function
+    values = {
+        name: _finite(float(function(y_true, answers.predictions))) for name, answers in by_model.items() if answers
+    }
+    return {"unit": spec.value.unit, **values}
 
 
 def _slices(
@@ -273,14 +314,14 @@ def _slices(
     theirs: Answers | None,
 ) -> Iterator[Slice]:
     """Yield every slice. With k of them judged, each interval is widened (Bonferroni) so that all hold together."""
-    found = [
-        (column, f"value {place}" if column in spec.sensitive else value, mask)
+    slices = [
+        (column, f"value {number}" if column in spec.sensitive else value, mask)
         for column in spec.gate.slices
-        for place, (value, mask) in enumerate(_values(rows.column(column)), start=1)
+        for number, (value, mask) in enumerate(_values(rows.column(column)), start=1)
     ]
-    judged = sum(mask.sum() >= spec.gate.slice_rows for _, _, mask in found)
+    judged = sum(mask.sum() >= spec.gate.slice_rows for _, _, mask in slices)
     confidence = 1 - (1 - CONFIDENCE) / max(judged, 1)
-    for column, value, mask in found:
+    for column, value, mask in slices:
         mine, other = take(answers, mask), take(theirs, mask) if theirs else None
         enough = other is not None and mask.sum() >= spec.gate.slice_rows
         yield Slice(
@@ -294,7 +335,7 @@ def _slices(
 
 
 def _values(column: "pyarrow.ChunkedArray") -> Iterator[tuple[str, Array]]:
-    """Yield each value of a column with the rows that have it; numbers of many values as their quarters."""
+    """Yield each value of a column with a mask of its rows; for numbers with many values, each quarter of them."""
     values = np.array(column.to_pylist(), dtype=object)
     missing = np.array([value is None for value in values])
     known = values[~missing]
@@ -303,7 +344,7 @@ def _values(column: "pyarrow.ChunkedArray") -> Iterator[tuple[str, Array]]:
         edges = np.quantile(known.astype(float), [0, 0.25, 0.5, 0.75, 1])
         quarter = np.full(len(values), -1)
         quarter[~missing] = np.clip(np.searchsorted(edges, known.astype(float), side="right") - 1, 0, 3)
-        # Where one number is very common, it fills more than a quarter and leaves others without rows.
+        # A very common number fills more than a quarter, so other quarters may have no rows.
         for number in np.unique(quarter[~missing]).tolist():
             yield f"{edges[number]:g} to {edges[number + 1]:g}", quarter == number
     else:

@@ -48,7 +48,7 @@ def _walk(part: Any, above: str, inherited: FieldKind | None) -> Iterator[tuple[
         # What states no kind of its own, such as a source, is of the kind of the field that holds it.
         of = field.metadata.get("kind", inherited)
         if of is None:
-            raise TypeError(f"{type(part).__name__}.{field.name} states no kind; add metadata=of_kind(...)")
+            raise TypeError(f"{type(part).__name__}.{field.name} has no kind; add metadata=of_kind(...)")
         if "before" in field.metadata and value == field.metadata["before"]:
             continue
         if is_dataclass(value) and not isinstance(value, type):

@@ -1,8 +1,7 @@
 """State on disk: the only module of evergreen that writes, renames and serializes files.
 
-A file or folder appears whole or not at all: it is written beside its place, flushed to disk, then renamed. What was
-written under a digest is checked against it before it is used. tests/end_to_end/test_state.py keeps other modules from
-doing this.
+A file or folder appears whole or not at all: it is written beside its final path, flushed to disk, then renamed. Files
+with a known digest are checked against it before use. tests/end_to_end/test_state.py keeps other modules from writing.
 """
 
 import errno
@@ -43,7 +42,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder inside of a folder; it is removed when the block ends."""
+    """Yield an empty temporary folder inside a folder; it is removed when the block ends."""
     part = Path(tempfile.mkdtemp(prefix=f"{_PART}{os.getpid()}-", dir=folder))
     try:
         yield part
@@ -52,7 +51,7 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
 
 
 def put(part: Path, path: Path) -> None:
-    """Let a whole file appear in its place, on the same file system."""
+    """Flush a file and rename it to its final path, on the same file system."""
     _flush(part)
     part.rename(path)
     _flush(path.parent)
@@ -62,7 +61,7 @@ def put(part: Path, path: Path) -> None:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder; it becomes `path`, replacing what was there, when the block ends without an error."""
     part = _part(path)
-    # In a container, a process that was killed and the one that goes on may have the same id.
+    # In a container, a killed process and the one that resumes its work may have the same id.
     shutil.rmtree(part, ignore_errors=True)
     try:
         with space_for(path):
@@ -82,7 +81,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def space_for(path: Path) -> Iterator[None]:
-    """Say, as a StorageError, that there is no space left to write `path` when that is why writing fails."""
+    """Raise StorageError if writing `path` in this block fails because the disk is full."""
     try:
         yield
     except OSError as error:
@@ -95,7 +94,8 @@ def no_space(path: Path) -> StorageError:
     """Return the error that there is no space left to write `path`."""
     return StorageError(
         f"no space left to write {path}; nothing of it was written and no champion has changed: free some, for example "
-        "with `evergreen gc`, then run again"
+        "with `evergreen gc`, then run again",
+        code="storage.full",
     )
 
 
@@ -112,7 +112,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, whole or not at all; NaN and infinity are refused, since JSON has no such numbers."""
+    """Write a JSON file, whole or not at all; raises ValueError for NaN and infinity, which JSON does not have."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
@@ -134,7 +134,7 @@ def parquet_writer(part: Path, schema: "pyarrow.Schema", compression: str = "zst
     import pyarrow as pa
     import pyarrow.parquet
 
-    # Numbers seldom repeat: a dictionary of them costs more time than it saves space.
+    # Numbers rarely repeat, so a dictionary of them costs more time than the space it saves is worth.
     texts = [field.name for field in schema if pa.types.is_string(field.type)]
     return pyarrow.parquet.ParquetWriter(part, schema, compression=compression, use_dictionary=texts)
 
@@ -164,22 +164,29 @@ def pickle_bytes(value: Any) -> bytes:
 
 @contextmanager
 def open_checked(path: Path, expected: str) -> Iterator[BinaryIO]:
-    """Yield an open file after its digest was found to be the expected one; else ArtifactError."""
+    """Check a file's digest and yield the open file; raises ArtifactError if the digest is not the expected one."""
     try:
         file = path.open("rb")
     except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
-    # One open file for both: another that is put in its place meanwhile is not the one that is read.
+        raise ArtifactError(
+            f"{path} cannot be read: {error.strerror}; restore it, or train and release the model again",
+            code="artifact.unreadable",
+        ) from error
+    # The same open file is checked and read, so a file that replaces it in the meantime is never read unchecked.
     with file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != expected:
-            raise ArtifactError(f"{path} is not the file that was written: its digest is {found}, not {expected}")
+            raise ArtifactError(
+                f"{path} has changed since it was written: its digest is {found}, not {expected}; restore it, or train "
+                "and release the model again",
+                code="artifact.changed",
+            )
         file.seek(0)
         yield file
 
 
 def link_or_copy(source: Path, path: Path) -> None:
-    """Let a file appear at a second place, without a copy where the file system can do that."""
+    """Make a file available at a second path: by a hard link, or by a copy if the file system has none."""
     try:
         os.link(source, path)
     except OSError:
@@ -187,7 +194,7 @@ def link_or_copy(source: Path, path: Path) -> None:
 
 
 def discard(path: Path, aside: Path) -> None:
-    """Remove a file or a folder; it is first moved into the folder `aside`, so that nobody sees it half removed."""
+    """Remove a file or folder; it is first moved into the folder `aside`, so that nobody sees it half removed."""
     part = _part(aside / path.name)
     shutil.rmtree(part, ignore_errors=True)
     path.rename(part)
@@ -195,13 +202,13 @@ def discard(path: Path, aside: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what processes that died in the middle of writing left below a folder."""
-    # Not Path.rglob: it raises when a folder disappears under it, as those of the living do.
-    for place, folders, names in os.walk(folder):
+    """Remove unfinished files below a folder that dead processes left behind."""
+    # Not Path.rglob: it raises if a folder disappears, as the unfinished folders of running processes do.
+    for parent, folders, names in os.walk(folder):
         for name in (*folders, *names):
             pid = name.removeprefix(_PART).split("-")[0]
             if name.startswith(_PART) and not (pid.isdigit() and alive(int(pid))):
-                part = Path(place, name)
+                part = Path(parent, name)
                 shutil.rmtree(part, ignore_errors=True) if name in folders else part.unlink(missing_ok=True)
         folders[:] = [name for name in folders if not name.startswith(_PART)]
 

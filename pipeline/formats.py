@@ -1,4 +1,4 @@
-"""The version numbers of everything that evergreen keeps on disk, and the sentence that refuses a wrong one.
+"""The version numbers of all formats that evergreen keeps on disk, and the check that refuses an unknown one.
 
 docs/internals/formats.md says what each format holds and how to raise its number.
 """
@@ -16,7 +16,7 @@ class Format:
         name: what people call it.
         current: the number that this evergreen writes.
         oldest: the oldest number that this evergreen still reads.
-        renew: how to get rid of one that is too old.
+        renew: what to do about a file whose number is too old.
     """
 
     name: str
@@ -36,19 +36,19 @@ FORMATS = (ARTIFACT, PACKAGE, SNAPSHOT, REQUEST_LOG, ARCHIVE, LEDGER)
 
 
 def check_format(format: Format, found: object, thing: object) -> None:
-    """Raise FormatError unless this evergreen reads number `found` of a format; `thing` names what has it.
+    """Raise FormatError unless this evergreen reads number `found` of a format; `thing` names the file for people.
 
-    What has no number is older than all numbers, and counts as 0. The error's code is `format.too_new` or
-    `format.too_old`.
+    None, no number, counts as 0 and is too old. The error's code is `format.too_new`, `format.too_old` or
+    `format.invalid`.
     """
     number = 0 if found is None else found
     if not isinstance(number, int) or isinstance(number, bool):
         raise FormatError(
-            f"{thing} has format {found!r}, which is not a number; restore it from a copy", "format.invalid"
+            f"{thing} has format {found!r}, which is not a whole number; restore it from a copy", code="format.invalid"
         )
     reads = f"{format.current}" if format.oldest == format.current else f"{format.oldest} to {format.current}"
     sentence = f"{thing} has format {number}, and this evergreen reads {reads}"
     if number > format.current:
-        raise FormatError(f"{sentence}; use a later evergreen", "format.too_new")
+        raise FormatError(f"{sentence}; use a later evergreen", code="format.too_new")
     if number < format.oldest:
-        raise FormatError(f"{sentence}; {format.renew}", "format.too_old")
+        raise FormatError(f"{sentence}; {format.renew}", code="format.too_old")

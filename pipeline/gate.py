@@ -12,7 +12,12 @@ from pipeline.spec import Gate
 
 @dataclass(frozen=True)
 class Check:
-    """One condition of the gate: whether it holds, and the sentence with its numbers."""
+    """One condition of the gate.
+
+    Attributes:
+        passed: whether the challenger meets it.
+        sentence: the condition with its numbers, for people.
+    """
 
     passed: bool
     sentence: str
@@ -20,18 +25,23 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the challenger may be released, and every condition that was judged, refusals first."""
+    """The decision of the gate.
+
+    Attributes:
+        passed: whether the challenger may be released.
+        checks: every condition, those that were not met first.
+    """
 
     passed: bool
     checks: tuple[Check, ...]
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why it was refused, or, when it passed, what it showed."""
+        """The sentences of the conditions that refused it, or, if it passed, of all conditions."""
         return tuple(check.sentence for check in self.checks if check.passed == self.passed)
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<li>{'✓' if one.passed else '✗'} {escape(one.sentence)}</li>" for one in self.checks)
+        rows = "".join(f"<li>{'✓' if check.passed else '✗'} {escape(check.sentence)}</li>" for check in self.checks)
         return f"<p><b>{'passed' if self.passed else 'refused'}</b></p><ul>{rows}</ul>"
 
     def to_dict(self) -> dict[str, Any]:
@@ -40,10 +50,10 @@ class Verdict:
 
 
 def decide(evaluation: Evaluation, gate: Gate) -> Verdict:
-    """Judge an evaluation: absolute threshold, better than the baseline, not worse than the champion, nor on a slice.
+    """Judge an evaluation against the threshold, the baseline and the champion, on all rows and on each slice.
 
-    Against the baseline the whole interval must be on the better side; against the champion its worse end may be worse
-    by the tolerance at most. The first model of all is judged by the first two.
+    Against the baseline the whole interval must be on the better side. Against the champion its worse end may be worse
+    by at most the tolerance. The first model has no champion to beat.
     """
     checks = [
         _threshold(evaluation, gate),
@@ -55,19 +65,19 @@ def decide(evaluation: Evaluation, gate: Gate) -> Verdict:
 
 
 def _threshold(evaluation: Evaluation, gate: Gate) -> Check:
-    metric, found = evaluation.metric, evaluation.challenger.get(evaluation.metric)
+    metric, value = evaluation.metric, evaluation.challenger.get(evaluation.metric)
     bound, limit = ("at least", gate.at_least) if evaluation.greater_is_better else ("at most", gate.at_most)
     assert limit is not None
-    if found is None:
+    if value is None:
         return Check(
             False,
             f"{metric} of the challenger is undefined on {evaluation.rows:,} held-out rows",
         )
-    passed = found >= limit if evaluation.greater_is_better else found <= limit
+    passed = value >= limit if evaluation.greater_is_better else value <= limit
     sign = ("is" if passed else "is not") + f" {bound}"
     return Check(
         passed,
-        f"{metric} {format_number(found)} {sign} the threshold {format_number(limit)}, "
+        f"{metric} {format_number(value)} {sign} the threshold {format_number(limit)}, "
         f"on {evaluation.rows:,} held-out rows",
     )
 
@@ -96,36 +106,37 @@ def _champion(evaluation: Evaluation, gate: Gate) -> Iterator[Check]:
     )
     if evaluation.champion is None or interval is None:
         why = evaluation.incomparable or f"its {evaluation.metric} is undefined on these rows"
-        way_out = "to judge the next model as a first one, `evergreen retire` it"
+        way_out = "run `evergreen retire` on the model to judge the next challenger as the first one"
         yield Check(False, f"not compared with {name}: {why}; {way_out}")
         return
     worse = _worse_end(interval, evaluation.greater_is_better)
     passed = worse <= gate.tolerance
     numbers = _numbers(evaluation.challenger, evaluation.champion, evaluation, interval)
-    said = "holds its own against" if passed else "may be worse than"
     yield Check(
         passed,
-        f"{said} {name}: {numbers}; the worse end is {format_number(abs(worse))} "
-        f"{'worse' if worse >= 0 else 'better'}, "
+        f"{'not worse than' if passed else 'may be worse than'} {name}: {numbers}; the worse end of the interval is "
+        f"{format_number(abs(worse))} {'worse' if worse >= 0 else 'better'}, "
         f"tolerance {format_number(gate.tolerance)}",
     )
-    for one in evaluation.slices:
-        if one.interval is not None and _better_end(one.interval, evaluation.greater_is_better) > gate.slice_tolerance:
-            yield Check(False, _slice(one, one.interval, evaluation, gate))
+    for part in evaluation.slices:
+        if part.interval is None:
+            continue
+        if _better_end(part.interval, evaluation.greater_is_better) > gate.slice_tolerance:
+            yield Check(False, _slice_sentence(part, part.interval, evaluation, gate))
 
 
-def _slice(one: Slice, interval: Interval, evaluation: Evaluation, gate: Gate) -> str:
+def _slice_sentence(part: Slice, interval: Interval, evaluation: Evaluation, gate: Gate) -> str:
     return (
-        f"worse than the champion, release {evaluation.champion_release}, where {one.column} is {one.value} "
-        f"({one.rows:,} rows): {evaluation.metric} {format_number(one.challenger)} "
-        f"against {format_number(one.champion)}, "
+        f"worse than the champion, release {evaluation.champion_release}, if {part.column} is {part.value} "
+        f"({part.rows:,} rows): {evaluation.metric} {format_number(part.challenger)} "
+        f"against {format_number(part.champion)}, "
         f"{_percent(interval)} interval {format_signed(interval.low)} to {format_signed(interval.high)}, "
         f"slice tolerance {format_number(gate.slice_tolerance)}"
     )
 
 
 def _worse_end(interval: Interval, greater_is_better: bool) -> float:
-    """Return how much worse than the other the challenger may be, at the worse end; negative: better even there."""
+    """Return how much worse than the other the challenger is at the worse end; negative if it is better even there."""
     return -interval.low if greater_is_better else interval.high
 
 

@@ -1,6 +1,6 @@
-"""The seal of a folder: a manifest that names every other file in it by its digest, signed where there is a key.
+"""The seal of a folder: a manifest with the digest of every other file in it, signed if a signing key is set.
 
-The digest of a sealed folder is that of its manifest's bytes, so that it covers every file and no signature.
+The digest of a sealed folder is that of its manifest's bytes, so it covers every file but not the signature.
 """
 
 import hashlib
@@ -16,12 +16,14 @@ from pipeline.files import write_json, write_text
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 KEY = "EVERGREEN_SIGNING_KEY"
+RESTORE = "restore it, or train and release the model again"
+"""The way out of a damaged artifact."""
 
 
 def seal(folder: Path, facts: dict[str, Any]) -> None:
-    """Write facts as the folder's manifest, with `files`, the digest of every file in it by its relative path.
+    """Write facts as the folder's manifest, and add `files`, the digest of every file in it by its relative path.
 
-    Where the environment has a signing key, the manifest's HMAC-SHA256 is written beside it.
+    If the environment has a signing key, the manifest's HMAC-SHA256 is written beside it.
     """
     files = {name: digest.of_file(folder / name) for name in _files(folder)}
     write_json(folder / MANIFEST, {**facts, "files": files})
@@ -30,19 +32,24 @@ def seal(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def open_sealed(folder: Path, expected: str | None = None) -> tuple[str, dict[str, Any]]:
-    """Return the digest and the manifest of a sealed folder, after each of its files was found to be as it was sealed.
+    """Check every file of a sealed folder and return its digest and its manifest.
 
-    Raises ArtifactError, naming the file, when one was changed, is missing or is too many, when the digest is not the
-    expected one, or when the environment has a signing key and the manifest was not signed with it.
+    Raises ArtifactError, naming the file, if a file is changed, missing or unexpected, if the digest is not the
+    expected one, or if the environment has a signing key and the manifest was not signed with it.
     """
     try:
         content = (folder / MANIFEST).read_bytes()
     except OSError as error:
-        raise ArtifactError(f"{folder} is no artifact: {MANIFEST} cannot be read ({error.strerror})") from error
+        raise ArtifactError(
+            f"{folder} is not an artifact: {MANIFEST} cannot be read ({error.strerror}); {RESTORE}",
+            code="artifact.not_an_artifact",
+        ) from error
     found = hashlib.sha256(content).hexdigest()
     if expected is not None and found != expected:
         raise ArtifactError(
-            f"{folder} is not the artifact that was written: the digest of {MANIFEST} is {found}, not {expected}"
+            f"{folder} has changed since it was written: the digest of {MANIFEST} is {found}, not {expected}; "
+            f"{RESTORE}",
+            code="artifact.changed",
         )
     _check_signature(folder, content)
     try:
@@ -50,7 +57,9 @@ def open_sealed(folder: Path, expected: str | None = None) -> tuple[str, dict[st
         _check_files(folder, manifest["files"])
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ArtifactError(
-            f"{folder} is no artifact: {MANIFEST} is not what evergreen writes ({type(error).__name__}: {error})"
+            f"{folder} is not an artifact: {MANIFEST} is not as evergreen writes it ({type(error).__name__}: {error}); "
+            f"{RESTORE}",
+            code="artifact.not_an_artifact",
         ) from error
     return found, manifest
 
@@ -59,40 +68,49 @@ def _check_signature(folder: Path, content: bytes) -> None:
     key = os.environ.get(KEY)
     if not key:
         return
-    # Without --force, an artifact of the same rows is the same one, and its package, which bears no signature, is kept.
+    # Without --force, a run on the same rows keeps this artifact and its package, which is not signed.
     way_out = (
-        "`evergreen run MODEL --force` signs a new one, after `evergreen retire MODEL` where this is the champion's; "
-        f"or unset {KEY} to trust what is not signed"
+        "sign a new one by `evergreen run MODEL --force`, after `evergreen retire MODEL` if this is the champion's; "
+        f"or unset {KEY} to trust unsigned artifacts"
     )
     try:
-        said = (folder / SIGNATURE).read_bytes().strip()
+        signature = (folder / SIGNATURE).read_bytes().strip()
     except OSError as error:
         raise ArtifactError(
-            f"{folder} is not signed: {SIGNATURE} cannot be read ({error.strerror}); {way_out}"
+            f"{folder} is not signed: {SIGNATURE} cannot be read ({error.strerror}); {way_out}",
+            code="artifact.not_signed",
         ) from error
-    if not hmac.compare_digest(said, _signature(key, content).encode()):
-        raise ArtifactError(f"{folder}: {SIGNATURE} was not made of this {MANIFEST} with this {KEY}; {way_out}")
+    if not hmac.compare_digest(signature, _signature(key, content).encode()):
+        raise ArtifactError(
+            f"{folder}: {SIGNATURE} does not match {MANIFEST} and this {KEY}; {way_out}",
+            code="artifact.wrong_signature",
+        )
 
 
 def _check_files(folder: Path, sealed: dict[str, str]) -> None:
-    there = _files(folder)
-    if missing := sorted({*sealed} - {*there}):
-        raise ArtifactError(f"{folder} is not whole: it has no {missing[0]}; run again to write it anew")
-    if extra := sorted({*there} - {*sealed}):
-        raise ArtifactError(f"{folder} has {extra[0]}, which is not in {MANIFEST}; take it away")
+    present = _files(folder)
+    if missing := sorted({*sealed} - {*present}):
+        raise ArtifactError(f"{folder} lacks the file {missing[0]}; {RESTORE}", code="artifact.missing_file")
+    if extra := sorted({*present} - {*sealed}):
+        raise ArtifactError(
+            f"{folder} has {extra[0]}, which is not in {MANIFEST}; remove it", code="artifact.unexpected_file"
+        )
     for name, wanted in sealed.items():
         try:
             found = digest.of_file(folder / name)
         except OSError as error:
-            raise ArtifactError(f"{folder / name} cannot be read: {error.strerror}") from error
+            raise ArtifactError(
+                f"{folder / name} cannot be read: {error.strerror}; {RESTORE}", code="artifact.unreadable"
+            ) from error
         if found != wanted:
             raise ArtifactError(
-                f"{folder / name} is not the file that was written: its digest is {found}, not {wanted}"
+                f"{folder / name} has changed since it was written: its digest is {found}, not {wanted}; {RESTORE}",
+                code="artifact.changed",
             )
 
 
 def _files(folder: Path) -> list[str]:
-    """Return the relative paths of all that is in a folder and no folder, but for the seal itself."""
+    """Return the relative paths of all files and links in a folder, except for the manifest and its signature."""
     names = [
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()
     ]

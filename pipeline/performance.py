@@ -28,7 +28,14 @@ ESTIMATES = 200
 
 @dataclass(frozen=True)
 class Estimate:
-    """The primary metric on so many rows, with the ends of an interval; None where it is undefined on them."""
+    """The primary metric on some rows.
+
+    Attributes:
+        rows: number of rows.
+        value: the metric; None if it is undefined on these rows.
+        low: lower end of its interval.
+        high: upper end of its interval.
+    """
 
     rows: int
     value: float | None
@@ -38,9 +45,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Logged answers whose labels have arrived: the truth, the answers, and when they were given, in days since 1970.
+    """Logged predictions whose labels have arrived.
 
-    `logged` is how many keys were asked about; `unkeyed` how many rows bore no key, and can have no label.
+    Attributes:
+        y_true: the labels, shape (n,).
+        answers: the predictions.
+        days: when each was predicted, in days since 1970, shape (n,).
+        logged: number of distinct keys in the log.
+        unkeyed: number of logged rows without a key, which cannot get a label.
     """
 
     y_true: Array
@@ -59,7 +71,10 @@ def join(spec: "ModelSpec", logged: "pyarrow.Table", labels: "pyarrow.Table", na
     for name in (*spec.key, spec.target):
         if name not in labels.column_names:
             hint = did_you_mean(name, labels.column_names)
-            raise DataError(f"the labels of {spec.name} have no column {name!r}, which they are joined by{hint}")
+            raise DataError(
+                f"the labels of {spec.name} have no column {name!r}; they need the key and the target{hint}",
+                code="data.missing_column",
+            )
     known = labels.filter(labels.column(spec.target).is_valid())
     truth: dict[tuple[Any, ...], int] = {}
     for row, key in enumerate(zip(*(_comparable(known.column(name)) for name in spec.key), strict=True)):

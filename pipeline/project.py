@@ -34,13 +34,15 @@ def project_folder() -> Path:
         named = os.environ.get(VARIABLE)
         where = f"{VARIABLE} ({named})" if named else f"{Path.cwd()} or a folder above it"
         raise ProjectError(
-            f"no evergreen project was found: there is no pipeline/models in {where}; change into your project, set "
-            f"{VARIABLE}, or begin a project with `evergreen init`"
+            f"no evergreen project found: there is no pipeline/models in {where}; change into your project, set "
+            f"{VARIABLE}, or start a project with `evergreen init`",
+            code="project.not_found",
         )
     if (folder / "pipeline" / "__init__.py").is_file() and folder != CODE_FOLDER:
         raise ProjectError(
             f"the project {folder} holds an evergreen of its own, but this one is in {CODE_FOLDER}; use the command "
-            "that is installed from the project, or change into another project"
+            "that is installed from the project, or change into another project",
+            code="project.other_evergreen",
         )
     return folder
 
@@ -126,7 +128,10 @@ def project_file(name: str, project: Path) -> Path:
     for place in places:
         if place.is_file():
             return place
-    raise ProjectError(f"neither {project} nor the installed evergreen has {name}; install evergreen again")
+    raise ProjectError(
+        f"neither {project} nor the installed evergreen has {name}; install evergreen again",
+        code="project.missing_file",
+    )
 
 
 def copy_room(room: str, project: Path, place: Path, left_out: Iterable[str]) -> None:

@@ -30,11 +30,15 @@ from pipeline.train import train
 
 @dataclass(frozen=True)
 class Reproduction:
-    """How the golden rows are answered by a release that was trained again.
+    """The predictions of a release that was trained again, compared with the original ones on the golden rows.
 
-    `equal` when every answer is what it was, within rounding (see `pipeline.predict.disagreements`). `largest` is the
-    largest difference of a prediction, in the target's unit, or of a probability; None where labels are all there is.
-    `reasons` say what differs in the answers, `changes` what is another than it was then.
+    Attributes:
+        equal: whether all predictions are the same, within rounding (see `pipeline.predict.disagreements`).
+        rows: number of golden rows.
+        largest: the largest difference of a prediction, in the target's unit, or of a probability; None if there are
+            only labels.
+        reasons: sentences about the predictions that differ.
+        changes: sentences about what changed since then: versions, parameters, the chosen candidate.
     """
 
     equal: bool
@@ -99,7 +103,10 @@ def _train_again(expected: str, path: Path, out: Path) -> None:
     model, digests = artifact.manifest["model"], artifact.manifest["digests"]
     snapshot, spec = load_snapshot(path), load_spec(model)
     if (found := SnapshotFile(snapshot.path).digest()) != digests["snapshot"]:
-        raise ArtifactError(f"{path} is not the snapshot of {model}: its digest is {found}, not {digests['snapshot']}")
+        raise ArtifactError(
+            f"{path} is not the snapshot of {model}: its digest is {found}, not {digests['snapshot']}; restore it",
+            code="artifact.wrong_snapshot",
+        )
     # Beside the snapshot: as many rows may be scattered as it has, and a system's temporary folder is often memory.
     with scratch_folder(path.parent) as folder:
         trained = train(spec, snapshot, folder / "again")

@@ -71,7 +71,8 @@ def protocol_of(source: Path) -> Protocol:
         return Protocol(facts["format"], facts["modules"], tuple(facts["orders"]), tuple(facts["states"]))
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ArtifactError(
-            f"{name} has no readable {MANIFEST} ({type(error).__name__}: {error}); restore it"
+            f"{name} has no readable {MANIFEST} ({type(error).__name__}: {error}); restore it",
+            code="artifact.package_unreadable",
         ) from error
 
 
@@ -91,7 +92,11 @@ def run_packaged(source: Path, entry: EntryPoint, *arguments: str) -> None:
     )
     if done.returncode < 0:
         raise ServerError(
-            f"the process that asked {source.parent.name} was ended by signal {-done.returncode}; run again"
+            f"the {entry!r} process of {source.parent.name} was killed by signal {-done.returncode}; run again",
+            code="process.killed",
         )
     if done.returncode != 0:
-        raise ArtifactError((done.stderr.strip().splitlines() or ["it ended without a word"])[-1])
+        last_line = (
+            done.stderr.strip().splitlines() or [f"its process exited with {done.returncode}, without output"]
+        )[-1]
+        raise ArtifactError(last_line, code="artifact.package_failed")

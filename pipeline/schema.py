@@ -20,7 +20,14 @@ MAX_CATEGORIES = 200
 
 @dataclass(frozen=True)
 class Feature:
-    """One feature: its type, whether a request must have it, and the categories seen in training, where listed."""
+    """One feature of a model.
+
+    Attributes:
+        name: its column.
+        type: its logical type.
+        required: whether a request must have a value for it.
+        categories: the values in training; None for other types than text, or if there are more than MAX_CATEGORIES.
+    """
 
     name: str
     type: LogicalType
@@ -28,13 +35,20 @@ class Feature:
     categories: tuple[str, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the feature as the model card shows it; `categories` only where there are some."""
+        """Return the feature as the model card shows it; without `categories` if they are None."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Schema:
-    """What a request may hold: features in the model's order, and other columns that are accepted and not used."""
+    """What a request to a model may contain.
+
+    Attributes:
+        features: in the model's order.
+        key: columns that identify a row.
+        ignored: other columns of the data, which are accepted and not used.
+        nulls: texts that mean a null.
+    """
 
     features: tuple[Feature, ...]
     key: tuple[str, ...]
@@ -64,15 +78,16 @@ def _tuple(values: Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def feature_names(spec: "ModelSpec", columns: Sequence[str]) -> tuple[str, ...]:
-    """Return the spec's features, or, where it names none, every column that is neither key, target, time nor group."""
+    """Return the spec's features; if it names none, every column that is not key, target, time or group."""
     outside = {*spec.key, spec.target, spec.time, spec.group}
     return spec.features or tuple(name for name in columns if name not in outside)
 
 
 def check_columns(spec: "ModelSpec", table: "pyarrow.Table | SnapshotFile") -> None:
-    """Raise DataError, naming the column, unless the table has what the spec trains on.
+    """Raise DataError, naming the column, unless the spec can be trained on the table.
 
-    That is: every column the spec names, a target without nulls, of a type and with labels that suit the task.
+    The table needs every column that the spec names, no nulls in target, key and time, no infinities, and a target
+    whose type and labels fit the task.
     """
     roles = {
         "target": (spec.target,),
@@ -90,7 +105,8 @@ def check_columns(spec: "ModelSpec", table: "pyarrow.Table | SnapshotFile") -> N
                 article = "a" if role in {"feature", "key column", "slice"} else "the"
                 hint = did_you_mean(column, table.column_names)
                 raise DataError(
-                    f"column {column!r} is {article} {role} of {spec.name} but the data has no such column{hint}"
+                    f"column {column!r} is {article} {role} of {spec.name} but the data has no such column{hint}",
+                    code="data.missing_column",
                 )
     for role, columns in {
         "target": (spec.target,),
@@ -101,12 +117,15 @@ def check_columns(spec: "ModelSpec", table: "pyarrow.Table | SnapshotFile") -> N
             if missing := table.column(column).null_count:
                 row = table.column(column).is_null().index(True).as_py() + 1
                 raise DataError(
-                    f"column {column!r}, the {role} of {spec.name}, is null in {missing} rows, first row {row}"
+                    f"column {column!r}, the {role} of {spec.name}, is null in {missing} rows, the first is row {row}; "
+                    "fill or remove them",
+                    code="data.null_column",
                 )
     for column in (spec.target, *feature_names(spec, table.column_names)):
         if (row := _first_infinity(table.column(column))) is not None:
             raise DataError(
-                f"column {column!r} holds an infinity in row {row + 1}, which no request to a model may hold"
+                f"column {column!r} holds an infinity in row {row + 1}, which no request can send; replace it",
+                code="data.infinity",
             )
     _check_target(spec, table)
 
@@ -117,34 +136,42 @@ def _first_infinity(column: "pyarrow.ChunkedArray") -> int | None:
 
     if not pa.types.is_floating(column.type):
         return None
-    found = pc.is_inf(column).index(True).as_py()
-    return None if found < 0 else int(found)
+    row = pc.is_inf(column).index(True).as_py()
+    return None if row < 0 else int(row)
 
 
 def _check_target(spec: "ModelSpec", table: "pyarrow.Table | SnapshotFile") -> None:
-    kind = logical_type(table.schema.field(spec.target).type)
+    target_type = logical_type(table.schema.field(spec.target).type)
     column = table.column(spec.target)
-    # Of a number, which may have a value a row, some are enough to show.
+    # For a regression, where every row may have its own value, 1,000 are enough to show examples.
     labels = (column[:1_000] if spec.task.kind == "regression" else column).unique().to_pylist()
     shown = ", ".join(repr(label) for label in labels[:5]) + (", ..." if len(labels) > 5 else "")
     if spec.target in spec.sensitive:
         shown = "values that are not shown"
     match spec.task.kind:
-        case "regression" if kind != "number":
-            raise DataError(f"column {spec.target!r} is to be predicted as a number, but holds {kind} such as {shown}")
+        case "regression" if target_type != "number":
+            raise DataError(
+                f"the task of {spec.name} is regression, but its target {spec.target!r} holds {target_type} such as "
+                f"{shown}; use a column of numbers, or another task",
+                code="data.target_type",
+            )
         case "binary" if len(labels) != 2 or spec.task.positive not in labels:  # type: ignore[union-attr]
             positive = spec.task.positive  # type: ignore[union-attr]
             raise DataError(
-                f"column {spec.target!r} should hold {positive!r} and one other label, but holds {len(labels)}: {shown}"
+                f"the target {spec.target!r} should hold {positive!r} and one other label, but holds {len(labels)}: "
+                f"{shown}; fix the data, or the task",
+                code="data.target_labels",
             )
         case "multiclass" if len(labels) < 3:
             raise DataError(
-                f"column {spec.target!r} should hold three labels or more, but holds {len(labels)}: {shown}"
+                f"the target {spec.target!r} should hold three labels or more, but holds {len(labels)}: {shown}; fix "
+                "the data, or the task",
+                code="data.target_labels",
             )
 
 
 def describe(spec: "ModelSpec", table: "pyarrow.Table") -> Schema:
-    """Return the schema that a model trained on this table asks of its callers."""
+    """Return the schema of requests to a model that is trained on this table."""
     names = feature_names(spec, table.column_names)
     return Schema(
         features=tuple(_feature(spec, name, table.column(name)) for name in names),
@@ -168,11 +195,11 @@ def _feature(spec: "ModelSpec", name: str, column: "pyarrow.ChunkedArray") -> Fe
 
 
 def to_frame(table: "pyarrow.Table", features: Sequence[Feature]) -> "pandas.DataFrame":
-    """Return the frame that estimators are given, in training and in serving alike.
+    """Return the frame that estimators take, the same in training and in serving.
 
     One column per feature, in order: numbers and booleans as float64 with NaN, text as pandas' `str` with NaN,
-    timestamps as datetime64[us] with NaT. A column that the table lacks is all missing. A null is never None and a
-    type never depends on which rows come together, so that a row alone is predicted as it is in a batch.
+    timestamps as datetime64[us] with NaT. A column that the table lacks is all null. A null is never None, and a type
+    never depends on the other rows, so a single row is predicted as it is in a batch.
     """
     import pandas as pd
     import pyarrow as pa
@@ -202,7 +229,7 @@ def to_frame(table: "pyarrow.Table", features: Sequence[Feature]) -> "pandas.Dat
 
 
 def to_table(rows: Sequence[Mapping[str, Any]], features: Sequence[Feature]) -> "pyarrow.Table":
-    """Return rows of plain values (numbers, texts, booleans, datetimes, None) as a table; what a row lacks is null."""
+    """Return rows of plain values (numbers, texts, booleans, datetimes, None) as a table; missing ones become null."""
     return table_of({feature.name: [row.get(feature.name) for row in rows] for feature in features}, features)
 
 

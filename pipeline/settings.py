@@ -29,16 +29,16 @@ class Settings(BaseSettings):
         if not self.database_url:
             return sqlalchemy.URL.create("sqlite", database=str(self.folder() / "ledger.sqlite"))
         url = sqlalchemy.make_url(self.database_url)
-        # psycopg is the driver that is installed; SQLAlchemy would look for another one.
+        # Evergreen installs psycopg 3; by default, SQLAlchemy would look for psycopg2.
         return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
 
     def folder(self, *parts: str) -> Path:
-        """Return a folder below the home, made if it was not there."""
+        """Return a folder below the home; it is created if it does not exist."""
         path = self.home.expanduser().resolve().joinpath(*parts)
         path.mkdir(parents=True, exist_ok=True)
         return path
 
 
 def settings() -> Settings:
-    """Read the environment now; nothing is remembered between calls."""
+    """Read the environment; every call reads it again."""
     return Settings()

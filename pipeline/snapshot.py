@@ -1,4 +1,4 @@
-"""Raw rows, frozen: one immutable Parquet file named by the digest of its content, and a manifest beside it."""
+"""Snapshots of raw rows: an immutable Parquet file named by the digest of its content, and a manifest beside it."""
 
 import filecmp
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     import pyarrow
 
 TABLE = "main"
-"""The name that a manifest gives the one table of a snapshot; later there may be several."""
+"""The name of a snapshot's only table in its manifest; later there may be several."""
 ERASURE_SUFFIX = ".forgotten"
-"""How the file beside a snapshot ends that tells what was forgotten of it: see `pipeline.erase`."""
+"""The suffix of the file beside a snapshot that records which rows were erased from it: see `pipeline.erase`."""
 GROUP_ROWS, GROUP_BYTES = 100_000, 2**26
-"""A row group is written when there are so many rows, or so many bytes: few are read faster than many."""
+"""A row group is written when it has this many rows or bytes: few large groups are read faster than many small ones."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Snapshot:
 
     Attributes:
         path: the Parquet file of its table.
-        digest: of all that the table holds; the file is named by it.
-        rows: how many rows the table has.
+        digest: the digest of the table, 64 hexadecimal digits; the file is named by it.
+        rows: number of rows of the table.
         columns: the logical type of each column.
         origin: where the rows came from, for people.
         created: when they were ingested, in UTC.
@@ -62,10 +62,10 @@ class Snapshot:
 
 
 def ingest(source: Source, folder: Path) -> Snapshot:
-    """Read a source and freeze its rows as `<digest>.parquet` in the folder, never all of them in memory.
+    """Read a source and write its rows as `<digest>.parquet` to the folder, never holding all of them in memory.
 
-    The same table, read again, is the same file with its first manifest; files that are surely unchanged are not read
-    again. Nothing is written when the source cannot be read (SourceError) or holds no usable table (DataError).
+    The same table, read again, keeps its file and its first manifest. Files that are known to be unchanged are not
+    read again. Nothing is written if the source cannot be read (SourceError) or is not a usable table (DataError).
     """
     seen = IngestCache(source, folder)
     if known := seen.snapshot():
@@ -74,26 +74,27 @@ def ingest(source: Source, folder: Path) -> Snapshot:
             if not path.with_suffix(ERASURE_SUFFIX).exists():
                 return load_snapshot(path)
     with space_for(folder), scratch_folder(folder) as scratch:
-        snapshot = _placed(_frozen(source, scratch), folder, sources.origin(source))
+        snapshot = _add(_write_rows(source, scratch), folder, sources.origin(source))
         seen.remember(snapshot.digest)
         return snapshot
 
 
-def _placed(part: Path, folder: Path, origin: str) -> Snapshot:
-    """Put a Parquet file into the folder under the name of its content, unless it is there already."""
+def _add(part: Path, folder: Path, origin: str) -> Snapshot:
+    """Move a Parquet file into the folder, named by its digest, unless the same snapshot is already there."""
     name = digest.of_parquet(part)
     path = folder / f"{name}.parquet"
-    if not _whole(path, name, part):
+    if not _is_intact(path, name, part):
         put(part, path)
-        _describe(path, name, origin)
+        _write_first_manifest(path, name, origin)
     return load_snapshot(path)
 
 
 def set_aside(snapshot: Snapshot, failing: "Mapping[str, numpy.ndarray]") -> tuple[Snapshot, Path]:
-    """Freeze the rows that fail nothing as a snapshot of their own, and write the others beside it.
+    """Write the rows that pass as a snapshot of their own, and the rows that fail beside it (the quarantine).
 
-    `failing` has, by the reason, a mask over the snapshot's rows. Returns the new snapshot and the Parquet file of what
-    was set aside: the rows in their order, `_row` their number in the snapshot from 1, `_reasons` why each is there.
+    `failing` maps a reason to a mask over the snapshot's rows. Returns the new snapshot and the path of the quarantine,
+    a Parquet file of the failing rows in order. Its column `_row` is a row's number in the snapshot, from 1; `_reasons`
+    lists why it failed.
     """
     import numpy as np
     import pyarrow as pa
@@ -103,17 +104,17 @@ def set_aside(snapshot: Snapshot, failing: "Mapping[str, numpy.ndarray]") -> tup
     folder, failed = snapshot.path.parent, np.logical_or.reduce([*failing.values()])
     with space_for(folder), scratch_folder(folder) as scratch:
         parts, row = [], 0
-        with _whole_parquet(snapshot.path):
+        with _damage_is_artifact_error(snapshot.path):
             file = pyarrow.parquet.ParquetFile(snapshot.path)
         with file, parquet_writer(scratch / "good.parquet", file.schema_arrow) as good:
             for number in range(file.num_row_groups):
-                with _whole_parquet(snapshot.path):
+                with _damage_is_artifact_error(snapshot.path):
                     group = file.read_row_group(number)
                 mask = pa.array(failed[row : row + len(group)])
                 good.write_table(group.filter(pc.invert(mask)))
                 parts.append(group.filter(mask))
                 row += len(group)
-        left = _placed(scratch / "good.parquet", folder, snapshot.origin)
+        left = _add(scratch / "good.parquet", folder, snapshot.origin)
         aside = pa.concat_tables(parts)
         rows = np.flatnonzero(failed)
         reasons = [[reason for reason, mask in failing.items() if mask[row]] for row in rows]
@@ -127,47 +128,69 @@ def set_aside(snapshot: Snapshot, failing: "Mapping[str, numpy.ndarray]") -> tup
     return left, beside
 
 
-def _frozen(source: Source, scratch: Path) -> Path:
-    """Write a source's rows to one Parquet file; where a type is known late only, what was written before is redone."""
-    import pyarrow.parquet
-
-    segments: list[_Segment] = []
-
-    def write(table: "pyarrow.Table") -> None:
-        if not segments or not segments[-1].schema.equals(table.schema):
-            close()
-            segments.append(_Segment(scratch / f"{len(segments)}.parquet", table.schema))
-        segments[-1].write(table)
-
-    def close() -> None:
-        for segment in segments[-1:]:
-            segment.close()
-
-    def begin() -> sources.Write:
-        close()
-        segments.clear()
-        return write
-
+def _write_rows(source: Source, scratch: Path) -> Path:
+    """Write a source's rows to one Parquet file in a scratch folder, and return its path."""
+    segments = _Segments(scratch)
     try:
-        schema = sources.stream(source, scratch, begin)
+        # It calls `begin` once, or again if it has to read the source from its first row under other types.
+        schema = sources.stream(source, scratch, segments.begin)
     except BaseException:
-        for segment in segments[-1:]:
-            segment.abandon()
+        segments.abandon()
         raise
-    close()
-    if len(segments) == 1 and segments[0].schema.equals(schema):
-        return segments[0].path
-    with parquet_writer(scratch / "whole.parquet", schema) as whole:
-        for segment in segments:
-            with pyarrow.parquet.ParquetFile(segment.path) as file:
-                for number in range(file.num_row_groups):
-                    whole.write_table(sources.conform(file.read_row_group(number), schema))
-            segment.path.unlink()
-    return scratch / "whole.parquet"
+    return segments.finish(schema)
+
+
+class _Segments:
+    """Parquet files in a folder, one for each time that the types of the columns changed while rows were read.
+
+    A column's type may be known late: after many empty cells, or when a word follows numbers. The rows written before
+    keep their types until `finish` converts all segments to the final ones.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._segments: list[_Segment] = []
+
+    def begin(self) -> sources.Write:
+        """Discard what was written, and return the function that writes rows."""
+        self._close_last()
+        self._segments.clear()
+        return self._write
+
+    def abandon(self) -> None:
+        """Close the open file, unfinished."""
+        for segment in self._segments[-1:]:
+            segment.abandon()
+
+    def finish(self, schema: "pyarrow.Schema") -> Path:
+        """Return one file that holds all rows in the final types."""
+        import pyarrow.parquet
+
+        self._close_last()
+        if len(self._segments) == 1 and self._segments[0].schema.equals(schema):
+            return self._segments[0].path
+        path = self._folder / "whole.parquet"
+        with parquet_writer(path, schema) as whole:
+            for segment in self._segments:
+                with pyarrow.parquet.ParquetFile(segment.path) as file:
+                    for number in range(file.num_row_groups):
+                        whole.write_table(sources.conform(file.read_row_group(number), schema))
+                segment.path.unlink()
+        return path
+
+    def _write(self, table: "pyarrow.Table") -> None:
+        if not self._segments or not self._segments[-1].schema.equals(table.schema):
+            self._close_last()
+            self._segments.append(_Segment(self._folder / f"{len(self._segments)}.parquet", table.schema))
+        self._segments[-1].write(table)
+
+    def _close_last(self) -> None:
+        for segment in self._segments[-1:]:
+            segment.close()
 
 
 class _Segment:
-    """A part of what is written, all in the types that were known then."""
+    """One Parquet file, all of whose rows have the same types."""
 
     def __init__(self, path: Path, schema: "pyarrow.Schema") -> None:
         self.path, self.schema = path, schema
@@ -177,17 +200,18 @@ class _Segment:
     def write(self, table: "pyarrow.Table") -> None:
         """Add rows; they are written when there are enough for a row group."""
         self._waiting.append(table)
-        rows, size = (sum(each) for each in zip(*((len(one), one.nbytes) for one in self._waiting), strict=True))
+        rows = sum(len(waiting) for waiting in self._waiting)
+        size = sum(waiting.nbytes for waiting in self._waiting)
         if rows >= GROUP_ROWS or size >= GROUP_BYTES:
             self._flush()
 
     def close(self) -> None:
-        """Write what waits, and the end of the file."""
+        """Write the rows that wait for a full row group, and finish the file."""
         self._flush()
         self._writer.close()
 
     def abandon(self) -> None:
-        """Let go of the file as it is."""
+        """Close the file without finishing it."""
         with suppress(OSError):
             self._writer.close()
 
@@ -199,7 +223,7 @@ class _Segment:
             self._waiting.clear()
 
 
-def _describe(path: Path, name: str, origin: str) -> None:
+def _write_first_manifest(path: Path, name: str, origin: str) -> None:
     import pyarrow.parquet
 
     with pyarrow.parquet.ParquetFile(path) as file:
@@ -207,22 +231,22 @@ def _describe(path: Path, name: str, origin: str) -> None:
         columns: dict[str, str] = {field.name: logical_type(field.type) for field in file.schema_arrow}
     created = datetime.now(UTC).isoformat(timespec="seconds")
     snapshot = Snapshot(path, name, rows, columns, origin, created)
-    # What was forgotten of it before is in it again.
+    # Rows that were erased from it before are in it again.
     path.with_suffix(ERASURE_SUFFIX).unlink(missing_ok=True)
     write_manifest(snapshot)
 
 
-def _whole(path: Path, name: str, same: Path) -> bool:
-    """Tell whether a snapshot is there with its manifest, and its file still holds what its name says.
+def _is_intact(path: Path, name: str, same: Path) -> bool:
+    """Return whether a snapshot is there with its manifest, and the content of its file has the digest in its name.
 
-    That it does is known at once when its bytes are those of the file `same`.
+    Comparing its bytes with the file `same` first is faster than computing the digest.
     """
     import pyarrow as pa
 
     try:
         found = load_snapshot(path)
     except FormatError as error:
-        # One that is too old is written again; one that is newer may hold more than this evergreen would write.
+        # A manifest that is too old is written again. A newer one may hold more than this evergreen would write.
         if error.code == "format.too_new":
             raise
         return False
@@ -239,7 +263,7 @@ def _whole(path: Path, name: str, same: Path) -> bool:
 def load_snapshot(path: Path) -> Snapshot:
     """Return the snapshot whose Parquet file is at `path`.
 
-    Raises ArtifactError when its manifest cannot be read, FormatError when it is of a format that is not read here.
+    Raises ArtifactError if its manifest cannot be read, FormatError if this evergreen does not read its format.
     """
     try:
         manifest: dict[str, Any] = read_json(_manifest(path))
@@ -250,7 +274,8 @@ def load_snapshot(path: Path) -> Snapshot:
         )
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise ArtifactError(
-            f"snapshot {path.name} has no readable manifest ({error}); run again to ingest anew"
+            f"snapshot {path.name} has no readable manifest ({error}); run again to ingest the source again",
+            code="artifact.snapshot_unreadable",
         ) from error
 
 
@@ -268,7 +293,13 @@ def write_manifest(snapshot: Snapshot) -> None:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a file says of a column: how many nulls, and the least and the greatest value where that is known."""
+    """Statistics of a column that its Parquet file holds.
+
+    Attributes:
+        nulls: number of nulls.
+        least: the smallest value; None if it is not known.
+        greatest: the largest value; None if it is not known.
+    """
 
     nulls: int
     least: Any = None
@@ -276,21 +307,21 @@ class Statistics:
 
 
 class SnapshotFile:
-    """A snapshot's file under the names that an Arrow table has, of which columns are read when they are asked for."""
+    """A snapshot's file with the attributes of an Arrow table; columns are read from disk on each call."""
 
     def __init__(self, path: Path) -> None:
         import pyarrow.parquet
 
         self.path = path
-        with _whole_parquet(path):
+        with _damage_is_artifact_error(path):
             self._file = pyarrow.parquet.ParquetFile(path)
         self.schema: pyarrow.Schema = self._file.schema_arrow
         self.column_names: list[str] = self.schema.names
         self.num_rows: int = self._file.metadata.num_rows
 
     def select(self, names: Sequence[str]) -> "pyarrow.Table":
-        """Read some columns, in this order; raises ArtifactError when the file is damaged."""
-        with _whole_parquet(self.path):
+        """Read some columns, in this order; raises ArtifactError if the file is damaged."""
+        with _damage_is_artifact_error(self.path):
             return self._file.read(columns=[*names], use_threads=False).select([*names])
 
     def column(self, name: str) -> "pyarrow.ChunkedArray":
@@ -298,16 +329,16 @@ class SnapshotFile:
         return self.select([name]).column(name)
 
     def filter(self, mask: "numpy.ndarray", names: Sequence[str] | None = None) -> "pyarrow.Table":
-        """Read the rows for which a mask is true, one row group after the other; with `names` only these columns."""
+        """Read the rows that a mask selects, one row group after the other; with `names` only these columns."""
         import pyarrow as pa
 
         empty = self.schema.empty_table().select([*(names or self.column_names)])
         return pa.concat_tables([empty, *self.groups(mask, names)])
 
     def groups(self, mask: "numpy.ndarray", names: Sequence[str] | None = None) -> Iterator["pyarrow.Table"]:
-        """Yield the rows for which a mask is true, those of one row group at a time; with `names` only these columns.
+        """Yield the rows that a mask selects, one row group at a time; with `names` only these columns.
 
-        Raises ArtifactError when the mask is one of another file, as when rows were forgotten meanwhile.
+        Raises ArtifactError if the mask has another length, for example because rows were erased in the meantime.
         """
         import pyarrow as pa
 
@@ -317,54 +348,60 @@ class SnapshotFile:
             part = mask[row : row + self._file.metadata.row_group(number).num_rows]
             row += len(part)
             if part.any():
-                with _whole_parquet(self.path):
+                with _damage_is_artifact_error(self.path):
                     group = self._file.read_row_group(number, columns=columns)
                 yield group.select(columns).filter(pa.array(part))
 
     def check(self, rows: int) -> None:
-        """Raise ArtifactError when the file has not so many rows, as when some were forgotten meanwhile."""
+        """Raise ArtifactError unless the file has this many rows; some may have been erased in the meantime."""
         if rows != self.num_rows:
             raise ArtifactError(
-                f"rows of snapshot {self.path.name} were removed in the meantime: it was read with {rows} rows and "
-                f"with {self.num_rows}; run again"
+                f"rows of snapshot {self.path.name} were erased in the meantime: it had {rows} rows and now has "
+                f"{self.num_rows}; run again",
+                code="artifact.rows_removed",
             )
 
     def digest(self) -> str:
-        """Return the digest of all that the file holds, which is its name; reads it, but never all of it at a time."""
-        with _whole_parquet(self.path):
+        """Compute the digest of the file's table, which is also its name, without holding all of it in memory."""
+        with _damage_is_artifact_error(self.path):
             return digest.of_parquet(self.path)
 
     def coded(self, name: str) -> "pyarrow.ChunkedArray":
-        """Read one column of texts as codes of a dictionary, which costs a part of reading them."""
+        """Read one column of texts as dictionary codes, which is faster than reading the texts."""
         import pyarrow.parquet
 
-        with _whole_parquet(self.path):
+        with _damage_is_artifact_error(self.path):
             file = pyarrow.parquet.ParquetFile(self.path, metadata=self._file.metadata, read_dictionary=[name])
             return file.read(columns=[name], use_threads=False).column(name)
 
     def statistics(self, name: str) -> Statistics | None:
-        """Return what the file says of a column of numbers or of another one's nulls; None where it says nothing."""
-        metadata, place = self._file.metadata, self.column_names.index(name)
-        found = [metadata.row_group(number).column(place).statistics for number in range(metadata.num_row_groups)]
-        if not all(one is not None and one.has_null_count for one in found):
+        """Return a column's statistics, with min and max for numbers only; None if the file has no statistics."""
+        metadata, position = self._file.metadata, self.column_names.index(name)
+        groups = [metadata.row_group(number).column(position).statistics for number in range(metadata.num_row_groups)]
+        if not all(group is not None and group.has_null_count for group in groups):
             return None
-        nulls = sum(one.null_count for one in found)
-        known = [one for one in found if one.num_values]
-        if str(self.schema.field(name).type) not in ("int64", "double") or not all(one.has_min_max for one in known):
+        nulls = sum(group.null_count for group in groups)
+        known = [group for group in groups if group.num_values]
+        if str(self.schema.field(name).type) not in ("int64", "double") or not all(
+            group.has_min_max for group in known
+        ):
             return Statistics(nulls)
-        ends = [end for one in known for end in (one.min, one.max)]
+        ends = [end for group in known for end in (group.min, group.max)]
         return Statistics(nulls, min(ends), max(ends)) if ends else Statistics(nulls)
 
 
 @contextmanager
-def _whole_parquet(path: Path) -> Iterator[None]:
-    """Say, as an ArtifactError, that a snapshot's file is damaged when that is why reading fails."""
+def _damage_is_artifact_error(path: Path) -> Iterator[None]:
+    """Raise ArtifactError if reading the snapshot's file in this block fails because the file is damaged."""
     import pyarrow as pa
 
     try:
         yield
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-        raise ArtifactError(f"snapshot {path.name} cannot be read ({error}); run again to ingest anew") from error
+        raise ArtifactError(
+            f"snapshot {path.name} cannot be read ({error}); run again to ingest the source again",
+            code="artifact.snapshot_unreadable",
+        ) from error
 
 
 def _manifest(path: Path) -> Path:

@@ -18,7 +18,11 @@ from pipeline.sources import Source
 
 @dataclass(frozen=True, kw_only=True)
 class Regression:
-    """Predict a number, in `unit`."""
+    """Predict a number.
+
+    Attributes:
+        unit: the unit of the target, such as "USD", for people.
+    """
 
     unit: str = field(default="", metadata=of_kind("package"))
     kind: Kind = field(default="regression", init=False, metadata=of_kind("model"))
@@ -26,7 +30,11 @@ class Regression:
 
 @dataclass(frozen=True, kw_only=True)
 class BinaryClassification:
-    """Predict one of two labels; `positive` is the one that metrics and probabilities are about."""
+    """Predict one of two labels.
+
+    Attributes:
+        positive: the label that metrics and probabilities are about.
+    """
 
     positive: str | int | bool = field(metadata=of_kind("model"))
     kind: Kind = field(default="binary", init=False, metadata=of_kind("model"))
@@ -46,10 +54,16 @@ Task = Regression | BinaryClassification | MulticlassClassification
 class Gate:
     """What a challenger must show on held-out rows before it may be released.
 
-    `at_most` (or `at_least`, for metrics where greater is better) is the absolute threshold of the primary metric.
-    `tolerance`, in units of the metric, is how much worse than the champion the worse end of the paired interval may
-    be. Each value of the columns in `slices` with at least `slice_rows` held-out rows is judged too: refused when the
-    challenger is worse there than the champion by more than `slice_tolerance`, beyond doubt.
+    Set exactly one of `at_most` and `at_least`, the absolute threshold of the primary metric.
+
+    Attributes:
+        at_most: the threshold of a metric for which less is better.
+        at_least: the threshold of a metric for which more is better.
+        tolerance: how much worse than the champion the worse end of the paired interval may be, in units of the metric.
+        slices: columns whose values are judged separately.
+        slice_rows: min held-out rows of a value that is judged.
+        slice_tolerance: a value refuses the challenger if even the better end of its interval is worse than the
+            champion by more than this, in units of the metric.
     """
 
     at_most: float | None = field(default=None, metadata=of_kind("verdict"))
@@ -61,20 +75,27 @@ class Gate:
 
     def __post_init__(self) -> None:
         if (self.at_most is None) == (self.at_least is None):
-            raise SpecError("gate: give exactly one of at_most and at_least, the absolute threshold of the metric")
+            both = f"at_most is {self.at_most} and at_least is {self.at_least}"
+            raise SpecError(
+                f"gate: {both}; set exactly one of them, the threshold of the metric", code="spec.gate_threshold"
+            )
         for name in ("tolerance", "slice_tolerance"):
             if getattr(self, name) < 0:
-                raise SpecError(f"gate: {name} is {getattr(self, name)}; it is a distance, so give 0 or more")
+                raise _out_of_range("gate", name, getattr(self, name), "it is a distance, so set 0 or more")
         if self.slice_rows < 2:
-            raise SpecError(f"gate: slice_rows is {self.slice_rows}; an interval needs at least 2 rows")
+            raise _out_of_range("gate", "slice_rows", self.slice_rows, "an interval needs at least 2 rows")
         _check_names("gate", "slices", self.slices)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Holdout:
-    """Which rows are held out: a `fraction`, by hash of the key.
+    """Which rows are held out of training, to judge the model on.
 
-    With a time column they are the newest `fraction`, or those of the newest `days`.
+    Rows are selected by the hash of their key. If the spec has a time column, the newest rows are held out instead.
+
+    Attributes:
+        fraction: the part of the rows to hold out, between 0 and 1.
+        days: hold out the newest days instead of a fraction; needs a time column.
     """
 
     fraction: float = field(default=0.2, metadata=of_kind("model"))
@@ -82,16 +103,21 @@ class Holdout:
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction < 1:
-            raise SpecError(
-                f"holdout: fraction is {self.fraction}; give a part of the rows, between 0 and 1, such as 0.2"
+            raise _out_of_range(
+                "holdout", "fraction", self.fraction, "set a part of the rows, between 0 and 1, such as 0.2"
             )
         if self.days is not None and self.days <= 0:
-            raise SpecError(f"holdout: days is {self.days}; give the length of the newest window, such as 90")
+            raise _out_of_range("holdout", "days", self.days, "set the length of the newest window, such as 90")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BusinessValue:
-    """What the predictions are worth to the business: `function(y_true, y_pred)`, in `unit`, beside the metrics."""
+    """What the predictions are worth to the business, reported beside the metrics.
+
+    Attributes:
+        function: takes `y_true` and `y_pred`, arrays of shape (n,), and returns the value.
+        unit: the unit of that value, such as "USD".
+    """
 
     function: Callable[[Any, Any], float] = field(metadata=of_kind("verdict"))
     unit: str = field(metadata=of_kind("verdict"))
@@ -99,7 +125,12 @@ class BusinessValue:
 
 @dataclass(frozen=True)
 class Cron:
-    """When to retrain: a five-field cron expression, in a time zone."""
+    """When to do something regularly.
+
+    Attributes:
+        expression: a cron expression of five fields, such as "0 3 * * 1".
+        timezone: the IANA name of the time zone it is in.
+    """
 
     expression: str = field(metadata=of_kind("operations"))
     timezone: str = field(default="UTC", metadata=of_kind("operations"))
@@ -107,28 +138,35 @@ class Cron:
     def __post_init__(self) -> None:
         if len(self.expression.split()) != 5:
             raise SpecError(
-                f"schedule: {self.expression!r} is no cron expression; give five fields, such as '0 3 * * 1'"
+                f"schedule: {self.expression!r} is not a cron expression; give five fields, such as '0 3 * * 1'",
+                code="spec.invalid_cron",
             )
         try:
             ZoneInfo(self.timezone)
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise SpecError(
-                f"schedule: {self.timezone!r} is no time zone; give an IANA name, such as 'America/Chicago'"
+                f"schedule: {self.timezone!r} is not a time zone; give an IANA name, such as 'America/Chicago'",
+                code="spec.unknown_time_zone",
             ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Canary:
-    """How a release proves itself on real requests before it answers all of them.
+    """How a new release proves itself on real requests before it answers all of them.
 
-    It answers a `share` of the requests for so many `minutes`. It is sent back when, after both sides have answered
-    `min_requests`, its share of errors, its nulls or its never-seen values a row exceed the champion's by more than
-    `max_error_increase`, `max_null_increase` or `max_unseen_increase`; when the 95th percentile of its latency exceeds
-    `max_latency_ratio` times the champion's; or when the population stability index of its predictions against the
-    champion's exceeds `max_psi`.
+    Servers roll the release back as soon as it exceeds one of the limits.
 
-    With `shadow` the champion answers all requests, and the release is asked a copy of its share: nobody sees what it
-    answers, and how much that differs from the champion's answers is reported.
+    Attributes:
+        share: the part of the requests that the release answers; at most 0.5, in shadow mode 1.
+        minutes: how long the canary runs.
+        min_requests: requests that both sides must have answered before the limits apply.
+        max_error_increase: how much its share of errors may exceed the champion's.
+        max_null_increase: how much its nulls per row may exceed the champion's.
+        max_unseen_increase: how much its categories per row that were not in training may exceed the champion's.
+        max_latency_ratio: how many times the champion's the 95th percentile of its latency may be.
+        max_psi: the max population stability index of its predictions against the champion's.
+        shadow: the champion answers every request, and the release gets a copy of its share. Nobody sees its
+            predictions; evergreen reports how much they differ from the champion's.
     """
 
     share: float = field(default=0.1, metadata=of_kind("operations"))
@@ -142,11 +180,13 @@ class Canary:
     shadow: bool = field(default=False, metadata=of_kind("operations"))
 
     def __post_init__(self) -> None:
-        most = 1.0 if self.shadow else 0.5
-        if not 0 < self.share <= most:
-            raise SpecError(f"canary: share is {self.share}; give more than 0 and at most {most:g}, such as 0.1")
+        max_share = 1.0 if self.shadow else 0.5
+        if not 0 < self.share <= max_share:
+            raise _out_of_range(
+                "canary", "share", self.share, f"set more than 0 and at most {max_share:g}, such as 0.1"
+            )
         if self.min_requests < 1:
-            raise SpecError(f"canary: min_requests is {self.min_requests}; give 1 or more")
+            raise _out_of_range("canary", "min_requests", self.min_requests, "set 1 or more")
         for name in (
             "minutes",
             "max_error_increase",
@@ -156,17 +196,21 @@ class Canary:
             "max_psi",
         ):
             if not getattr(self, name) > 0:
-                raise SpecError(f"canary: {name} is {getattr(self, name)}; give more than 0")
+                raise _out_of_range("canary", name, getattr(self, name), "set more than 0")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """How far a column may move from what the champion was trained on before it is said to have drifted.
+    """How far a column may differ from the champion's training data before it counts as drifted.
 
-    `psi` is the most for the population stability index of numbers, `jensen_shannon` for the distance of categories; 0
-    is no change. Fewer than 2,000 rows are compared by tests that data which did not drift fails with probability `p`.
-    `nulls` is by how much the share of nulls may change, `duplicates` by how much the share of duplicate or of
-    conflicting rows may grow. What drifted is reported; with `refuse` the data is rejected.
+    Attributes:
+        psi: the max population stability index of numbers; 0 is no change.
+        jensen_shannon: the max Jensen-Shannon distance of categories; 0 is no change.
+        p: with fewer than 2,000 rows evergreen uses significance tests instead; this is the probability that they
+            report drift if there is none.
+        nulls: how much the share of nulls may change.
+        duplicates: how much the share of duplicate or of conflicting rows may grow.
+        refuse: reject drifted data; otherwise drift is only reported.
     """
 
     psi: float = field(default=0.2, metadata=of_kind("operations"))
@@ -179,35 +223,49 @@ class Drift:
     def __post_init__(self) -> None:
         for name in ("psi", "jensen_shannon", "nulls", "duplicates"):
             if not getattr(self, name) > 0:
-                raise SpecError(f"drift: {name} is {getattr(self, name)}; give more than 0")
+                raise _out_of_range("drift", name, getattr(self, name), "set more than 0")
         if not 0 < self.p < 1:
-            raise SpecError(f"drift: p is {self.p}; give a probability, between 0 and 1, such as 0.001")
+            raise _out_of_range("drift", "p", self.p, "set a probability, between 0 and 1, such as 0.001")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Webhook:
-    """Tell people of a model by a POST of JSON to the address in an environment variable: model, subject, text."""
+    """Notify people by a POST of JSON with model, subject and text.
+
+    Attributes:
+        url_env: the environment variable that holds the address.
+    """
 
     url_env: str = field(metadata=of_kind("operations"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slack:
-    """Tell people of a model in Slack, by the incoming webhook in an environment variable."""
+    """Notify people in Slack.
+
+    Attributes:
+        url_env: the environment variable that holds the address of the incoming webhook.
+    """
 
     url_env: str = field(metadata=of_kind("operations"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Email:
-    """Tell people of a model by e-mail, through SendGrid with the key in an environment variable."""
+    """Notify people by e-mail, through SendGrid.
+
+    Attributes:
+        to: addresses of the recipients.
+        sender: address of the sender.
+        key_env: the environment variable that holds the SendGrid key.
+    """
 
     to: tuple[str, ...] = field(metadata=of_kind("operations"))
     sender: str = field(metadata=of_kind("operations"))
     key_env: str = field(default="SENDGRID_API_KEY", metadata=of_kind("operations"))
 
     def __post_init__(self) -> None:
-        _check_names("Email", "to", self.to)
+        _check_names("Email", "to", self.to, "addresses", "team@example.com")
 
 
 Channel = Webhook | Slack | Email
@@ -218,10 +276,10 @@ class Limits:
     """What the endpoint accepts.
 
     Attributes:
-        max_rows: rows of one request.
-        max_body_bytes: bytes of the body of one request.
-        max_concurrency: requests that are in flight at the same time.
-        timeout_seconds: seconds to send one request, and seconds to answer it.
+        max_rows: max rows of one request.
+        max_body_bytes: max bytes of the body of one request.
+        max_concurrency: max requests in flight at the same time.
+        timeout_seconds: max seconds to send one request, and max seconds to answer it; at most 60.
     """
 
     max_rows: int = field(default=10_000, metadata=of_kind("package"))
@@ -232,18 +290,21 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("max_rows", "max_body_bytes", "max_concurrency"):
             if getattr(self, name) < 1:
-                raise SpecError(f"limits: {name} is {getattr(self, name)}; give 1 or more")
+                raise _out_of_range("limits", name, getattr(self, name), "set 1 or more")
         if not 0 < self.timeout_seconds <= 60:
-            raise SpecError(
-                f"limits: timeout_seconds is {self.timeout_seconds}; give more than 0 and at most 60, as BentoML does"
+            raise _out_of_range(
+                "limits", "timeout_seconds", self.timeout_seconds, "set more than 0 and at most 60, BentoML's maximum"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class RequestLog:
-    """Which part of the requests the endpoint keeps a log of, with features that are not `sensitive`, key and answer.
+    """Which requests the endpoint logs: key, prediction, and the features that are not `sensitive`.
 
-    The log of a model takes up `max_bytes`, on each machine that serves it, and goes back `retention_days`.
+    Attributes:
+        sample_rate: the part of the requests to log.
+        max_bytes: max size of a model's log on each machine that serves it; the oldest files are deleted first.
+        retention_days: how many days entries are kept.
     """
 
     sample_rate: float = field(default=0.1, metadata=of_kind("package"))
@@ -252,12 +313,12 @@ class RequestLog:
 
     def __post_init__(self) -> None:
         if not 0 < self.sample_rate <= 1:
-            raise SpecError(
-                f"log: sample_rate is {self.sample_rate}; give a part of the requests, more than 0 and at most 1"
+            raise _out_of_range(
+                "log", "sample_rate", self.sample_rate, "set a part of the requests, more than 0 and at most 1"
             )
         for name in ("max_bytes", "retention_days"):
             if not getattr(self, name) > 0:
-                raise SpecError(f"log: {name} is {getattr(self, name)}; give more than 0")
+                raise _out_of_range("log", name, getattr(self, name), "set more than 0")
 
 
 TriggerName = Literal["performance", "drift", "new-data", "stale"]
@@ -265,22 +326,21 @@ TriggerName = Literal["performance", "drift", "new-data", "stale"]
 
 @dataclass(frozen=True, kw_only=True)
 class Monitor:
-    """When the served model is observed, and what has it retrained.
+    """When the served model is monitored, and which findings retrain it.
 
-    The logged requests of the last `days` are compared with what the champion was trained on. Performance is lost when
-    the better end of the metric's interval on labelled rows is worse than when the release was evaluated, by more than
-    `tolerance`. A champion is stale when no run has confirmed or replaced it for `stale_days`.
+    Monitoring compares the logged requests of the last `days` with the champion's training data.
 
     Attributes:
-        schedule: when to observe it; None: only by `evergreen monitor`.
-        days: the window of logged requests.
-        min_rows: with fewer logged rows nothing is said of drift.
-        min_labelled_rows: with fewer rows whose labels have arrived nothing is said of performance.
-        min_drifted_columns: there is drift when at least so many columns drifted; predictions count as one.
-        tolerance: how much worse the metric may be.
-        stale_days: after so many days a champion is stale; None: never.
-        retrain: the triggers that have the model retrained.
-        cooldown_hours: no sooner than this after the last retraining.
+        schedule: when to monitor; None: only on `evergreen monitor`.
+        days: the window of logged requests, in days.
+        min_rows: minimum logged rows before drift is computed.
+        min_labelled_rows: minimum rows with labels before performance is computed.
+        min_drifted_columns: number of drifted columns (predictions count as one) that triggers `drift`.
+        tolerance: `performance` triggers if even the better end of the metric's interval is worse than at the
+            release's evaluation by more than this, in units of the metric.
+        stale_days: `stale` triggers if no run has confirmed or replaced the champion for this many days; None: never.
+        retrain: the triggers that retrain the model.
+        cooldown_hours: minimum hours since the last retraining before the next.
     """
 
     schedule: Cron | None = field(default=None, metadata=of_kind("operations"))
@@ -298,36 +358,59 @@ class Monitor:
     def __post_init__(self) -> None:
         for name in ("days", "min_rows", "min_labelled_rows", "min_drifted_columns", "cooldown_hours"):
             if not getattr(self, name) > 0:
-                raise SpecError(f"monitor: {name} is {getattr(self, name)}; give more than 0")
+                raise _out_of_range("monitor", name, getattr(self, name), "set more than 0")
         if self.tolerance < 0:
-            raise SpecError(f"monitor: tolerance is {self.tolerance}; it is a distance, so give 0 or more")
+            raise _out_of_range("monitor", "tolerance", self.tolerance, "it is a distance, so set 0 or more")
         if self.stale_days is not None and not self.stale_days > 0:
-            raise SpecError(f"monitor: stale_days is {self.stale_days}; give more than 0, or leave it out")
-        _check_names("monitor", "retrain", self.retrain)
+            raise _out_of_range("monitor", "stale_days", self.stale_days, "set more than 0, or None for never")
+        _check_names("monitor", "retrain", self.retrain, "triggers", "drift")
         if unknown := [name for name in self.retrain if name not in get_args(TriggerName)]:
-            raise SpecError(f"monitor: retrain has {unknown[0]!r}; there are {', '.join(get_args(TriggerName))}")
+            raise SpecError(
+                f"monitor: retrain lists {unknown[0]!r}, which is not a trigger; use some of "
+                f"{', '.join(get_args(TriggerName))}",
+                code="spec.unknown_trigger",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """Everything one model is.
 
-    `key` names the columns that tell one row from another; where it is empty, all features together do.
-    `features` defaults to every column of the snapshot that is neither key, target, time nor group.
-    A feature is required in a request when it was never null in training. `nullable` names features that may be null
-    all the same; `required`, instead, names the only ones that may not.
-    With `approval="manual"` a release waits for `evergreen promote`, its trial done.
-    Of `sensitive` columns no value is ever shown: no example, no category, no histogram.
-    With `sample`, so many training rows are drawn, stratified by the target: for what takes too long or does not fit.
-    With `epochs`, too, candidates are compared on the sample as without; what comes before the last step of the chosen
-    one is fitted on it, and that step learns all training rows in batches, so many times over, by its `partial_fit`.
-    `labels` is where the truth about logged requests arrives: rows with the key and the target, however late.
-    `keep_releases` is how many of its newest releases are kept, however old; the champion and the release it replaced
-    always are.
-    A run that takes longer than `time_limit` is ended; the champion stays.
-    `notify` says where people are told of rejected data, failed trials, alarms, drift, and what is kept too often.
-    `candidates` are unfitted scikit-learn estimators: pipelines and search objects included.
-    Raises SpecError, naming the field and the way out, when a part contradicts another.
+    Raises SpecError, naming the field and the way out, if a field is invalid or contradicts another one.
+
+    Attributes:
+        name: the name of the model and of its module in `pipeline/models`.
+        source: where the rows come from.
+        key: the columns that identify a row; if empty, all features together do.
+        target: the column to predict.
+        task: regression, or binary or multiclass classification.
+        candidates: unfitted scikit-learn estimators by name; pipelines and searches are allowed.
+        metric: the primary metric, which chooses the candidate and which the gate compares.
+        gate: what a challenger must show before it may be released.
+        features: the columns to predict from; None: every column that is not key, target, time or group.
+        time: a column of times; the newest rows are held out, and folds never train on later rows than they score.
+        group: a column whose groups are held out and folded as a whole.
+        nullable: features that a request may leave null although they were never null in training.
+        required: the only features that a request may not leave null; None: those that were never null in training.
+        sensitive: columns whose values are never shown: no example, no category, no histogram.
+        drift: how far a column may move before it counts as drifted.
+        holdout: which rows are held out.
+        sample: train on a stratified sample of this many rows, if training is slow or the data exceeds memory.
+        epochs: fit the chosen candidate's transformers on the sample, then train its last step on all training rows
+            this many times, in batches, by `partial_fit`. Candidates are compared on the sample.
+        folds: the number of cross-validation folds.
+        value: what the predictions are worth to the business; None: not computed.
+        schedule: when to retrain; None: only on `evergreen run` and by triggers.
+        limits: what the endpoint accepts.
+        canary: how a release proves itself on real requests; None: it answers all of them at once.
+        log: which requests are logged; None: none.
+        labels: the source of true labels of logged requests: rows with the key and the target, however late.
+        monitor: when the served model is monitored, and which findings retrain it.
+        approval: with "manual", a release that passed its trial waits for `evergreen promote`.
+        seed: the seed of everything random.
+        keep_releases: how many of the newest releases are kept; the champion and the release it replaced always are.
+        time_limit: a run that takes longer is stopped, and the champion stays.
+        notify: where to send notifications: rejected data, failed trials, alarms, drift, repeated refusals.
     """
 
     name: str = field(metadata=of_kind("model"))
@@ -365,14 +448,16 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", self.name):
             raise SpecError(
-                f"name: {self.name!r} cannot name a model; use lower-case letters, digits and _, as in 'house_prices'"
+                f"name: {self.name!r} cannot name a model; use lower-case letters, digits and _, as in 'house_prices'",
+                code="spec.invalid_name",
             )
         for field_name in ("key", "features", "nullable", "required", "sensitive"):
             _check_names(self.name, field_name, getattr(self, field_name))
         if not isinstance(self.task, Task):
             raise SpecError(
-                f"{self.name}: task is {self.task!r:.80}; give Regression(), BinaryClassification(positive=...) or "
-                "MulticlassClassification()"
+                f"{self.name}: task is {self.task!r:.80}; use Regression(), BinaryClassification(positive=...) or "
+                "MulticlassClassification()",
+                code="spec.invalid_task",
             )
         self._check_columns()
         self._check_candidates()
@@ -380,63 +465,81 @@ class ModelSpec:
         if self.time and self.group:
             raise SpecError(
                 f"{self.name}: time={self.time!r} and group={self.group!r} exclude each other, since the newest window "
-                "cannot hold out whole groups; give one of them"
+                "cannot hold out whole groups; set only one of them",
+                code="spec.time_and_group",
             )
         if self.holdout.days is not None and not self.time:
             raise SpecError(
-                f"{self.name}: holdout has days={self.holdout.days} but there is no time column; give time="
+                f"{self.name}: holdout has days={self.holdout.days} but there is no time column; set time=, or use "
+                "fraction= instead of days=",
+                code="spec.days_without_time",
             )
         if self.labels is not None:
             self._check_labels()
         if self.approval not in ("none", "manual"):
-            raise SpecError(f"{self.name}: approval is {self.approval!r}; give 'none' or 'manual'")
+            raise SpecError(
+                f"{self.name}: approval is {self.approval!r}; use 'none' or 'manual'", code="spec.invalid_approval"
+            )
         if self.keep_releases < 1:
-            raise SpecError(
-                f"{self.name}: keep_releases is {self.keep_releases}; the newest release is always kept, "
-                "so give 1 or more"
-            )
+            way_out = "the newest release is always kept, so set 1 or more"
+            raise _out_of_range(self.name, "keep_releases", self.keep_releases, way_out)
         if self.time_limit <= timedelta(0):
-            raise SpecError(f"{self.name}: time_limit is {self.time_limit}; give how long a run may take")
-        if not isinstance(self.notify, tuple) or not all(isinstance(one, Channel) for one in self.notify):
+            raise _out_of_range(self.name, "time_limit", self.time_limit, "set how long a run may take, more than 0")
+        if not isinstance(self.notify, tuple) or not all(isinstance(channel, Channel) for channel in self.notify):
             raise SpecError(
-                f"{self.name}: notify is {self.notify!r:.80}; give a tuple, such as (Slack(url_env='...'),)"
+                f"{self.name}: notify is {self.notify!r:.80}; use a tuple, such as (Slack(url_env='...'),)",
+                code="spec.invalid_notify",
             )
-        for variable in (one.key_env if isinstance(one, Email) else one.url_env for one in self.notify):
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
-                raise SpecError(f"{self.name}: notify names no environment variable; give its name, not what is in it")
+        for channel in self.notify:
+            self._check_environment_variable(channel.key_env if isinstance(channel, Email) else channel.url_env)
         if self.folds < 2:
-            raise SpecError(f"{self.name}: folds is {self.folds}; cross-validation needs 2 or more")
+            raise _out_of_range(self.name, "folds", self.folds, "cross-validation needs 2 or more")
         if self.sample is not None and self.sample < 10 * self.folds:
-            raise SpecError(
-                f"{self.name}: sample is {self.sample}; give the number of rows to train on, {10 * self.folds} or more"
-            )
-
+            way_out = f"set the number of rows to train on, {10 * self.folds} or more"
+            raise _out_of_range(self.name, "sample", self.sample, way_out)
         if self.epochs is not None:
             self._check_epochs(self.epochs)
 
+    def _check_environment_variable(self, name: str) -> None:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            # The value is not quoted: it may be the secret itself.
+            raise SpecError(
+                f"{self.name}: notify has a text that is not the name of an environment variable; set the name of the "
+                "variable, not its value",
+                code="spec.invalid_environment_variable",
+            )
+
     def _check_epochs(self, epochs: int) -> None:
-        from pipeline.incremental import learner, partial_fit_blocker
+        from pipeline.learner import learner, partial_fit_blocker
 
         if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
-            raise SpecError(f"{self.name}: epochs is {epochs!r}; give how often all rows are learned, 1 or more")
+            raise _out_of_range(self.name, "epochs", repr(epochs), "set how often all rows are learned, 1 or more")
         if self.sample is None:
             raise SpecError(
-                f"{self.name}: epochs is {epochs} but there is no sample, on which candidates are compared and their "
-                "transformers fitted; give sample="
+                f"{self.name}: epochs is {epochs} but there is no sample to compare candidates and fit transformers "
+                "on; set sample=",
+                code="spec.epochs_without_sample",
             )
         for name, estimator in self.candidates.items():
             if reason := partial_fit_blocker(estimator):
                 raise SpecError(
                     f"{self.name}: epochs is {epochs}, but candidate {name!r} ends in {learner(estimator)!r:.80}, "
-                    f"which {reason}; take it out, or leave out epochs and all are trained on the sample"
+                    f"which {reason}; remove the candidate, or drop epochs to train all candidates on the sample",
+                    code="spec.no_partial_fit",
                 )
 
     def _check_columns(self) -> None:
         if self.features == ():
-            raise SpecError(f"{self.name}: features is empty; name some, or leave it out to take every other column")
-        for role, found in {"time": self.time, "group": self.group}.items():
-            if found == self.target:
-                raise SpecError(f"{self.name}: {role} is {found!r}, which is the target; name another column")
+            raise SpecError(
+                f"{self.name}: features is empty; name some, or leave it out to use every other column",
+                code="spec.no_features",
+            )
+        for role, column in {"time": self.time, "group": self.group}.items():
+            if column == self.target:
+                raise SpecError(
+                    f"{self.name}: {role} is {column!r}, which is the target; name another column",
+                    code="spec.column_in_two_roles",
+                )
         outside = {
             "target": (self.target,),
             "key": self.key,
@@ -446,12 +549,18 @@ class ModelSpec:
             for column in columns:
                 if column in (self.features or ()):
                     raise SpecError(
-                        f"{self.name}: features has {column!r}, which is the {role}; take it out of features"
+                        f"{self.name}: features lists {column!r}, which is the {role}; remove it from features",
+                        code="spec.column_in_two_roles",
                     )
         if self.target in self.key:
-            raise SpecError(f"{self.name}: key has {self.target!r}, which is the target; take it out of key")
+            raise SpecError(
+                f"{self.name}: key lists {self.target!r}, which is the target; remove it from key",
+                code="spec.column_in_two_roles",
+            )
         if self.required is not None and self.nullable:
-            raise SpecError(f"{self.name}: nullable and required say the same from two ends; give one of them")
+            raise SpecError(
+                f"{self.name}: set either `nullable` or `required`, not both", code="spec.nullable_and_required"
+            )
         for role, columns in {
             "nullable": self.nullable,
             "required": self.required or (),
@@ -460,28 +569,47 @@ class ModelSpec:
                 others = {*self.key, self.target, self.time, self.group}
                 if column in others if self.features is None else column not in self.features:
                     hint = did_you_mean(column, self.features or ())
-                    raise SpecError(f"{self.name}: {role} has {column!r}, which is no feature{hint}")
+                    raise SpecError(
+                        f"{self.name}: {role} lists {column!r}, which is not a feature{hint}",
+                        code="spec.unknown_feature",
+                    )
 
     def _check_labels(self) -> None:
-        way_out = "labels are joined to the log of requests by the key"
+        why = "labels are joined to the request log by the key"
         if self.log is None:
-            raise SpecError(f"{self.name}: labels is given but no log; {way_out}, so give log=RequestLog()")
+            raise SpecError(
+                f"{self.name}: labels is set but log is not; {why}, so set log=RequestLog()",
+                code="spec.labels_without_log",
+            )
         if not self.key:
-            raise SpecError(f"{self.name}: labels is given but no key; {way_out}, so name one, or leave labels out")
+            raise SpecError(
+                f"{self.name}: labels is set but key is empty; {why}, so name the key, or leave labels out",
+                code="spec.labels_without_key",
+            )
         if hidden := [name for name in self.key if name in self.sensitive]:
-            raise SpecError(f"{self.name}: {way_out}, but its {hidden[0]!r} is sensitive and never logged")
+            raise SpecError(
+                f"{self.name}: labels is set but the key column {hidden[0]!r} is sensitive and never logged; {why}, so "
+                "remove it from sensitive, or leave labels out",
+                code="spec.sensitive_key",
+            )
 
     def _check_candidates(self) -> None:
         if not isinstance(self.candidates, Mapping):
             raise SpecError(
-                f"{self.name}: candidates is a {type(self.candidates).__name__}; give names: {{'ridge': ...}}"
+                f"{self.name}: candidates is a {type(self.candidates).__name__}; use a dict, such as {{'ridge': ...}}",
+                code="spec.invalid_candidates",
             )
         if not self.candidates:
-            raise SpecError(f"{self.name}: candidates is empty; give at least one unfitted scikit-learn estimator")
+            raise SpecError(
+                f"{self.name}: candidates is empty; add at least one unfitted scikit-learn estimator",
+                code="spec.invalid_candidates",
+            )
         for name, estimator in self.candidates.items():
             if isinstance(estimator, type) or not (hasattr(estimator, "fit") and hasattr(estimator, "get_params")):
                 raise SpecError(
-                    f"{self.name}: candidate {name!r} is {estimator!r:.80}, not an unfitted scikit-learn estimator"
+                    f"{self.name}: candidate {name!r} is {estimator!r:.80}; use an unfitted scikit-learn estimator, "
+                    "such as Ridge()",
+                    code="spec.invalid_candidates",
                 )
 
     def _check_metric(self) -> None:
@@ -489,30 +617,48 @@ class ModelSpec:
         if self.metric not in known:
             hint = did_you_mean(self.metric, METRICS)
             raise SpecError(
-                f"{self.name}: metric {self.metric!r} is none of the {self.task.kind} metrics {', '.join(known)}{hint}"
+                f"{self.name}: metric {self.metric!r} is not one of the {self.task.kind} metrics "
+                f"{', '.join(known)}{hint}",
+                code="spec.unknown_metric",
             )
         greater = known[self.metric].greater_is_better
         if greater and self.gate.at_least is None:
-            raise SpecError(f"{self.name}: of {self.metric} more is better, so the gate takes at_least, not at_most")
+            raise SpecError(
+                f"{self.name}: for {self.metric} more is better; set at_least in the gate, not at_most",
+                code="spec.threshold_direction",
+            )
         if not greater and self.gate.at_most is None:
-            raise SpecError(f"{self.name}: of {self.metric} less is better, so the gate takes at_most, not at_least")
+            raise SpecError(
+                f"{self.name}: for {self.metric} less is better; set at_most in the gate, not at_least",
+                code="spec.threshold_direction",
+            )
 
     @property
     def greater_is_better(self) -> bool:
-        """Which way the primary metric improves."""
+        """Whether a greater value of the primary metric is better."""
         return METRICS[self.metric].greater_is_better
 
 
-def _check_names(owner: str, field_name: str, names: object) -> None:
+def _out_of_range(owner: str, field_name: str, value: object, way_out: str) -> SpecError:
+    return SpecError(f"{owner}: {field_name} is {value}; {way_out}", code="spec.out_of_range")
+
+
+def _check_names(owner: str, field_name: str, names: object, what: str = "column names", example: str = "Id") -> None:
+    """Raise SpecError unless `names` is None or a tuple of distinct, non-empty strings."""
     if names is None:
         return
     if isinstance(names, str) or not isinstance(names, tuple):
-        raise SpecError(f"{owner}: {field_name} is {names!r}; give a tuple of column names, such as ('Id',)")
+        raise SpecError(
+            f"{owner}: {field_name} is {names!r}; use a tuple of {what}, such as ({example!r},)",
+            code="spec.invalid_names",
+        )
     for name in names:
         if not isinstance(name, str) or not name:
-            raise SpecError(f"{owner}: {field_name} has {name!r}; column names are non-empty strings")
+            raise SpecError(
+                f"{owner}: {field_name} has {name!r}; {what} are non-empty strings", code="spec.invalid_names"
+            )
         if names.count(name) > 1:
-            raise SpecError(f"{owner}: {field_name} names {name!r} twice; name it once")
+            raise SpecError(f"{owner}: {field_name} lists {name!r} twice; list it once", code="spec.repeated_name")
 
 
 def model_names() -> list[str]:
@@ -525,22 +671,25 @@ def model_names() -> list[str]:
 
 
 def check_name(name: str) -> None:
-    """Raise SpecError, with the way out, when there is no model of that name."""
+    """Raise SpecError, listing the models there are, if there is no model of that name."""
     known = model_names()
     if name not in known:
         hint = did_you_mean(name, known) or f"; there are: {', '.join(known) or 'none'}"
-        raise SpecError(f"there is no model {name!r} in pipeline/models{hint}")
+        raise SpecError(f"there is no model {name!r} in pipeline/models{hint}", code="spec.unknown_model")
 
 
 def load_spec(name: str) -> ModelSpec:
     """Import the model's module and return its spec.
 
-    Raises SpecError when there is no such model, or its module holds no spec of that name.
+    Raises SpecError if there is no such model, or its module has no spec of that name.
     """
     check_name(name)
     spec = getattr(importlib.import_module(f"pipeline.models.{name}"), "spec", None)
     if not isinstance(spec, ModelSpec):
-        raise SpecError(f"pipeline/models/{name}.py has no `spec = ModelSpec(...)`; add it")
+        raise SpecError(f"pipeline/models/{name}.py has no `spec = ModelSpec(...)`; add it", code="spec.missing")
     if spec.name != name:
-        raise SpecError(f"pipeline/models/{name}.py holds the spec of {spec.name!r}; file and model share one name")
+        raise SpecError(
+            f"pipeline/models/{name}.py holds the spec of {spec.name!r}; give file and model the same name",
+            code="spec.name_mismatch",
+        )
     return spec

@@ -1,4 +1,4 @@
-"""Which rows are held out, stable from run to run: no compared model ever trained on one."""
+"""Which rows are held out: the same ones in every run, so that no compared model was trained on them."""
 
 import hashlib
 from dataclasses import asdict, dataclass
@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rule:
-    """How rows were held out for one model: by the hash of `by` below `share`, or with `time` at or after `start`."""
+    """How rows were held out for one model.
+
+    Attributes:
+        model: its name, which seeds the hash.
+        by: the columns whose values are hashed.
+        share: rows whose hash is below this are held out, if there is no time column.
+        time: the time column; None if rows are held out by hash.
+        start: rows at or after this time are held out.
+    """
 
     model: str
     by: tuple[str, ...]
@@ -43,8 +51,8 @@ class Rule:
 def holdout_rule(spec: "ModelSpec", table: "pyarrow.Table") -> Rule:
     """Return the rule that holds out the spec's share of this table's rows.
 
-    Without a time column it depends on the spec alone. With one, the holdout is the newest window: everything at or
-    after a start that leaves out about the share of the rows, or the given number of days before the newest row.
+    Without a time column it depends on the spec alone. With one, it holds out the newest rows: about the share of the
+    spec, or those of the given number of days before the newest row.
     """
     by = (spec.group,) if spec.group else spec.key or feature_names(spec, table.column_names)
     if spec.time is None:
@@ -52,7 +60,11 @@ def holdout_rule(spec: "ModelSpec", table: "pyarrow.Table") -> Rule:
     times = np.sort(_times(table, spec.time))
     if spec.holdout.days is not None:
         if times.dtype.kind != "M":
-            raise DataError(f"holdout of {spec.name} is given in days, but column {spec.time!r} holds no timestamps")
+            raise DataError(
+                f"holdout of {spec.name} is given in days, but time column {spec.time!r} does not hold timestamps; use "
+                "fraction= instead of days=",
+                code="data.time_type",
+            )
         start = times[-1] - np.timedelta64(round(spec.holdout.days * 86_400_000_000), "us")
     else:
         start = times[int(len(times) * (1 - spec.holdout.fraction))]
@@ -60,7 +72,7 @@ def holdout_rule(spec: "ModelSpec", table: "pyarrow.Table") -> Rule:
 
 
 def held_out(rule: Rule, table: "pyarrow.Table | SnapshotFile") -> NDArray[np.bool_]:
-    """Return, per row, whether the rule holds it out; DataError when the time column no longer holds what it did."""
+    """Return, per row, whether the rule holds it out; raises DataError if the time column changed its type."""
     if isinstance(table, SnapshotFile):
         return _of_snapshot(rule, table.path, table.num_rows)
     return _held_out(rule, table)
@@ -68,9 +80,9 @@ def held_out(rule: Rule, table: "pyarrow.Table | SnapshotFile") -> NDArray[np.bo
 
 @lru_cache(maxsize=4)
 def _of_snapshot(rule: Rule, path: Path, rows: int) -> NDArray[np.bool_]:
-    """Return which rows of a snapshot's file are held out. Every step of a run asks.
+    """Return which rows of a snapshot's file are held out; cached, since every step of a run needs it.
 
-    Of a file from which rows were forgotten, there are fewer.
+    `rows` is part of the cache key, since a file has fewer rows after an erasure.
     """
     stored = SnapshotFile(path)
     stored.check(rows)
@@ -85,29 +97,35 @@ def _held_out(rule: Rule, table: "pyarrow.Table | SnapshotFile") -> NDArray[np.b
     start = np.datetime64(rule.start, "us") if isinstance(rule.start, str) else rule.start
     times = _times(table, rule.time)
     if isinstance(start, np.datetime64) != (times.dtype.kind == "M"):
-        raise DataError(f"time column {rule.time!r} holds values such as {times[0]}, and the holdout starts at {start}")
+        raise DataError(
+            f"time column {rule.time!r} holds values such as {times[0]}, but the holdout starts at {start}; use values "
+            "of that type",
+            code="data.time_type",
+        )
     return np.asarray(times >= start)
 
 
 def split(rule: Rule, table: "pyarrow.Table") -> NDArray[np.bool_]:
-    """Return `held_out`, raising DataError when one side would be left without rows."""
+    """Return `held_out`; raises DataError if no rows are left to train on, or none are held out."""
     mask = held_out(rule, table)
     if mask.all() or not mask.any():
         side = "train on" if mask.all() else "hold out"
-        raise DataError(f"{table.num_rows} rows leave none to {side}; more rows are needed, or another holdout")
+        raise DataError(
+            f"{table.num_rows} rows leave none to {side}; use more rows, or another holdout", code="data.empty_split"
+        )
     return mask
 
 
 def hash_share(model: str, by: tuple[str, ...], table: "pyarrow.Table | SnapshotFile") -> NDArray[np.float64]:
     """Return, per row, a number in [0, 1) that depends on the model's name and the row's key alone."""
-    begun = hashlib.blake2b(key=model.encode(), digest_size=8)
+    seeded = hashlib.blake2b(key=model.encode(), digest_size=8)
 
     def digest(key: tuple[str, ...]) -> bytes:
-        hashed = begun.copy()
+        hashed = seeded.copy()
         hashed.update("\x1f".join(key).encode())
         return hashed.digest()
 
-    # In batches, since the keys of a table without a key column are all of it, as texts.
+    # In batches, since without a key column the key is the whole table, as texts.
     names = list(by)
     tables = (
         table.groups(np.ones(table.num_rows, bool), names) if isinstance(table, SnapshotFile) else [table.select(names)]
@@ -121,12 +139,12 @@ def hash_share(model: str, by: tuple[str, ...], table: "pyarrow.Table | Snapshot
 
 
 def _words(column: "pyarrow.Array") -> list[str]:
-    """Return values as texts, each distinct one made only once."""
+    """Return values as texts, converting each distinct value only once."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if pa.types.is_integer(column.type) and all(abs(end or 0) < 2**53 for end in pc.min_max(column).as_py().values()):
-        # What `_canonical` makes of each, many times as fast.
+        # The same as `_canonical`, many times as fast.
         words: list[str] = column.cast(pa.string()).fill_null("None").to_pylist()
         return words
     encoded = column.dictionary_encode(null_encoding="encode")
@@ -137,8 +155,8 @@ def _words(column: "pyarrow.Array") -> list[str]:
 def _canonical(value: Any) -> str:
     """Return a key value as text, the same whatever type its column was read as.
 
-    One new row can make a column of numbers one of texts: `007` then is "007" where it was 7. That two keys may become
-    one text does no harm, both are held out then or none.
+    One new row can turn a column of numbers into one of texts: 7 then becomes "007". Two keys may get the same text,
+    which does no harm: either both are held out or neither.
     """
     if isinstance(value, str):
         value = _as_if_read(value)
@@ -151,7 +169,7 @@ def _canonical(value: Any) -> str:
 
 
 def _as_if_read(word: str) -> str | bool | float | datetime:
-    """Return what a CSV's word is when all words of its column are of its type."""
+    """Return the value that a CSV's text has if all texts of its column are of the same type."""
     if word.lower() in ("true", "false"):
         return word.lower() == "true"
     try:
@@ -168,7 +186,9 @@ def _as_if_read(word: str) -> str | bool | float | datetime:
 def _times(table: "pyarrow.Table", name: str) -> NDArray[Any]:
     values = table.column(name).to_numpy()
     if values.dtype.kind not in "Mif":
-        raise DataError(f"time column {name!r} holds neither timestamps nor numbers, such as {values[0]!r}")
+        raise DataError(
+            f"time column {name!r} holds values such as {values[0]!r}; use timestamps or numbers", code="data.time_type"
+        )
     return values
 
 

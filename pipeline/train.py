@@ -1,12 +1,12 @@
-"""Candidates in, one fitted challenger out: chosen by cross-validation on training rows alone."""
+"""Training: cross-validate the candidates on the training rows alone, and fit the best one, the challenger."""
 
 import os
 import random
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,14 +44,22 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 MAX_BYTES = 3 * 2**30
-"""What all folds that are fitted at a time may take together, about."""
+"""Rough limit of the memory of all folds that are fitted at the same time."""
 COPIES = 4
-"""Of its rows a fold has about so many copies: the rows, what a scaler makes of them, and what a solver does."""
+"""Rough number of copies of its rows that a fold holds: the rows, a scaler's output and a solver's working copies."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """How a candidate fared: the primary metric per fold, or why it was left out."""
+    """The result of a candidate in cross-validation.
+
+    Attributes:
+        name: its name in the spec.
+        scores: the primary metric of each fold; empty if it raised.
+        seconds: time of all its folds.
+        error: why it was left out; None if it was not.
+        notes: warnings that it gave.
+    """
 
     name: str
     scores: tuple[float, ...] = ()
@@ -72,10 +80,20 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Trained:
-    """The challenger: the folder that holds it, the candidate it is, and how all candidates fared.
+    """A trained challenger on disk.
 
-    `sampled_from` is how many rows its training rows were drawn from, where they are not all that were not held out.
-    With `epochs` it learned them so many times over, in batches, and candidates were compared on `compared_on` of them.
+    Attributes:
+        folder: where its files are.
+        chosen: the name of the best candidate.
+        candidates: the results of all candidates.
+        rule: which rows were held out.
+        training_rows: number of rows it was trained on.
+        holdout_rows: number of rows held out.
+        model_digest: digest of the file of the pickled estimator.
+        created: when it was trained, in UTC.
+        sampled_from: number of rows that the training rows were sampled from; None without a sample.
+        epochs: how often it learned all training rows in batches; None without batches.
+        compared_on: with epochs, the number of rows that candidates were compared on.
     """
 
     folder: Path
@@ -92,13 +110,13 @@ class Trained:
 
     @property
     def rows(self) -> dict[str, int]:
-        """How many rows it was trained on and which were not, as manifests say it; `fitted_on` puts it into words."""
+        """The numbers of rows as manifests hold them: training, holdout, and those of the others that are not None."""
         facts = {name: getattr(self, name) for name in ("sampled_from", "epochs", "compared_on")}
         known = {name: value for name, value in facts.items() if value is not None}
         return {"training": self.training_rows, "holdout": self.holdout_rows} | known
 
     def estimator(self) -> Any:
-        """Load the fitted estimator; raises ArtifactError when its file is not what was written."""
+        """Load the fitted estimator; raises ArtifactError if its file has changed."""
         return load_estimator(self.folder / "model.joblib", self.model_digest)
 
 
@@ -106,9 +124,9 @@ def train(spec: "ModelSpec", snapshot: Snapshot, folder: Path, workers: int | No
     """Cross-validate every candidate, fit the best on all training rows, and write it to `folder`, whole or not at all.
 
     Every `random_state` that is None becomes the spec's seed, every `n_jobs` becomes 1 and linear algebra runs on one
-    thread, so that the same snapshot and spec give the same predictions again. Only the rows to train on are in memory,
-    with the spec's `epochs` only its sample and a part of the others; and fewer folds are fitted at a time where they
-    are large. A candidate that raises is reported and left out; TrainingError, with their reasons, when all raise.
+    thread, so the same snapshot and spec give the same predictions. Memory holds only the training rows, or with
+    `epochs` the sample and one part of the others. If folds are large, fewer are fitted at a time. A candidate that
+    raises is reported and left out. Raises TrainingError, with all reasons, if every candidate raises.
     """
     from pipeline.incremental import fit_in_batches, shuffle_to_disk
 
@@ -149,11 +167,13 @@ def train(spec: "ModelSpec", snapshot: Snapshot, folder: Path, workers: int | No
 
 
 def load_trained(folder: Path) -> Trained:
-    """Return what `train` wrote to a folder; raises ArtifactError when it is not there or not whole."""
+    """Return what `train` wrote to a folder; raises ArtifactError if it is missing or incomplete."""
     try:
         facts = read_json(folder / "trained.json")
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{folder} holds no trained model ({error}); run again to train it") from error
+        raise ArtifactError(
+            f"{folder} holds no trained model ({error}); run again to train it", code="artifact.not_trained"
+        ) from error
     candidates = tuple(
         Candidate(
             **{
@@ -173,7 +193,7 @@ def load_trained(folder: Path) -> Trained:
 
 
 def load_estimator(path: Path, expected: str) -> Any:
-    """Unpickle an estimator, after its file's digest was found to be the expected one; else ArtifactError."""
+    """Check the digest of an estimator's file, then unpickle it; raises ArtifactError if the digest is another one."""
     import joblib
 
     with open_checked(path, expected) as file:
@@ -205,23 +225,28 @@ def _folds(spec: "ModelSpec", training: "pyarrow.Table", y: Array) -> list[tuple
     try:
         return [(order[fit], order[scored]) for fit, scored in folds.split(order, y, groups)]
     except ValueError as error:
-        raise DataError(f"{len(y)} training rows of {spec.name} do not make {spec.folds} folds: {error}") from error
+        raise DataError(
+            f"{len(y)} training rows of {spec.name} cannot be split into {spec.folds} folds: {error}; use more rows, "
+            "or fewer folds",
+            code="data.too_few_rows",
+        ) from error
 
 
 def _check_rarer(spec: "ModelSpec", y: Array) -> None:
-    """Raise DataError when a fold would have to do without one of two labels: no metric could be told of it."""
+    """Raise DataError if a fold would lack one of two labels, since metrics are undefined on it."""
     labels, counts = np.unique(y, return_counts=True)
     rarer = int(counts.argmin())
     if len(labels) < 2 or counts[rarer] < spec.folds:
         held = f"in {counts[rarer]} of {len(y):,}" if len(labels) > 1 else f"in each of {len(y):,}"
         raise DataError(
             f"the target {spec.target!r} is {labels.tolist()[rarer]!r} {held} training rows of {spec.name}, which "
-            f"do not make {spec.folds} folds with both labels; more rows of the rarer are needed, or fewer folds"
+            f"cannot be split into {spec.folds} folds with both labels; use more rows of the rarer, or fewer folds",
+            code="data.rare_label",
         )
 
 
 def _workers(frame: "pandas.DataFrame") -> int:
-    """Return how many folds to fit at a time: as many as there are cores, fewer where their copies would be large."""
+    """Return how many folds to fit at a time: one per core, or fewer if their copies would exceed MAX_BYTES."""
     import joblib
 
     size = max(int(frame.memory_usage(deep=False).sum()), 1)
@@ -239,24 +264,24 @@ def _cross_validate(
     from joblib.externals.loky import get_reusable_executor
 
     tasks = [(name, fold) for name in spec.candidates for fold in range(len(folds))]
-    # A worker takes the estimators' classes from the model's module, which it has to find where this process does.
-    found = {"initializer": project_package, "initargs": ("pipeline",)} if find_project() else {}
-    with joblib.parallel_config("loky", **found):
+    # A worker unpickles estimators whose classes may be in the model's module, so it needs the project's import path.
+    initializer = {"initializer": project_package, "initargs": ("pipeline",)} if find_project() else {}
+    with joblib.parallel_config("loky", **initializer):
         results = joblib.Parallel(n_jobs=min(workers, len(tasks)))(
             joblib.delayed(_score_fold)(
                 os.getpid(), spec.task, spec.metric, spec.seed, spec.candidates[name], frame, y, *folds[fold]
             )
             for name, fold in tasks
         )
-    # The workers would stay for minutes, with their memory.
+    # Idle workers would otherwise keep their memory for minutes.
     get_reusable_executor().shutdown(wait=True)
     by_name: dict[str, list[Candidate]] = {name: [] for name in spec.candidates}
     for (name, _), result in zip(tasks, results, strict=True):
         by_name[name].append(result)
-    return [_joined(name, parts) for name, parts in by_name.items()]
+    return [_merge_folds(name, folds) for name, folds in by_name.items()]
 
 
-def _joined(name: str, folds: list[Candidate]) -> Candidate:
+def _merge_folds(name: str, folds: list[Candidate]) -> Candidate:
     return Candidate(
         name=name,
         scores=tuple(value for fold in folds for value in fold.scores),
@@ -277,7 +302,7 @@ def _score_fold(
     fit: Array,
     scored: Array,
 ) -> Candidate:
-    """Return one fold's score as a nameless candidate, or its error."""
+    """Return one fold's score or error, as a candidate without a name."""
     exit_with_parent(run)
     started = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
@@ -286,7 +311,7 @@ def _score_fold(
             with _repeatable(seed):
                 fitted = prepare(estimator, seed).fit(frame.iloc[fit], y[fit])
             value = score(task, metric, y[scored], predict(fitted, frame.iloc[scored]))
-            error = None if np.isfinite(value) else f"its {metric} is {value}, which no model can be chosen by"
+            error = None if np.isfinite(value) else f"its {metric} is {value}, which cannot be ranked"
         except Exception as raised:
             value, error = float("nan"), f"{type(raised).__name__}: {raised}"
     notes = tuple({f"{warning.category.__name__}: {str(warning.message).splitlines()[0]}" for warning in caught})
@@ -299,12 +324,11 @@ def _fit_best(
     candidates: list[Candidate],
     fit: Callable[[Any], Any],
 ) -> tuple[str, bytes, list[Candidate]]:
-    """Fit the best candidate by `fit` and pickle it; one that raises only now is left out, too."""
+    """Fit the best candidate with `fit` and pickle it; if it raises only now, try the next best."""
     sign = -1.0 if spec.greater_is_better else 1.0
-    by_name: Mapping[str, Candidate] = {candidate.name: candidate for candidate in candidates}
-    left = [candidate for candidate in candidates if candidate.error is None]
+    usable = [candidate for candidate in candidates if candidate.error is None]
     failed: dict[str, str] = {}
-    for candidate in sorted(left, key=lambda one: sign * (one.mean or 0.0)):
+    for candidate in sorted(usable, key=lambda scored: sign * (scored.mean or 0.0)):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -315,10 +339,12 @@ def _fit_best(
             before = ", its transformers fitted on the sample" if spec.epochs else ""
             failed[candidate.name] = f"on all training rows{before}: {type(raised).__name__}: {raised}"
             continue
-        known = [Candidate(**{**asdict(one), "error": failed.get(one.name, one.error)}) for one in candidates]
-        return candidate.name, pickled, known
-    reasons = "; ".join(f"{name}: {failed.get(name, one.error)}" for name, one in by_name.items())
-    raise TrainingError(f"no candidate of {spec.name} could be trained: {reasons}")
+        results = [replace(result, error=failed.get(result.name, result.error)) for result in candidates]
+        return candidate.name, pickled, results
+    reasons = "; ".join(f"{result.name}: {failed.get(result.name, result.error)}" for result in candidates)
+    raise TrainingError(
+        f"no candidate of {spec.name} could be trained: {reasons}", code="training.all_candidates_failed"
+    )
 
 
 def prepare(estimator: Any, seed: int) -> Any:
@@ -341,7 +367,7 @@ def prepare(estimator: Any, seed: int) -> Any:
 
 @contextmanager
 def _repeatable(seed: int) -> Iterator[None]:
-    """Seed the global generators, from which a transformer may draw, and have linear algebra run on one thread."""
+    """Seed the global random generators, which a transformer may use, and run linear algebra on one thread."""
     from threadpoolctl import threadpool_limits
 
     random.seed(seed)

@@ -47,7 +47,7 @@ def test_no_model_has_seen_the_month_that_it_is_judged_on(tmp_path):
     spec = a_spec(
         features=("row",), candidates={"recorder": Recorder(str(fits))}, folds=2, gate=Gate(at_most=1e9), key=("id",)
     )
-    with pytest.raises(DataError, match="no challenger of houses passes the gate in any month"):
+    with pytest.raises(DataError, match="no challenger of houses passed the gate in any month"):
         # Always guessing the mean, it is never better than guessing.
         replay(spec, history(spec, table, ("year", "month")))
     newest = [max(map(int, line.split(","))) // 40 for line in fits.read_text().splitlines()]
@@ -93,9 +93,9 @@ def test_columns_of_another_spelling_are_found_and_a_missing_key_is_the_number_o
     ("time", "said"),
     [
         ((), "houses has no time column"),
-        (("Year",), "no column 'Year', which is to tell the month; did you mean 'year'"),
+        (("Year",), "no column 'Year', which --time or the spec names; did you mean 'year'"),
         (("area",), "'area' holds number; the month is told by a column of timestamps"),
-        (("year", "area"), "'year' and 'area' are no years, and months from 1 to 12"),
+        (("year", "area"), "'year' and 'area' do not hold whole years and months from 1 to 12"),
     ],
 )
 def test_what_tells_no_month_is_named(time, said):

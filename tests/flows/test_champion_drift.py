@@ -66,8 +66,8 @@ def test_a_lost_feature_rejects_data_that_the_suite_lets_pass(after_release):  #
 
     assert (code, said["outcome"]) == (3, "data-rejected")
     assert said["reasons"] == [
-        "column 'z', which release 1 of points was trained on, is gone from the data; did you mean 'Z'?; restore it, "
-        "or leave it out of the spec's features, or `evergreen retire points`"
+        "column 'z', which release 1 of points was trained on, is missing from the data; did you mean 'Z'?; "
+        "restore it, or remove it from the spec's features, or run `evergreen retire points`"
     ]
     assert after_release.json("retire", "points")[0] == 0
     assert after_release.json("validate", "points")[0] == 0

@@ -96,7 +96,7 @@ def test_the_record_says_how_many_when_and_why_but_not_whose(snapshot):
 
     assert [(one["rows"], one["why"]) for one in record.values()] == [(1, "asked in a letter"), (2, "")]
     assert "170" not in json.dumps([*record.values()])
-    with pytest.raises(ArtifactError, match=r"3 rows of snapshot [0-9a-f]{12} were forgotten, the last on 20\d\d-"):
+    with pytest.raises(ArtifactError, match=r"3 rows of snapshot [0-9a-f]{12} were erased, the last on 20\d\d-"):
         check_whole(snapshot.path)
 
 

@@ -122,7 +122,7 @@ def test_only_where_the_champions_package_is_gone_or_damaged_withdrawing_is_said
         code, out, err = project.evergreen(verb[0], "points", *verb[1:])
         assert (code, out) == (1, "")
         assert err.startswith("error: the package of release 1 of points cannot be used: Bento points:"), err
-        assert f"({golden} is not the file that was written: its digest is " in err
+        assert f"({golden} has changed since it was written: its digest is " in err
         assert err.endswith("; restore it from a copy\n")
     assert "; restore it from a copy" in project.json("reproduce", "points", "1")[1]["error"]["message"]
 

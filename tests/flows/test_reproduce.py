@@ -90,5 +90,5 @@ def test_a_damaged_package_trains_nothing(packages, tmp_path):
     bento, digest, snapshot = packages["points"]
     mine = copied(bento, tmp_path / "bento")
     (mine.path / "src/artifact/golden.json").write_text("{}")
-    with pytest.raises(ArtifactError, match=r"golden.json is not the file that was written"):
+    with pytest.raises(ArtifactError, match=r"golden.json has changed since it was written"):
         reproduce(mine.path / "src", digest, snapshot)

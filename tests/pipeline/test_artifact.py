@@ -141,11 +141,11 @@ def test_an_unseen_category_is_no_golden_row_of_a_pipeline_that_refuses_it(writt
     ("candidate", "why"),
     [
         (make_pipeline(make_column_transformer(("passthrough", ["area", "rooms"])), Ridge()), "ValueError: Input X"),
-        (Column("area"), "ValueError: it answers nan"),
+        (Column("area"), "ValueError: it predicts nan"),
     ],
 )
 def test_a_pipeline_that_cannot_answer_what_its_spec_lets_be_null_is_refused_by_name(candidate, why, written, tmp_path):
-    with pytest.raises(TrainingError, match=rf"houses allows 'area' to be null, .* cannot answer then: {why}"):
+    with pytest.raises(TrainingError, match=rf"houses allows 'area' to be null, .* cannot predict such a row: {why}"):
         written(candidate, nullable=("area",))
     assert not (tmp_path / "artifact").exists()
 
@@ -204,17 +204,17 @@ def test_the_manifest_names_every_file_by_its_digest_and_its_own_names_the_artif
 def test_an_artifact_with_one_changed_byte_is_refused_and_the_file_named(name, expected, written):
     artifact = written(tolerant(Ridge()))
     flip(artifact.folder / name)
-    with pytest.raises(ArtifactError, match=rf"artifact/{name} is not the file that was written: its digest is"):
+    with pytest.raises(ArtifactError, match=rf"artifact/{name} has changed since it was written: its digest is"):
         load_artifact(artifact.folder, artifact.digest if expected else None)
     if name == "model.joblib":
-        with pytest.raises(ArtifactError, match="is not the file that was written"):
+        with pytest.raises(ArtifactError, match="has changed since it was written"):
             artifact.estimator()
 
 
 def test_an_edited_manifest_is_refused_by_the_ledgers_digest(written):
     artifact = written(tolerant(Ridge()))
     resealed(artifact.folder, verdict={"passed": True, "reasons": ["trust me"]})
-    with pytest.raises(ArtifactError, match=r"is not the artifact that was written: the digest of manifest.json is"):
+    with pytest.raises(ArtifactError, match=r"has changed since it was written: the digest of manifest.json is"):
         load_artifact(artifact.folder, artifact.digest)
 
 
@@ -225,7 +225,7 @@ def test_a_swapped_file_is_refused_before_anything_in_it_runs_even_when_the_mani
     bomb = artifact.folder / "model.joblib"
     bomb.unlink()
     bomb.write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
-    with pytest.raises(ArtifactError, match=r"model.joblib is not the file that was written"):
+    with pytest.raises(ArtifactError, match=r"model.joblib has changed since it was written"):
         load_artifact(artifact.folder).estimator()
 
     fits = resealed(artifact.folder)
@@ -242,7 +242,7 @@ def test_a_swapped_file_is_refused_before_anything_in_it_runs_even_when_the_mani
 def test_an_artifact_that_lacks_a_file_is_refused(name, written):
     artifact = written(tolerant(Ridge()))
     (artifact.folder / name).unlink()
-    with pytest.raises(ArtifactError, match=rf"is no artifact: {name} cannot be read|is not whole: it has no {name}"):
+    with pytest.raises(ArtifactError, match=rf"is not an artifact: {name} cannot be read|lacks the file {name}"):
         load_artifact(artifact.folder)
 
 
@@ -258,7 +258,7 @@ def test_an_artifact_with_a_file_too_many_is_refused(written):
 def test_a_manifest_that_is_none_is_refused(text, written):
     artifact = written(tolerant(Ridge()))
     (artifact.folder / "manifest.json").write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(ArtifactError, match=r"is no artifact: manifest.json is not what evergreen writes"):
+    with pytest.raises(ArtifactError, match=r"is not an artifact: manifest.json is not as evergreen writes it"):
         load_artifact(artifact.folder)
 
 
@@ -281,7 +281,7 @@ def test_with_a_key_what_was_signed_with_it_is_loaded_and_nothing_else(written, 
     with pytest.raises(ArtifactError, match=r"unsigned is not signed: manifest.sig cannot be read .* MODEL --force"):
         load_artifact(unsigned.folder, unsigned.digest)
     resealed(signed.folder, model="other")
-    with pytest.raises(ArtifactError, match=r"signed: manifest.sig was not made of this manifest.json with this EVER"):
+    with pytest.raises(ArtifactError, match=r"signed: manifest.sig does not match manifest.json and this EVERGREEN"):
         load_artifact(signed.folder)
 
 
@@ -290,11 +290,11 @@ def test_another_key_or_signature_is_refused(said, written, monkeypatch):
     monkeypatch.setenv(KEY, "ours")
     signed = written(tolerant(Ridge()))
     monkeypatch.setenv(KEY, "theirs")
-    with pytest.raises(ArtifactError, match=r"manifest.sig was not made"):
+    with pytest.raises(ArtifactError, match=r"manifest.sig does not match"):
         load_artifact(signed.folder)
     monkeypatch.setenv(KEY, "ours")
     (signed.folder / "manifest.sig").write_bytes(said)
-    with pytest.raises(ArtifactError, match=r"manifest.sig was not made"):
+    with pytest.raises(ArtifactError, match=r"manifest.sig does not match"):
         load_artifact(signed.folder)
 
 
@@ -387,5 +387,5 @@ def test_golden_rows_are_such_as_the_guards_accept_and_refused_nulls_make_a_feat
 
 def test_guards_that_would_refuse_every_held_out_row_are_an_error(written):
     nowhere = Guard(feature="area", kind="range", minimum=1000.0, refuse=True)
-    with pytest.raises(TrainingError, match=r"would refuse every held-out row; .* unless area is at least 1000"):
+    with pytest.raises(TrainingError, match=r"would refuse every held-out row, .* unless area is at least 1000"):
         written(tolerant(Ridge()), guards=[nowhere])

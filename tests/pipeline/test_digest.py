@@ -225,7 +225,7 @@ def test_an_object_that_contains_itself_has_a_digest():
 
 
 def test_what_has_no_content_to_name_it_by_is_refused(tmp_path):
-    with (tmp_path / "x").open("w") as file, pytest.raises(SpecError, match="TextIOWrapper in a spec has no content"):
+    with (tmp_path / "x").open("w") as file, pytest.raises(SpecError, match="a TextIOWrapper in a spec has no content"):
         digest.of_value({"log": file})
 
 

@@ -199,8 +199,8 @@ def test_a_lost_feature_is_an_error_that_names_it_and_what_it_may_be_called_now(
     found = changes(BEFORE, BEFORE.rename_columns(["id", "area", "Town", "price"]))
     assert not found.passed
     assert found.errors == (
-        "column 'town', which release 3 of houses was trained on, is gone from the data; did you mean 'Town'?; restore "
-        "it, or leave it out of the spec's features, or `evergreen retire houses`",
+        "column 'town', which release 3 of houses was trained on, is missing from the data; did you mean 'Town'?; "
+        "restore it, or remove it from the spec's features, or run `evergreen retire houses`",
     )
     assert found.notes == ("column 'Town' is new since release 3, and is a feature now",)
 
@@ -213,8 +213,8 @@ def test_a_feature_that_the_spec_names_no_more_may_go():
 def test_a_retyped_feature_is_an_error_that_names_it():
     words = BEFORE.set_column(1, "area", pa.array(["20", "30", "?", "50"]))
     assert changes(BEFORE, words).errors == (
-        "column 'area' holds text where it held number when release 3 was trained; mend the data, or declare its type "
-        "in the source",
+        "column 'area' changed type from number to text since release 3; fix the data, or set types={'area': ...} on "
+        "the source",
     )
 
 

@@ -205,7 +205,7 @@ def test_a_new_field_changes_no_digest_and_a_new_default_does():
 
 
 def test_a_field_that_states_no_kind_is_refused():
-    with pytest.raises(TypeError, match=r"Undeclared\.depth states no kind"):
+    with pytest.raises(TypeError, match=r"Undeclared\.depth has no kind"):
         spec_digest(Undeclared(), "model")
 
 

@@ -80,9 +80,9 @@ def test_a_package_of_another_format_is_refused(tmp_path):
 
 
 def test_a_worker_obeys_every_order_of_the_protocol_and_no_other():
-    code = (CHECKOUT / "bentos" / "work.py").read_text()
+    code = (CHECKOUT / "bentos" / "endpoint" / "uvicorn_worker.py").read_text()
     routes = re.findall(r'^ROUTES = \{"(\w+)": \w+, "(\w+)"', code, re.MULTILINE)[0]
-    orders = {*re.findall(r'told\["do"\] == "(\w+)"', code), *routes}
+    orders = {*re.findall(r'\w+\["do"\] == "(\w+)"', code), *routes}
     assert orders == {*PROTOCOL.orders} == {*get_args(run_in_package.Order)}
 
 

@@ -52,8 +52,8 @@ def test_a_challenger_that_holds_its_own_passes_and_says_what_it_showed():
     assert judged().reasons == (
         "rmse 8 is at most the threshold 10, on 100 held-out rows",
         "better than always guessing: rmse 8 against 20, difference -12, 95% interval -14 to -10",
-        "holds its own against the champion, release 4: rmse 8 against 9, difference -1, 95% interval -1.5 to -0.5; "
-        "the worse end is 0.5 better, tolerance 0",
+        "not worse than the champion, release 4: rmse 8 against 9, difference -1, 95% interval -1.5 to -0.5; "
+        "the worse end of the interval is 0.5 better, tolerance 0",
     )
 
 
@@ -61,8 +61,8 @@ def test_where_more_is_better_the_directions_turn():
     assert judged(GOOD_R2).reasons == (
         "r2 0.8 is at least the threshold 0.75, on 100 held-out rows",
         "better than always guessing: r2 0.8 against 0, difference +0.8, 95% interval +0.7 to +0.9",
-        "holds its own against the champion, release 4: r2 0.8 against 0.7, difference +0.1, "
-        "95% interval +0.05 to +0.15; the worse end is 0.05 better, tolerance 0",
+        "not worse than the champion, release 4: r2 0.8 against 0.7, difference +0.1, "
+        "95% interval +0.05 to +0.15; the worse end of the interval is 0.05 better, tolerance 0",
     )
 
 
@@ -83,7 +83,7 @@ def test_where_more_is_better_the_directions_turn():
         (
             {"against_champion": Interval(-0.5, -1.5, 0.5)},
             "may be worse than the champion, release 4: rmse 8 against 9, difference -0.5, 95% interval -1.5 to +0.5; "
-            "the worse end is 0.5 worse, tolerance 0",
+            "the worse end of the interval is 0.5 worse, tolerance 0",
         ),
         (
             {"champion": None, "against_champion": None, "incomparable": "it requires 'town'"},
@@ -95,7 +95,7 @@ def test_where_more_is_better_the_directions_turn():
         ),
         (
             {"slices": (a_slice(0.1, 0.9),)},
-            "worse than the champion, release 4, where town is Ames (50 rows): rmse 9.5 against 9, "
+            "worse than the champion, release 4, if town is Ames (50 rows): rmse 9.5 against 9, "
             "97.5% interval +0.1 to +0.9, slice tolerance 0",
         ),
     ],

@@ -295,7 +295,7 @@ def test_a_search_finds_its_parameters_on_the_sample_and_the_best_learns_all_row
     ("learner", "grid", "sentence"),
     [
         (MLPRegressor(), {"solver": ["lbfgs"]}, r"the search chose MLPRegressor\(.*solver='lbfgs'\), which has no"),
-        (SGDRegressor(), {"early_stopping": [True]}, r"the search chose SGDRegressor\(.*\), which would stop by rows"),
+        (SGDRegressor(), {"early_stopping": [True]}, r"the search chose SGDRegressor\(.*\), which sets rows aside"),
     ],
 )
 def test_a_search_that_chooses_what_cannot_learn_in_batches_is_left_out(learner, grid, sentence, trained):
@@ -361,11 +361,11 @@ def test_a_network_learns_in_batches_and_is_answered_by_itself(trained):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"epochs": 0, "sample": 60}, "epochs is 0; give how often all rows are learned, 1 or more"),
-        ({"epochs": 2}, "epochs is 2 but there is no sample, on which candidates are compared .*give sample="),
+        ({"epochs": 0, "sample": 60}, "epochs is 0; set how often all rows are learned, 1 or more"),
+        ({"epochs": 2}, "epochs is 2 but there is no sample to compare candidates .*; set sample="),
         (
             {"epochs": 2, "sample": 60, "candidates": {"ridge": make_pipeline(StandardScaler(), Ridge())}},
-            r"epochs is 2, but candidate 'ridge' ends in Ridge\(\), which has no partial_fit; take it out, or",
+            r"epochs is 2, but candidate 'ridge' ends in Ridge\(\), which has no partial_fit; remove the candidate, or",
         ),
         (
             {"epochs": 2, "sample": 60, "candidates": {"mlp": MLPRegressor(solver="lbfgs")}},
@@ -373,14 +373,14 @@ def test_a_network_learns_in_batches_and_is_answered_by_itself(trained):
         ),
         (
             {"epochs": 2, "sample": 60, "candidates": {"sgd": SGDRegressor(early_stopping=True)}},
-            r"'sgd' ends in SGDRegressor\(early_stopping=True\), which would stop by rows of its own, .*; take it out",
+            r"'sgd' ends in SGDRegressor\(early_stopping=True\), which sets rows aside .*; remove the cand",
         ),
         (
             {"epochs": 2, "sample": 60, "candidates": {"sgd": SGDClassifier(class_weight="balanced")}},
-            r"'sgd' ends in SGDClassifier\(class_weight='balanced'\), which weighs labels by counts of all rows",
+            r"'sgd' ends in SGDClassifier\(class_weight='balanced'\), which weighs labels by their counts",
         ),
-        ({"epochs": "2", "sample": 60}, "epochs is '2'; give how often all rows are learned, 1 or more"),
-        ({"epochs": True, "sample": 60}, "epochs is True; give how often all rows are learned, 1 or more"),
+        ({"epochs": "2", "sample": 60}, "epochs is '2'; set how often all rows are learned, 1 or more"),
+        ({"epochs": True, "sample": 60}, "epochs is True; set how often all rows are learned, 1 or more"),
     ],
 )
 def test_epochs_are_refused_where_they_cannot_be(changes, sentence):
@@ -390,6 +390,6 @@ def test_epochs_are_refused_where_they_cannot_be(changes, sentence):
 
 def test_a_mask_of_another_file_is_refused(tmp_path):
     pyarrow.parquet.write_table(pa.table({"a": range(10)}), tmp_path / "x.parquet")
-    sentence = r"rows of snapshot x\.parquet were removed in the meantime: it was read with 11 rows and with 10; run"
+    sentence = r"rows of snapshot x\.parquet were erased in the meantime: it had 11 rows and now has 10; run"
     with pytest.raises(ArtifactError, match=sentence):
         SnapshotFile(tmp_path / "x.parquet").filter(np.ones(11, bool))

@@ -39,7 +39,7 @@ def test_text_keys_keep_their_zeros_and_the_last_of_several_labels_counts():
 
 
 def test_labels_without_the_key_or_the_target_name_what_was_meant():
-    with pytest.raises(DataError, match="no column 'price', which they are joined by; did you mean 'Price'"):
+    with pytest.raises(DataError, match="no column 'price'; they need the key and the target; did you mean 'Price'"):
         join(a_spec(), logged(["1"], [1.0]), pa.table({"id": [1], "Price": [1.0]}), {})
 
 

@@ -77,7 +77,7 @@ def test_a_model_trained_on_all_rows_is_no_sample(tmp_path):
 
 
 def test_a_sample_too_small_for_its_folds_is_refused():
-    with pytest.raises(SpecError, match="sample is 49; give the number of rows to train on, 50 or more"):
+    with pytest.raises(SpecError, match="sample is 49; set the number of rows to train on, 50 or more"):
         a_spec(sample=49)
 
 

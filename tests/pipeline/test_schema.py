@@ -115,9 +115,12 @@ def test_a_schema_is_read_back_as_it_was_written():
         ({"time": "day"}, "column 'day' is the time column of houses but the data has no such column"),
         ({"group": "town"}, "column 'town' is the group column of houses but the data has no such column"),
         ({"gate": Gate(at_most=1.0, slices=("town",))}, "column 'town' is a slice of houses but the data has no such"),
-        ({"target": "rent"}, "column 'rent', the target of houses, is null in 1 rows, first row 3"),
-        ({"key": ("street",)}, "column 'street', the key column of houses, is null in 1 rows, first row 2"),
-        ({"time": "sold"}, "column 'sold', the time column of houses, is null in 1 rows, first row 2"),
+        ({"target": "rent"}, "column 'rent', the target of houses, is null in 1 rows, the first is row 3"),
+        (
+            {"key": ("street",)},
+            "column 'street', the key column of houses, is null in 1 rows, the first is row 2; fill",
+        ),
+        ({"time": "sold"}, "column 'sold', the time column of houses, is null in 1 rows, the first is row 2; fill"),
     ],
 )
 def test_data_without_what_the_spec_needs_is_refused_naming_the_column(changes, sentence):
@@ -138,7 +141,7 @@ def labels(*values):
 @pytest.mark.parametrize(
     ("spec", "table", "sentence"),
     [
-        (a_spec(), labels("x", "y"), "'price' is to be predicted as a number, but holds text such as 'x', 'y'"),
+        (a_spec(), labels("x", "y"), "is regression, but its target 'price' holds text such as 'x', 'y'"),
         (a_classifier(), labels("yes", "yes"), "'price' should hold 'yes' and one other label, but holds 1: 'yes'"),
         (
             a_classifier(),

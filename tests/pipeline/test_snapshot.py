@@ -160,9 +160,9 @@ def test_a_manifest_that_is_too_old_is_written_again_and_one_that_is_too_new_is_
 def test_a_snapshot_that_is_not_there_or_damaged_is_an_artifact_error(source, folder):
     snapshot = ingest(source, folder)
     snapshot.path.write_bytes(b"PAR1")
-    with pytest.raises(ArtifactError, match=r"cannot be read .*run again to ingest anew"):
+    with pytest.raises(ArtifactError, match=r"cannot be read .*run again to ingest the source again"):
         SnapshotFile(snapshot.path)
-    with pytest.raises(ArtifactError, match=r"has no readable manifest .*run again to ingest anew"):
+    with pytest.raises(ArtifactError, match=r"has no readable manifest .*run again to ingest the source again"):
         load_snapshot(folder / "none.parquet")
 
 

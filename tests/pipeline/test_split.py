@@ -111,7 +111,9 @@ def test_rows_that_are_removed_from_a_snapshot_meanwhile_are_said(tmp_path):
     before = SnapshotFile(path)
     pyarrow.parquet.write_table(table.slice(1), tmp_path / "y.parquet")
     (tmp_path / "y.parquet").rename(path)
-    with pytest.raises(ArtifactError, match=r"rows of snapshot x\.parquet were removed .* 10 rows and with 9; run"):
+    with pytest.raises(
+        ArtifactError, match=r"rows of snapshot x\.parquet were erased .* had 10 rows and now has 9; run"
+    ):
         held_out(RULE, before)
     assert len(held_out(RULE, SnapshotFile(path))) == 9
 
@@ -161,7 +163,7 @@ def test_a_rule_means_the_same_rows_after_it_was_written_down_and_when_newer_row
 @pytest.mark.parametrize(
     ("table", "spec", "sentence"),
     [
-        (pa.table({"id": [1]}), a_spec(), "1 rows leave none to (train on|hold out); more rows are needed"),
+        (pa.table({"id": [1]}), a_spec(), "1 rows leave none to (train on|hold out); use more rows"),
         (pa.table({"id": [1, 2], "sold": [7, 7]}), a_spec(time="sold"), "2 rows leave none to train on"),
         (days(10), a_spec(time="sold", holdout=Holdout(days=30)), "10 rows leave none to train on"),
     ],
@@ -173,15 +175,15 @@ def test_a_side_without_rows_is_refused(table, spec, sentence):
 
 def test_a_rule_of_times_does_not_tell_numbers():
     rule = holdout_rule(a_spec(time="sold"), days(100))
-    with pytest.raises(DataError, match="'sold' holds values such as 7, and the holdout starts at 2024-03-21"):
+    with pytest.raises(DataError, match="'sold' holds values such as 7, but the holdout starts at 2024-03-21"):
         held_out(rule, pa.table({"id": [1], "sold": [7]}))
 
 
 @pytest.mark.parametrize(
     ("sold", "holdout", "sentence"),
     [
-        (["x", "y"], Holdout(), "time column 'sold' holds neither timestamps nor numbers, such as 'x'"),
-        ([1, 2], Holdout(days=3), "given in days, but column 'sold' holds no timestamps"),
+        (["x", "y"], Holdout(), "time column 'sold' holds values such as 'x'; use timestamps or numbers"),
+        ([1, 2], Holdout(days=3), "in days, but time column 'sold' does not hold timestamps; use fraction="),
     ],
 )
 def test_a_time_column_that_holds_no_times_is_refused(sold, holdout, sentence):

@@ -170,7 +170,7 @@ def test_a_candidate_that_raises_is_reported_with_its_reason_and_left_out(traine
     assert broken.error.startswith("ValueError: the ")
     assert broken.mean is None
     assert "Cannot clone object" in unclonable.error
-    assert nowhere.error == "its rmse is nan, which no model can be chosen by"
+    assert nowhere.error == "its rmse is nan, which cannot be ranked"
 
 
 def test_a_candidate_that_raises_only_on_all_training_rows_is_left_out_for_the_next_best(trained):
@@ -194,7 +194,9 @@ def test_a_classifier_without_probabilities_is_left_out_where_the_metric_needs_t
     table = a_table()
     labels = pa.array(np.where(np.arange(200) % 3 == 0, "yes", "no").tolist())
     table = table.set_column(table.column_names.index("price"), "price", labels)
-    with pytest.raises(TrainingError, match="svc: ValueError: the metric needs probabilities and the estimator has no"):
+    with pytest.raises(
+        TrainingError, match="svc: ValueError: the metric needs probabilities, but the estimator has no"
+    ):
         trained(table, classifier=True, candidates={"svc": SVC()})
 
 
@@ -214,12 +216,14 @@ def test_a_label_that_is_too_rare_for_the_folds_is_refused_by_name(trained, rare
     labels = ["yes" if row < rare else "no" for row in range(100)]
     table = a_table(100).drop_columns("price").append_column("price", pa.array(labels))
     shares = Holdout(fraction=0.01)
-    with pytest.raises(DataError, match=f"the target 'price' is {said} training rows of .*, which do not make 5 folds"):
+    with pytest.raises(
+        DataError, match=f"the target 'price' is {said} training rows of .*, which cannot be split into 5 folds"
+    ):
         trained(table, classifier=True, holdout=shares, candidates={"c": SVC()})
 
 
 def test_too_few_rows_for_the_folds_are_refused(trained):
-    with pytest.raises(DataError, match="training rows of houses do not make 150 folds"):
+    with pytest.raises(DataError, match="training rows of houses cannot be split into 150 folds"):
         trained(a_table(100), folds=150, holdout=Holdout(fraction=0.1))
 
 
@@ -250,7 +254,7 @@ class Bomb:
 def test_a_file_with_another_digest_is_refused_before_anything_in_it_runs(tmp_path):
     bomb = tmp_path / "model.joblib"
     bomb.write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
-    with pytest.raises(ArtifactError, match="is not the file that was written: its digest is"):
+    with pytest.raises(ArtifactError, match="has changed since it was written: its digest is"):
         load_estimator(bomb, "0" * 64)
     assert not (tmp_path / "ran").exists()
     # The bomb is a real one: with its own digest it goes off.
@@ -262,7 +266,7 @@ def test_a_changed_byte_of_a_trained_model_is_refused(trained):
     found = trained()
     path = found.folder / "model.joblib"
     joblib.dump(Ridge(), path)
-    with pytest.raises(ArtifactError, match="is not the file that was written"):
+    with pytest.raises(ArtifactError, match="has changed since it was written"):
         found.estimator()
     path.unlink()
     with pytest.raises(ArtifactError, match="cannot be read: No such file"):
