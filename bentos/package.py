@@ -63,7 +63,8 @@ def package_lock(model: str, home: Path, seconds: float = LOCK_TIMEOUT) -> Itera
             yield
     except Timeout as error:
         raise PackageError(
-            f"another process has been changing the packages of {model} for more than {seconds:g} s; try again"
+            f"another process has been changing the packages of {model} for more than {seconds:g} s; try again",
+            code="package.locked",
         ) from error
 
 
@@ -86,11 +87,13 @@ def package(artifact: Artifact, checkout: Path, home: Path) -> Bento:
         wanted = artifact.manifest["digests"]
         if code_digest(model, context) != wanted["code"]:
             raise PackageError(
-                f"the code of {model} changed since it was trained; run again to train with what is there"
+                f"the code of {model} changed since it was trained; run again to train with the code as it is now",
+                code="package.code_changed",
             )
         if serving_digest(model, context) != wanted["serving"]:
             raise PackageError(
-                f"the code that answers for {model} changed during this run; run again to package what is there"
+                f"the code that serves {model} changed during this run; run again to package the code as it is now",
+                code="package.code_changed",
             )
         shutil.copytree(artifact.folder, context / "artifact")
         write_protocol(context)
@@ -113,14 +116,15 @@ def load_bento(tag: str, home: Path, expected: str | None = None, way_out: str |
     """
     model, _, version = tag.partition(":")
     path = home / "bentos" / model / version
-    way_out = way_out or f"restore it from a copy, or, where it is the champion's, `evergreen retire {model}`"
+    way_out = way_out or f"restore it from a copy; if it is the champion's and lost, `evergreen retire {model}`"
     if not (path / "bento.yaml").exists():
-        raise PackageError(f"there is no Bento {tag} in {home}; {way_out}")
+        raise PackageError(f"there is no Bento {tag} in {home}; {way_out}", code="package.missing")
     found = digest_of(path, expected)
     if expected is not None and found != expected:
         raise PackageError(
             f"Bento {tag} is not what was released: its digest is {found}, not {expected}"
-            f"{_changed_in(path / 'src')}; {way_out}"
+            f"{_changed_in(path / 'src')}; {way_out}",
+            code="package.changed",
         )
     return Bento(tag, path, found)
 
@@ -186,10 +190,13 @@ def _build(model: str, version: str, artifact: Artifact, context: Path, store: P
     )
     built = store / "bentos" / model / version
     if done.returncode != 0 or not built.exists():
-        said = (done.stderr or done.stdout).strip()
-        if NO_SPACE in said:
+        output = (done.stderr or done.stdout).strip()
+        if NO_SPACE in output:
             raise no_space(built)
-        raise PackageError(f"BentoML could not build {model}:{version}: {said[-2000:]}")
+        raise PackageError(
+            f"BentoML could not build {model}:{version}: {output[-2000:]}. Fix this, then run again.",
+            code="package.build_failed",
+        )
     return built
 
 
@@ -208,22 +215,30 @@ def _labels(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 def _check(source: Path, context: Path, artifact: Artifact) -> None:
     """Raise PackageError unless a Bento's source folder holds exactly the artifact and the code it was built from."""
+    way_out = "its files changed during the build, so run again"
+    name = f"the new Bento of {artifact.manifest['model']}"
     try:
         load_artifact(source / "artifact", artifact.digest)
     except ArtifactError as error:
-        raise PackageError(f"the Bento of {artifact.manifest['model']} holds another artifact: {error}") from error
+        raise PackageError(
+            f"{name} holds another artifact ({error}); {way_out}", code="package.built_differently"
+        ) from error
     if protocol_of(source) != PROTOCOL:
-        raise PackageError(f"the Bento of {artifact.manifest['model']} holds another {MANIFEST}")
+        raise PackageError(f"{name} holds another {MANIFEST}; {way_out}", code="package.built_differently")
     for room in ("pipeline", "bentos"):
         if digest.of_folder(source / room) != digest.of_folder(context / room):
-            raise PackageError(f"the Bento of {artifact.manifest['model']} does not hold {room}/ as it was")
+            raise PackageError(f"{name} holds other files in {room}/; {way_out}", code="package.built_differently")
 
 
 def _build_here(request: dict[str, Any]) -> None:
     import bentoml
 
     if not Path(digest.__file__).resolve().is_relative_to(Path.cwd().resolve()):
-        raise PackageError(f"building with {digest.__file__}, which is outside of the build context {Path.cwd()}")
+        raise PackageError(
+            f"the build imports {digest.__file__}, which is outside of the build context {Path.cwd()}; "
+            "remove that folder from PYTHONPATH and run again",
+            code="package.foreign_code",
+        )
     bentoml.build(
         "bentos.service:EndpointService",
         name=request["name"],

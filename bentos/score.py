@@ -277,7 +277,10 @@ def score(request: Mapping[str, Any], tell: ReportProgress) -> dict[str, Any]:
     else:
         rejected.unlink(missing_ok=True)
     if not parts.count("scored"):
-        raise DataError(f"none of {parts.count('rows'):,} rows can be scored; {rejected} says why")
+        raise DataError(
+            f"none of {parts.count('rows'):,} rows can be scored; {rejected} has the reasons",
+            code="data.nothing_to_score",
+        )
     deliver(parts.files("scored"), Output(**request["output"]))
     seconds["output"] = time.perf_counter() - began
     return {
@@ -290,7 +293,7 @@ def score(request: Mapping[str, Any], tell: ReportProgress) -> dict[str, Any]:
 def _source(said: Mapping[str, Any], nulls: Sequence[str]) -> Source:
     """Return a source as it is scored: the words of a CSV stay as they are written, but for the model's null words."""
     fields = {name: value for name, value in said.items() if name != "kind"}
-    source = SOURCE_TYPES[said["kind"]](**fields | {"nulls": tuple(nulls), "types": {}})
+    source = SOURCE_TYPES[said["kind"]](**fields | {"na_values": tuple(nulls), "types": {}})
     return replace(source, types=dict.fromkeys(sources.names(source), "text")) if isinstance(source, Csv) else source
 
 
@@ -388,8 +391,9 @@ def score_packaged(package: Path, request: Mapping[str, Any], tell: ReportProgre
     if said is None:
         last = (folder / "log").read_text(errors="replace").strip().splitlines()[-1:]
         raise ServerError(
-            f"the process that scored ended without an answer{': ' if last else ''}{''.join(last)}; the same command "
-            "goes on at the last whole part"
+            f"the scoring process ended without a result{': ' if last else ''}{''.join(last)}; run the same command "
+            "again: it resumes after the last complete part",
+            code="server.ended_early",
         )
     if "error" in said:
         raise _raised(**said["error"])
@@ -410,7 +414,7 @@ def _listen(child: "subprocess.Popen[str]", tell: ReportProgress) -> dict[str, A
 
 def _raised(type: str, message: str, code: str | None = None) -> Exception:
     known = {kind.__name__: kind for kind in (ArtifactError, DataError, ServerError, SourceError, StorageError)}
-    return known[type](message, code=code) if type in known else ServerError(f"{type}: {message}")
+    return known[type](message, code=code) if type in known else ServerError(f"{type}: {message}", code="server.failed")
 
 
 def _run(path: Path) -> None:
@@ -430,7 +434,8 @@ def _run(path: Path) -> None:
         with filelock.FileLock(Path(request["folder"]) / "lock", timeout=5):
             tell({"done": score(request, tell)})
     except filelock.Timeout:
-        tell({"error": {"type": "StorageError", "message": "another process scores into the same output; wait for it"}})
+        message = "another process scores into the same output; wait until it has ended"
+        tell({"error": {"type": "StorageError", "message": message, "code": "storage.in_use"}})
     except Exception as error:
         code = error.code if isinstance(error, EvergreenError) else None
         tell({"error": {"type": type(error).__name__, "message": str(error), "code": code}})

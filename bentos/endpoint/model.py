@@ -74,9 +74,16 @@ class ServedModel:
         batch = parse_strict.read_json(json.dumps({"records": rows}).encode(), self.schema, len(rows))
         answers = batch if isinstance(batch, Problem) else self.predict(batch)
         if isinstance(answers, Problem):
-            raise ArtifactError(f"the golden rows of {self.name} are refused: {answers.detail}")
+            raise ArtifactError(
+                f"{self.name} refuses its own golden rows: {answers.detail} Restore the package, or train again.",
+                code="artifact.golden_rows_refused",
+            )
         if wrong := disagreements(answers, expected, self.artifact.manifest["scale"]):
-            raise ArtifactError(f"{self.name} does not answer as it was trained, {len(wrong)} golden rows: {wrong[0]}")
+            raise ArtifactError(
+                f"{self.name} does not predict as its trained pipeline did: {len(wrong)} golden rows differ, the "
+                f"first: {wrong[0]}. Install the library versions of the package, or train again.",
+                code="artifact.golden_rows_differ",
+            )
 
     def read(self, media: str, body: bytes) -> Batch | Problem:
         """Return the rows of a body of JSON or CSV, or why it is refused."""

@@ -57,8 +57,8 @@ class Recorder:
     def __init__(self, served: ServedModel, metrics: Metrics, folder: Path, settings: Mapping[str, Any]) -> None:
         """`settings` are those of `pipeline.spec.RequestLog`, with the names that are `sensitive`."""
         self._served, self._metrics, self._folder = served, metrics, folder
-        self._share: float = settings["share"]
-        self._most_bytes, self._days = settings["most_bytes"], settings["days"]
+        self._share: float = settings["sample_rate"]
+        self._most_bytes, self._days = settings["max_bytes"], settings["retention_days"]
         hidden = {*settings["sensitive"]}
         self._features = [feature for feature in served.schema.features if feature.name not in hidden]
         self._keys = [name for name in served.schema.key if name not in hidden]

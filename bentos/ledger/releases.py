@@ -144,19 +144,20 @@ def _check_unchanged(release: Release, now: int | None) -> None:
     if now != release.replaced:
         judged = f"release {release.replaced}" if release.replaced else "no champion"
         raise ReleaseError(
-            f"{release.bento} was judged against {judged} of {release.model}, but the champion is now release {now}; "
-            "another run came first, so run again to be judged against it"
+            f"{release.bento} was evaluated against {judged} of {release.model}, but the champion is now "
+            f"{f'release {now}' if now else 'none'} (another run finished first). Run again.",
+            code="release.outdated",
         )
 
 
 def _check_not_held(connection: Connection, model: str) -> None:
     held = _last_event(connection, model, (HELD, UNHELD))
     if held and held.kind == HELD:
-        raise ReleaseError(hold_sentence(model, held))
+        raise ReleaseError(hold_sentence(model, held), code="release.held")
 
 
 def hold_sentence(model: str, held: Event) -> str:
-    """Say that a person holds the champion, since when, why, and what ends it."""
+    """Return a sentence: a person holds the champion, since when, why, and how to end the hold."""
     return (
         f"{model} is held at release {held.release} since {held.at} ({held.reason}); `evergreen unhold {model}` ends it"
     )
@@ -220,20 +221,32 @@ def rollback_target(engine: Engine, model: str, to: int | None) -> Release:
 def _rollback_target(connection: Connection, model: str, to: int | None) -> Release:
     last = _last_event(connection, model, CHAMPION_EVENTS)
     if last is None:
-        raise ReleaseError(f"{model} has no release to roll back; {_next_champion(connection, model)}")
+        raise ReleaseError(
+            f"{model} has no release to roll back; {_next_champion(connection, model)}", code="release.none"
+        )
     now = _champion_of(connection, model)
     back = last.release if now is None else _release(connection, model, now).replaced
     wanted = back if to is None else to
     if wanted is None:
-        raise ReleaseError(f"release {now} of {model} replaced none, so there is nothing to go back to")
+        raise ReleaseError(
+            f"release {now} of {model} did not replace another release, so a rollback has no target. "
+            f"Name one with `--to`, or retrain with `evergreen run {model}`.",
+            code="release.no_rollback_target",
+        )
     if wanted == now:
-        raise ReleaseError(f"release {wanted} of {model} is the champion already")
+        raise ReleaseError(
+            f"release {wanted} of {model} is the champion already; name another release",
+            code="release.already_champion",
+        )
     release = _release(connection, model, wanted)
     events = _events_of(connection, model)
     if not {event.kind for event in events if event.release == wanted} & {RELEASED, PROMOTED}:
         waits = _state_of(wanted, events) in (CANARY, AWAITING)
         hint = f"; `evergreen promote {model} {wanted}` makes it champion" if waits else ""
-        raise ReleaseError(f"release {wanted} of {model} was never champion, so there is no going back to it{hint}")
+        raise ReleaseError(
+            f"release {wanted} of {model} was never champion, so a rollback to it is not possible{hint}",
+            code="release.never_champion",
+        )
     return release
 
 
@@ -290,8 +303,9 @@ def promote(engine: Engine, model: str, number: int, cause: str, why: str) -> Re
         state = _state_of(number, _events_of(connection, model))
         if state not in (CANARY, AWAITING):
             raise ReleaseError(
-                f"release {number} of {model} is {state}, so there is nothing to promote; "
-                "a canary can be promoted, and a release that awaits approval"
+                f"release {number} of {model} is {state} and cannot be promoted; "
+                "only a canary or a release that awaits approval can be",
+                code="release.not_promotable",
             )
         _check_unchanged(release, _champion_of(connection, model))
         if cause != "person":
@@ -309,7 +323,10 @@ def stop_canary(engine: Engine, model: str, number: int, cause: str, why: str) -
         last = _last_event(connection, model)
         state = _state_of(number, _events_of(connection, model))
         if state != CANARY:
-            raise ReleaseError(f"release {number} of {model} is {state}, not a canary")
+            raise ReleaseError(
+                f"release {number} of {model} is {state}, not a canary; `evergreen status {model}` shows the canary",
+                code="release.not_a_canary",
+            )
         _add_event(connection, model, last, number, STOPPED, cause, why)
         return _release(connection, model, number)
 
@@ -320,7 +337,9 @@ def hold(engine: Engine, model: str, why: str) -> Release:
         _check_not_held(connection, model)
         now = _champion_of(connection, model)
         if now is None:
-            raise ReleaseError(f"{model} has no champion to hold; {_next_champion(connection, model)}")
+            raise ReleaseError(
+                f"{model} has no champion to hold; {_next_champion(connection, model)}", code="release.no_champion"
+            )
         _add_event(connection, model, _last_event(connection, model), now, HELD, "person", why)
         return _release(connection, model, now)
 
@@ -330,7 +349,9 @@ def unhold(engine: Engine, model: str, why: str) -> Release | None:
     with _first_writer_wins(engine, model) as connection:
         held = _last_event(connection, model, (HELD, UNHELD))
         if held is None or held.kind != HELD:
-            raise ReleaseError(f"{model} is not held")
+            raise ReleaseError(
+                f"{model} is not held; `evergreen hold {model}` holds its champion", code="release.not_held"
+            )
         _add_event(connection, model, _last_event(connection, model), held.release, UNHELD, "person", why)
         now = _champion_of(connection, model)
         return None if now is None else _release(connection, model, now)
@@ -342,7 +363,10 @@ def mark_archived(engine: Engine, model: str, numbers: Sequence[int], cause: str
         with _first_writer_wins(engine, model) as connection:
             state = _state_of(number, _events_of(connection, model))
             if state in ("champion", CANARY, AWAITING):
-                raise ReleaseError(f"release {number} of {model} is {state}, so it is not archived")
+                raise ReleaseError(
+                    f"release {number} of {model} is {state} and may be served, so its package must stay",
+                    code="release.in_use",
+                )
             if state == ARCHIVED:
                 continue
             _add_event(connection, model, _last_event(connection, model), number, ARCHIVED, cause, why)
@@ -367,7 +391,9 @@ def retire(engine: Engine, model: str, cause: str) -> Release:
     with _first_writer_wins(engine, model) as connection:
         now = _champion_of(connection, model)
         if now is None:
-            raise ReleaseError(f"{model} has no champion to retire")
+            raise ReleaseError(
+                f"{model} has no champion to retire; {_next_champion(connection, model)}", code="release.no_champion"
+            )
         last = _last_event(connection, model)
         _add_event(connection, model, last, now, RETIRED, cause, "the next model is judged as a first one")
         return _release(connection, model, now)
@@ -399,7 +425,9 @@ def _first_writer_wins(engine: Engine, model: str) -> Iterator[Connection]:
             yield connection
     except IntegrityError as error:
         raise OvertakenError(
-            f"the champion of {model} changed just now; see `evergreen status {model}`, then try again"
+            f"another process changed the champion of {model} at the same moment; "
+            f"see `evergreen status {model}`, then try again",
+            code="release.overtaken",
         ) from error
 
 
@@ -454,7 +482,8 @@ def _release(connection: Connection, model: str, number: int) -> Release:
     if row is None:
         known = connection.execute(select(RELEASES.c.number).where(RELEASES.c.model == model)).scalars()
         raise ReleaseError(
-            f"{model} has no release {number}; there are: {', '.join(map(str, sorted(known))) or 'none'}"
+            f"{model} has no release {number}; there are: {', '.join(map(str, sorted(known))) or 'none'}",
+            code="release.unknown",
         )
     return _as_release(row)
 

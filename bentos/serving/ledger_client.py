@@ -49,7 +49,7 @@ class LedgerClient:
         self._writer.start()
         self._write_later(servers.register, ledger, model, server)
 
-    def wish(self) -> DesiredState | None:
+    def desired_state(self) -> DesiredState | None:
         """Return what should be served, if an answer of the ledger has come; ask again when it is time to."""
         now = time.monotonic()
         if self._answer is None:
@@ -74,7 +74,7 @@ class LedgerClient:
         self._heartbeats += 1
         self._write_later(self._heartbeat, self._heartbeats, release, state, reason)
 
-    def add_served(self, release: int, kind: str, reason: str) -> None:
+    def add_server_event(self, release: int, kind: str, reason: str) -> None:
         """Record that this server serves a release, or refused it."""
         self._write_later(servers.add_server_event, self.ledger, self.model, self.server, release, kind, reason)
 
@@ -115,10 +115,10 @@ class LedgerClient:
         """Do something that reads the ledger, once earlier questions are answered; a failure is only logged."""
         self._reader.submit(work).add_done_callback(_log_failure)
 
-    def leave(self, release: int | None) -> None:
+    def deregister(self, release: int | None) -> None:
         """Say what is left to be said, and that this server has ended, which served a release."""
         if release is not None:
-            self.add_served(release, servers.ENDED, "")
+            self.add_server_event(release, servers.ENDED, "")
         self._write_later(servers.deregister, self.ledger, self.model, self.server)
         self._writes.put(None)
         self._leaving.set()

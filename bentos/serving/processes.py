@@ -137,7 +137,10 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise ServerError(f"cannot listen on {host}, port {port}: {error.strerror}; give another one") from error
+        raise ServerError(
+            f"cannot listen on {host}, port {port}: {error.strerror}; give another host or port",
+            code="server.cannot_listen",
+        ) from error
     listener.setblocking(False)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         # Connections have it from their listener. Nothing else ends one whose answer waits in a buffer.

@@ -31,7 +31,7 @@ from bentos.package import Bento, load_bento
 from bentos.serving import processes
 from bentos.serving.ledger_client import LedgerClient
 from bentos.serving.processes import WorkerProcess, WorkerState
-from bentos.serving.server_states import ServerEvent, ServerState, next_state
+from bentos.serving.server_states import LifecycleEvent, ServerState, next_state
 from bentos.worker import IDLE
 from pipeline.errors import ReleaseError, ServerError
 from pipeline.files import read_json, write_json
@@ -141,7 +141,9 @@ def champion_bento(ledger: Engine, model: str, home: Path) -> tuple[Release, Ben
     """
     release = releases.champion(ledger, model)
     if release is None:
-        raise ReleaseError(f"{model} has no release to serve; {releases.next_champion(ledger, model)}")
+        raise ReleaseError(
+            f"{model} has no release to serve; {releases.next_champion(ledger, model)}", code="release.none"
+        )
     return release, load_bento(release.bento, home, expected=release.digests["bento"])
 
 
@@ -224,7 +226,7 @@ class Supervisor:
             self._check_health(worker)
         self._switch_when_ready()
         self._start_missing_workers()
-        wish = self.ledger.wish()
+        wish = self.ledger.desired_state()
         if wish is not None and self.serving is not None:
             self._follow(wish)
         if self.canary is not None:
@@ -234,7 +236,7 @@ class Supervisor:
 
     def stop(self) -> None:
         """Let all workers answer what is in flight, and end them."""
-        self._enter(ServerEvent.STOPPED)
+        self._enter(LifecycleEvent.STOPPED)
         self._report()
         if self.canary is not None:
             self._end_canary(self.canary)
@@ -244,10 +246,10 @@ class Supervisor:
         for worker in self.workers:
             # What was stopped answers nothing, and would not hear that it is to end.
             worker.stop(0.0 if worker.stopped else max(0.0, end - time.monotonic()))
-        self.ledger.leave(self.serving.number if self.serving is not None else None)
+        self.ledger.deregister(self.serving.number if self.serving is not None else None)
         logs.stderr().flush()
 
-    def _enter(self, event: ServerEvent) -> None:
+    def _enter(self, event: LifecycleEvent) -> None:
         self.state = next_state(self.state, event)
         self._heartbeat_at = 0.0
 
@@ -363,7 +365,7 @@ class Supervisor:
         self._forget_refusals(wish)
         if self.canary is not None and (wish.canary is None or wish.canary.number != self.canary.loaded.number):
             self._end_canary(self.canary)
-            self._enter(ServerEvent.CANARY_ENDED)
+            self._enter(LifecycleEvent.CANARY_ENDED)
         if wish.champion is not None:
             self._follow_champion(wish.champion)
         # A canary is compared with the champion, so it waits until the champion alone answers.
@@ -376,7 +378,7 @@ class Supervisor:
         wanted = {release.number for release in (wish.champion, wish.canary) if release is not None}
         self.refused = {number: why for number, why in self.refused.items() if number in wanted}
         if self.state == ServerState.DEGRADED and not self.refused:
-            self._enter(ServerEvent.RECOVERED)
+            self._enter(LifecycleEvent.RECOVERED)
 
     def _follow_champion(self, champion: Release) -> None:
         assert self.serving is not None
@@ -384,7 +386,7 @@ class Supervisor:
         if free and champion.number != self.serving.number:
             loaded = self._load(champion)
             if loaded is not None:
-                self._enter(ServerEvent.CHAMPION_CHANGED)
+                self._enter(LifecycleEvent.CHAMPION_CHANGED)
                 self.start(loaded)
 
     def _load(self, release: Release) -> Loaded | None:
@@ -398,15 +400,19 @@ class Supervisor:
     def _refuse(self, release: Release, why: str) -> None:
         """Leave what is served as it is, because another release cannot be."""
         if self.serving is None:
-            raise ServerError(f"release {release.number} of {release.model} cannot be served: {why}")
+            raise ServerError(
+                f"release {release.number} of {release.model} cannot be served: {why}. Fix this, or "
+                f"`evergreen rollback {release.model}`.",
+                code="server.release_not_servable",
+            )
         self.refused[release.number] = f"release {release.number} cannot be served: {why}"
         self.starting = None
-        self.ledger.add_served(release.number, "refused", why)
+        self.ledger.add_server_event(release.number, "refused", why)
         say("error", f"release {release.number} is refused: {why}", release=release.number)
         for worker in self._workers_of(release.number, WorkerState.STARTING, WorkerState.READY):
             worker.state = WorkerState.DRAINING
             worker.kill()
-        self._enter(ServerEvent.REFUSED)
+        self._enter(LifecycleEvent.REFUSED)
 
     def _switch_when_ready(self) -> None:
         """Let the workers of the next release answer alone, once all of them are ready."""
@@ -419,9 +425,9 @@ class Supervisor:
         for worker in self.workers:
             if worker.release != release.number:
                 self._drain(worker)
-        self.ledger.add_served(release.number, servers.SERVING, release.bento)
+        self.ledger.add_server_event(release.number, servers.SERVING, release.bento)
         say("info", f"release {release.number} is served", release=release.number, bento=release.bento)
-        self._enter(ServerEvent.READY)
+        self._enter(LifecycleEvent.READY)
 
     def _finish_change(self) -> None:
         """Note that one release alone answers, once every worker of another has gone."""
@@ -431,9 +437,9 @@ class Supervisor:
         number = self.serving.number
         if any(worker.release != number for worker in self.workers):
             return
-        self.ledger.add_served(number, "alone", "no worker of another release is left")
+        self.ledger.add_server_event(number, "alone", "no worker of another release is left")
         say("info", f"release {number} alone answers: no worker of another release is left", release=number)
-        self._enter(ServerEvent.ALONE)
+        self._enter(LifecycleEvent.ALONE)
 
     def _write_history(self) -> None:
         self.ledger.read_later(lambda: write_json(self.folder / "history.json", self.ledger.history()))
@@ -469,7 +475,7 @@ class Supervisor:
         self.canary = CanaryRun(loaded, listener, path, worker)
         self._write_history()
         say("info", f"release {loaded.number} is starting as a canary", release=loaded.number, bento=loaded.bento.tag)
-        self._enter(ServerEvent.SHADOW_STARTED if shadow else ServerEvent.CANARY_STARTED)
+        self._enter(LifecycleEvent.SHADOW_STARTED if shadow else LifecycleEvent.CANARY_STARTED)
 
     def _watch(self, run: CanaryRun) -> None:
         """Begin to share requests with a canary that is ready; then compare it with the champion, once a second."""
@@ -489,7 +495,7 @@ class Supervisor:
         for worker in champions:
             self._share(worker, run)
         number, share = run.loaded.number, describe_share(run.settings)
-        self.ledger.add_served(number, "shadow" if run.shadow else "canary", share)
+        self.ledger.add_server_event(number, "shadow" if run.shadow else "canary", share)
         say("info", f"release {number} {share}", release=number)
 
     def _compare(self, run: CanaryRun, champions: list[WorkerProcess]) -> None:
@@ -516,9 +522,9 @@ class Supervisor:
         why += f"; {self._differences()}" if run.shadow else ""
         self._end_canary(run)
         self.refused[number] = f"the canary, release {number}, is stopped: {why}"
-        self._enter(ServerEvent.ALARM)
+        self._enter(LifecycleEvent.ALARM)
         self.ledger.stop_canary(number, why)
-        self.ledger.add_served(number, "alarm", why)
+        self.ledger.add_server_event(number, "alarm", why)
         say("error", self.refused[number], release=number)
         # Whoever is told may take their time.
         Thread(target=self._pass_on, args=(number, why), daemon=True).start()
