@@ -169,7 +169,7 @@ def _finite(column: "pyarrow.ChunkedArray") -> tuple["pyarrow.ChunkedArray", dic
     infinite = pc.is_inf(column)
     if not pc.any(infinite).as_py():
         return column, {}
-    said = f"a number this large is infinite to a model; give {parse_strict.NOUNS['number']}"
+    said = f"a number this large is infinite as a 64-bit float; give {parse_strict.NOUNS['number']}"
     rows = np.flatnonzero(pc.fill_null(infinite, False).to_numpy())
     return pc.if_else(infinite, pa.scalar(None, pa.float64()), column), dict.fromkeys(rows.tolist(), said)
 

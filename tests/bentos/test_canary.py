@@ -143,7 +143,7 @@ def test_a_quiet_canary_answers_its_share_and_becomes_champion_by_itself(project
     assert baking.count(str(number)) / len(baking) == pytest.approx(0.3, abs=0.05)
     event = releases.history(ledger(project), "points")[1][-1]
     assert event.cause == "canary"
-    assert event.reason.startswith("quiet for 0.2 minutes, in which it answered ")
+    assert event.reason.startswith("no alarm for 0.2 minutes, in which it answered ")
 
 
 def test_a_shadow_is_asked_a_copy_nobody_sees_its_answers_and_how_they_differ_is_said(project, server):  # noqa: F811
@@ -158,7 +158,7 @@ def test_a_shadow_is_asked_a_copy_nobody_sees_its_answers_and_how_they_differ_is
     assert until(lambda: kinds(project)[-1] == ("promoted", number), 60), server.log.read_text()[-3000:]
     reason = releases.history(ledger(project), "points")[1][-1].reason
     said = re.fullmatch(
-        r"quiet for 0.2 minutes, in which it answered [\d,]+ requests; of ([\d,]+) predictions ([\d,]+) differ from "
+        r"no alarm for 0.2 minutes, in which it answered [\d,]+ requests; of ([\d,]+) predictions ([\d,]+) differ from "
         r"the champion's \(100.0%\), by ([\d.]+) on average and ([\d.]+) at most",
         reason,
     )
@@ -258,7 +258,7 @@ def test_an_alarm_is_seen_in_prefect_at_the_run_that_made_the_release_and_in_the
         assert until(lambda: asked("artifacts", {"artifacts": {"flow_run_id": {"any_": [run]}}}), 60)
         (shown,) = asked("artifacts", {"artifacts": {"flow_run_id": {"any_": [run]}}})
         assert shown["key"] == "points-alarm"
-        sentence = "its worker ended with code -9; the log says why"
+        sentence = "its worker ended with code -9; see the server's log"
         assert shown["description"] == f"**Release {number} of points was a canary and was sent back**: {sentence}."
         query = {"filter": {"event": {"name": ["evergreen.canary-alarmed"]}}}
         assert until(lambda: asked("events", query), 20)
