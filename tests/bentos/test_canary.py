@@ -50,9 +50,12 @@ def test_two_sides_that_answer_alike_raise_no_alarm():
     ("canary", "said"),
     [
         (side(errors=30), "errors: 3.0% of its requests ended in an error, 0.0% of the champion's"),
-        (side(nulls=0.7), "nulls: 0.7 nulls in a row, 0 at the champion"),
-        (side(unseen=0.2), "unseen: 0.2 values in a row that its training never saw, 0 at the champion"),
-        (side(bucket=5), "latency: 95% of its requests take up to 25 ms, the champion's 1 ms; 3 times that is allowed"),
+        (side(nulls=0.7), "nulls: 0.7 nulls in a row, 0 for the champion"),
+        (side(unseen=0.2), "unseen: 0.2 values in a row that its training never saw, 0 for the champion"),
+        (
+            side(bucket=5),
+            "latency: 95% of its requests take up to 25 ms, the champion's 1 ms; at most 3 times that is allowed",
+        ),
         (side(predictions={"0": 100, "1": 900}), "predictions: their distribution differs from the champion's by 0.88"),
     ],
 )

@@ -615,7 +615,7 @@ def test_what_was_served_when_is_what_servers_said_and_one_that_was_killed_ends_
     def ends():
         return {(one.server, one.release): (one.until is None, one.end) for one in serving_intervals(ledger, "houses")}
 
-    silent = "the server was not heard of any more"
+    silent = "the server sent no more heartbeats"
     assert ends() == {
         ("a", 1): (False, "release 2 was served"),
         ("a", 2): (True, ""),
