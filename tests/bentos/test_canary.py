@@ -315,7 +315,7 @@ def client(tmp_path, monkeypatch):
     monkeypatch.setattr(ledger_client, "WRITE_BACKOFF", 0.01)
     client = LedgerClient(open_ledger(f"sqlite:///{tmp_path}/ledger.sqlite"), tmp_path, "points", "a:3000")
     yield client
-    client.leave(None)
+    client.deregister(None)
 
 
 def test_the_end_of_a_canary_that_another_write_overtook_is_told_again(client, monkeypatch):
