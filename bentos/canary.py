@@ -1,4 +1,4 @@
-"""A release that answers a share of the requests first: the two sides compared, and the alarms that send it back."""
+"""Canaries: compare a release that answers a share of the requests with the champion, and decide when to stop it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -8,18 +8,22 @@ from pipeline.population_stability import population_stability
 from pipeline.spec import Canary
 
 LATENCY_FLOOR_SECONDS = 0.005
-"""What is quicker than this is all the same quick: other work on the machine makes more of a difference."""
+"""Latencies below this count as equal, because other load on the machine changes them more."""
 
 
 RELATIVE_TOLERANCE = 1e-6
-"""Numbers that differ by at most so much of the larger one are the same prediction."""
+"""Numbers whose difference is at most this part of the larger one are the same prediction."""
 
 
 @dataclass(frozen=True)
 class ShadowDiff:
-    """How much a shadow's predictions differ from the champion's to the same rows; `furthest` is in the target's unit.
+    """How much a shadow's predictions differ from the champion's for the same rows.
 
-    Where predictions are labels, `total` and `furthest` stay 0.
+    Attributes:
+        rows: how many predictions were compared.
+        others: how many of them differ.
+        total: the sum of all absolute differences, in the target's unit; 0 for labels.
+        furthest: the largest absolute difference, in the target's unit; 0 for labels.
     """
 
     rows: int = 0
@@ -38,40 +42,50 @@ class ShadowDiff:
     def __str__(self) -> str:
         if not self.rows:
             return "no prediction was compared"
-        said = (
+        text = (
             f"of {self.rows:,} predictions {self.others:,} differ from the champion's ({self.others / self.rows:.1%})"
         )
         return (
-            f"{said}, by {self.total / self.rows:.3g} on average and {self.furthest:.3g} at most"
+            f"{text}, by {self.total / self.rows:.3g} on average and {self.furthest:.3g} at most"
             if self.total
-            else said
+            else text
         )
 
 
 def compare_predictions(champion: Sequence[Any], shadow: Sequence[Any]) -> ShadowDiff:
-    """Compare two answers to the same rows, value by value; CSV's numbers are words."""
-    found = ShadowDiff()
+    """Compare two answers to the same rows value by value; numbers may be text, as in CSV."""
+    difference = ShadowDiff()
     for ours, theirs in zip(champion, shadow, strict=True):
         try:
             distance = abs(float(ours) - float(theirs))
             same = distance <= RELATIVE_TOLERANCE * max(abs(float(ours)), abs(float(theirs)))
         except ValueError:
             distance, same = 0.0, ours == theirs
-        found += ShadowDiff(1, int(not same), distance, distance)
-    return found
+        difference += ShadowDiff(1, int(not same), distance, distance)
+    return difference
 
 
 def describe_share(settings: Canary) -> str:
-    """Say how a canary, or a shadow, takes part; what follows "release 3 "."""
+    """Describe what a canary or a shadow gets; the text continues "release 3 "."""
     share, minutes = f"{settings.share:.0%} of the requests", f"for {settings.minutes:g} minutes"
     if settings.shadow:
-        return f"is asked a copy of {share} {minutes}, and nobody sees what it answers"
+        return f"gets a copy of {share} {minutes}; its answers are only compared"
     return f"answers {share} {minutes}"
 
 
 @dataclass(frozen=True)
 class Counters:
-    """What one side has answered: counts of requests, of answers by time and of predictions by value."""
+    """What one side has answered.
+
+    Attributes:
+        requests: how many requests to /predict it answered.
+        errors: how many of them ended in a status of 500 or more.
+        rows: how many rows it predicted.
+        nulls: how many feature values were null.
+        unseen: how many feature values training never saw.
+        seconds: requests by time to answer, in the buckets of `bentos.endpoint.metrics.SECONDS` and one beyond them.
+        predictions: predictions by label, or by the bucket of a number.
+    """
 
     requests: int = 0
     errors: int = 0
@@ -79,17 +93,15 @@ class Counters:
     nulls: int = 0
     unseen: int = 0
     seconds: tuple[int, ...] = ()
-    """Requests by the time to answer, in the buckets of `bentos.endpoint.metrics.SECONDS`, the last one beyond them."""
     predictions: tuple[tuple[str, int], ...] = ()
-    """Predictions by label, or by the bucket that a number falls in."""
 
     @classmethod
-    def of(cls, said: Mapping[str, Any]) -> "Counters":
-        """Return what a worker said of itself."""
+    def of(cls, report: Mapping[str, Any]) -> "Counters":
+        """Return the counters in a worker's report."""
         known = {field.name for field in fields(cls)}
-        plain = {name: value for name, value in said.items() if name in known}
-        plain["seconds"] = tuple(said.get("seconds", ()))
-        plain["predictions"] = tuple(sorted(said.get("predictions", {}).items()))
+        plain = {name: value for name, value in report.items() if name in known}
+        plain["seconds"] = tuple(report.get("seconds", ()))
+        plain["predictions"] = tuple(sorted(report.get("predictions", {}).items()))
         return cls(**plain)
 
     def __add__(self, other: "Counters") -> "Counters":
@@ -100,7 +112,7 @@ class Counters:
 
     def _with(self, other: "Counters", sign: int) -> "Counters":
         width = max(len(self.seconds), len(other.seconds))
-        seconds = [_at(self.seconds, place) + sign * _at(other.seconds, place) for place in range(width)]
+        seconds = [_at(self.seconds, index) + sign * _at(other.seconds, index) for index in range(width)]
         ours, theirs = dict(self.predictions), dict(other.predictions)
         predictions = {name: ours.get(name, 0) + sign * theirs.get(name, 0) for name in {*ours, *theirs}}
         return Counters(
@@ -114,22 +126,22 @@ class Counters:
         )
 
 
-def _at(counts: Sequence[int], place: int) -> int:
-    return counts[place] if place < len(counts) else 0
+def _at(counts: Sequence[int], index: int) -> int:
+    return counts[index] if index < len(counts) else 0
 
 
 def alarm(champion: Counters, canary: Counters, settings: Canary, edges: Sequence[float]) -> str | None:
-    """Return why a canary should answer no more, a sentence with both numbers; None while all is quiet.
+    """Return why a canary must be stopped, a sentence with the numbers of both sides; None if nothing is wrong.
 
-    Nothing is judged before both sides have answered the `requests` of the settings, but for errors, of which that many
-    times the share allowed is enough at any time. `edges` bound `seconds`.
+    Nothing is compared before both sides have answered `min_requests`, except errors: more than
+    `max_error_increase * min_requests` of them (and more than 3) are enough at any time. `edges` bound `seconds`.
     """
-    least, allowed = settings.min_requests, settings.max_error_increase
+    min_requests, allowed = settings.min_requests, settings.max_error_increase
     bad, usual_bad = _share(canary.errors, canary.requests), _share(champion.errors, champion.requests)
-    # So many errors are too many, whatever is still to come.
-    if canary.errors > max(3.0, allowed * least) and bad > usual_bad + allowed:
+    # This many errors are too many even if all further requests succeed.
+    if canary.errors > max(3.0, allowed * min_requests) and bad > usual_bad + allowed:
         return _describe("errors", bad, usual_bad)
-    if min(canary.requests, champion.requests) < least:
+    if min(canary.requests, champion.requests) < min_requests:
         return None
     nulls = _share(champion.nulls, champion.rows), _share(canary.nulls, canary.rows)
     unseen = _share(champion.unseen, champion.rows), _share(canary.unseen, canary.rows)
@@ -144,7 +156,7 @@ def alarm(champion: Counters, canary: Counters, settings: Canary, edges: Sequenc
     if slow > settings.max_latency_ratio * max(usual, LATENCY_FLOOR_SECONDS):
         return (
             f"latency: 95% of its requests take up to {slow * 1000:g} ms, the champion's {usual * 1000:g} ms; "
-            f"{settings.max_latency_ratio:g} times that is allowed"
+            f"at most {settings.max_latency_ratio:g} times that is allowed"
         )
     shift, noise = psi(champion.predictions, canary.predictions)
     if shift > settings.max_psi + noise:
@@ -160,32 +172,32 @@ def _share(part: int, whole: int) -> float:
 
 
 def _describe(name: str, theirs: float, ours: float) -> str:
-    what = {
+    text = {
         "errors": "of its requests ended in an error",
         "nulls": "nulls in a row",
         "unseen": "values in a row that its training never saw",
     }[name]
     if name == "errors":
-        return f"errors: {theirs:.1%} {what}, {ours:.1%} of the champion's"
-    return f"{name}: {theirs:.3g} {what}, {ours:.3g} at the champion"
+        return f"errors: {theirs:.1%} {text}, {ours:.1%} of the champion's"
+    return f"{name}: {theirs:.3g} {text}, {ours:.3g} for the champion"
 
 
 def quantile(counts: Sequence[int], edges: Sequence[float], share: float) -> float:
-    """Return the upper edge of the bucket that holds a quantile; beyond the last one, twice that."""
-    wanted, seen = share * sum(counts), 0
-    for place, count in enumerate(counts):
+    """Return the upper edge of the bucket that holds a quantile; twice the last edge if it lies beyond."""
+    rank, seen = share * sum(counts), 0
+    for index, count in enumerate(counts):
         seen += count
-        if seen >= wanted and seen:
-            return edges[place] if place < len(edges) else 2 * edges[-1]
+        if seen >= rank and seen:
+            return edges[index] if index < len(edges) else 2 * edges[-1]
     return 0.0
 
 
-def psi(expected: Sequence[tuple[str, int]], found: Sequence[tuple[str, int]]) -> tuple[float, float]:
-    """Return the population stability index of two counts by bucket, and twice what chance alone makes of it.
+def psi(expected: Sequence[tuple[str, int]], actual: Sequence[tuple[str, int]]) -> tuple[float, float]:
+    """Return the population stability index of two counts by bucket, and twice its expected value under chance alone.
 
-    Under no change it is about (buckets - 1)(1/n + 1/m) (Yurdakul, 2018).
+    Without a change that expectation is about (buckets - 1)(1/n + 1/m) (Yurdakul, 2018).
     """
-    ours, theirs = dict(expected), dict(found)
+    ours, theirs = dict(expected), dict(actual)
     n, m = sum(ours.values()), sum(theirs.values())
     if not n or not m:
         return 0.0, 0.0

@@ -1,4 +1,4 @@
-"""Logs as JSON, a line each, written by a thread of their own: a reader that hangs never holds up a request."""
+"""Logs as JSON lines, written by a thread, so that a reader that hangs never delays a request."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ from functools import cache
 from queue import Queue
 
 MAX_WAITING = 10_000
-"""Lines that wait for a reader; the ones that come then are dropped, and their number is said later."""
+"""The max number of lines that wait; further lines are dropped, and their number is logged later."""
 
 
 class Lines:
@@ -24,10 +24,10 @@ class Lines:
         threading.Thread(target=self._write_on, name="log", daemon=True).start()
 
     def write(self, lines: str) -> None:
-        """Append whole lines, soon."""
+        """Queue complete lines for writing."""
         count = lines.count("\n")
         with self._lock:
-            # Lines come many at a time: it is they that are counted, not how often they come.
+            # One call may have many lines, so lines are counted, not calls.
             fits = self._lines + count <= MAX_WAITING
             if fits:
                 self._lines += count
@@ -37,7 +37,7 @@ class Lines:
             self._waiting.put(lines)
 
     def flush(self, seconds: float = 1.0) -> None:
-        """Wait until everything is written, but not for long."""
+        """Wait until everything is written, for at most `seconds`."""
         done = threading.Thread(target=self._waiting.join, daemon=True)
         done.start()
         done.join(seconds)
@@ -49,7 +49,9 @@ class Lines:
             with self._lock:
                 dropped, self.dropped = self.dropped, 0
             if dropped:
-                text += line("warning", "log", message=f"{dropped} lines were dropped: nobody read fast enough")
+                text += line(
+                    "warning", "log", message=f"{dropped} log lines were dropped because the reader was too slow"
+                )
             data = text.encode(errors="backslashreplace")
             try:
                 while data:
@@ -69,7 +71,7 @@ def line(level: str, event: str, **facts: object) -> str:
 
 
 class JsonHandler(logging.Handler):
-    """What Python's logging says, as lines."""
+    """Writes records of Python's logging as JSON lines."""
 
     def __init__(self, lines: Lines) -> None:
         super().__init__()

@@ -27,17 +27,27 @@ from pipeline.processes import packaged_environment
 from pipeline.project import code_folder
 from pipeline.run_in_package import MANIFEST, PROTOCOL, protocol_of, write_protocol
 
-ENTRY_POINTS = ("bentos.service", "bentos.worker", "bentos.score", "pipeline.predict_in_package", "pipeline.reproduce")
-"""The modules that are started inside a Bento. It carries these and what they import, and no other module."""
+SERVING_ENTRY_POINTS = ("bentos.service", PROTOCOL.modules["worker"])
+"""The modules that a deployment starts."""
+ENTRY_POINTS = ("bentos.service", *PROTOCOL.modules.values())
+"""The modules that are started inside a Bento: BentoML starts the first, evergreen those of the package protocol. A
+Bento carries these and what they import, and no other module."""
 LOADED_BY_NAME = ("pipeline.sources.remote",)
-"""Modules that no import statement names, since most models never need them."""
+"""Modules that no import statement names, because most models never need them."""
 LOCK_TIMEOUT = 60.0
-"""How long who wants to change the packages of a model waits for another; to remove them takes a fraction of that."""
+"""How many seconds a process that wants to change the packages of a model waits for another. Removing them takes a
+fraction of that."""
 
 
 @dataclass(frozen=True)
 class Bento:
-    """A Bento in the store: its exact tag, its folder, and the digest of everything it serves from."""
+    """A Bento in the store.
+
+    Attributes:
+        tag: the exact tag, as `model:version`.
+        path: the folder.
+        digest: the digest of everything it serves from, see `digest_of`.
+    """
 
     tag: str
     path: Path
@@ -45,17 +55,19 @@ class Bento:
 
 
 def requirements(model: str, checkout: Path) -> tuple[str, ...]:
-    """Return what a Bento of the model needs, pinned: what its code imports, BentoML, and all that these require."""
-    files = local_modules([f"pipeline.models.{model}", "pipeline.artifact", "bentos.worker"], checkout)
-    return serving_pins(files.values())
+    """Return the pinned libraries of the model's Bento: what its serving entry points import, and what those require.
+
+    Scoring and reproducing run beside the project, with its libraries: the image of a deployment stays without them.
+    """
+    return serving_pins(local_modules([*SERVING_ENTRY_POINTS, f"pipeline.models.{model}"], checkout).values())
 
 
 @contextmanager
 def package_lock(model: str, home: Path, seconds: float = LOCK_TIMEOUT) -> Iterator[None]:
-    """Let nobody else add packages of a model to the BentoML home `home`, remove any, or go back to one meanwhile.
+    """Hold the lock of a model's packages in the BentoML home `home`: no other process adds, removes or promotes any.
 
-    Who holds the lock may take it again. Raises PackageError when another process does for `seconds`. What only reads
-    needs no lock: packages appear whole.
+    The process that holds the lock may take it again. Readers need no lock, because packages appear whole. Raises
+    PackageError when another process holds it for `seconds`.
     """
     (home / "locks").mkdir(parents=True, exist_ok=True)
     try:
@@ -63,34 +75,37 @@ def package_lock(model: str, home: Path, seconds: float = LOCK_TIMEOUT) -> Itera
             yield
     except Timeout as error:
         raise PackageError(
-            f"another process has been changing the packages of {model} for more than {seconds:g} s; try again"
+            f"another process has been changing the packages of {model} for more than {seconds:g} s; try again",
+            code="package.locked",
         ) from error
 
 
 def package(artifact: Artifact, checkout: Path, home: Path) -> Bento:
     """Build the Bento of an artifact from the code below `checkout`, into the BentoML home `home`.
 
-    The same artifact is the same tag: when it is there already, nothing is built. Raises PackageError when the build
-    fails, when the code is not what the model was trained with, or when the Bento holds something else than it should.
+    The tag depends only on the artifact; if the store has it already, nothing is built. Raises PackageError when the
+    build fails, when the code is not the code of the training, or when the Bento holds other files than the context.
     """
     model = artifact.manifest["model"]
     version = artifact.digest[:16]
-    place = home / "bentos" / model / version
-    if place.exists():
+    target = home / "bentos" / model / version
+    if target.exists():
         return load_bento(f"{model}:{version}", home)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    # Named so that `sweep` removes it when this process is killed; outside of `bentos`, where BentoML would trip on it.
-    with space_for(place), tempfile.TemporaryDirectory(prefix=f".part-{os.getpid()}-", dir=home) as scratch:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # The name lets `sweep` remove it when this process is killed. BentoML would fail on such a folder inside `bentos`.
+    with space_for(target), tempfile.TemporaryDirectory(prefix=f".part-{os.getpid()}-", dir=home) as scratch:
         context = Path(scratch) / "context"
         copy_carried(model, checkout, context)
-        wanted = artifact.manifest["digests"]
-        if code_digest(model, context) != wanted["code"]:
+        digests = artifact.manifest["digests"]
+        if code_digest(model, context) != digests["code"]:
             raise PackageError(
-                f"the code of {model} changed since it was trained; run again to train with what is there"
+                f"the code of {model} changed since it was trained; run again to train with the code as it is now",
+                code="package.code_changed",
             )
-        if serving_digest(model, context) != wanted["serving"]:
+        if serving_digest(model, context) != digests["serving"]:
             raise PackageError(
-                f"the code that answers for {model} changed during this run; run again to package what is there"
+                f"the code that serves {model} changed during this run; run again to package the code as it is now",
+                code="package.code_changed",
             )
         shutil.copytree(artifact.folder, context / "artifact")
         write_protocol(context)
@@ -99,44 +114,45 @@ def package(artifact: Artifact, checkout: Path, home: Path) -> Bento:
         with whole_folder(Path(scratch) / "whole") as part:
             shutil.copytree(built, part, dirs_exist_ok=True)
         with package_lock(model, home):
-            if not place.exists():
-                put(Path(scratch) / "whole", place)
-            write_text(place.parent / "latest", version)
+            if not target.exists():
+                put(Path(scratch) / "whole", target)
+            write_text(target.parent / "latest", version)
     return load_bento(f"{model}:{version}", home)
 
 
 def load_bento(tag: str, home: Path, expected: str | None = None, way_out: str | None = None) -> Bento:
     """Return the Bento with an exact tag; PackageError when it is not there or its digest is not the expected one.
 
-    The error ends in `way_out`. Who does not know whose package it is leaves that out: to withdraw the champion helps
-    where the package is the champion's, and harms elsewhere.
+    The error ends with `way_out`. A caller that does not know whose package it is leaves it out: `evergreen retire`
+    helps only if the package is the champion's.
     """
     model, _, version = tag.partition(":")
     path = home / "bentos" / model / version
-    way_out = way_out or f"restore it from a copy, or, where it is the champion's, `evergreen retire {model}`"
+    way_out = way_out or f"restore it from a copy; if it is the champion's and lost, `evergreen retire {model}`"
     if not (path / "bento.yaml").exists():
-        raise PackageError(f"there is no Bento {tag} in {home}; {way_out}")
-    found = digest_of(path, expected)
-    if expected is not None and found != expected:
+        raise PackageError(f"there is no Bento {tag} in {home}; {way_out}", code="package.missing")
+    actual = digest_of(path, expected)
+    if expected is not None and actual != expected:
         raise PackageError(
-            f"Bento {tag} is not what was released: its digest is {found}, not {expected}"
-            f"{_changed_in(path / 'src')}; {way_out}"
+            f"Bento {tag} is not what was released: its digest is {actual}, not {expected}"
+            f"{_changed_in(path / 'src')}; {way_out}",
+            code="package.changed",
         )
-    return Bento(tag, path, found)
+    return Bento(tag, path, actual)
 
 
 def digest_of(bento: Path, expected: str | None = None) -> str:
     """Return the digest of a Bento's sources and of what its image is built of.
 
-    When it was built is no part of that, so that the same may be built again. Of releases of before the ledger has the
-    digest of the sources alone: where that is `expected` it is returned.
+    It does not depend on when the Bento was built, so an equal one can be built again. For early releases the ledger
+    has the digest of the sources alone; if that is `expected`, it is returned.
     """
     sources = digest.of_folder(bento / "src")
     return sources if sources == expected else digest.of_value([sources, digest.of_folder(bento / "env")])
 
 
 def _changed_in(source: Path) -> str:
-    """Name the file of a Bento's artifact that is not as it was sealed; of its code only the digest is known."""
+    """Name the file of a Bento's artifact that differs from its manifest; for code only the digest is known."""
     try:
         load_artifact(source / "artifact")
     except ArtifactError as error:
@@ -150,13 +166,13 @@ def carried_modules(model: str, checkout: Path) -> dict[str, Path]:
 
 
 def copy_carried(model: str, checkout: Path, context: Path) -> None:
-    """Copy what a Bento of the model carries of the code of a project: its modules, and the files they read."""
+    """Copy into `context` the modules of a project that the model's Bento carries, and the files they read."""
     for name, path in carried_modules(model, checkout).items():
         base = context.joinpath(*name.split("."))
         _copy(path, base / "__init__.py" if path.name == "__init__.py" else base.with_suffix(".py"))
     for folder in (checkout, code_folder(checkout)):
-        for room in (folder / "pipeline", folder / "bentos" / "static"):
-            for path in room.rglob("*"):
+        for data in (folder / "pipeline", folder / "bentos" / "static"):
+            for path in data.rglob("*"):
                 if path.is_file() and path.suffix not in (".py", ".pyc"):
                     _copy(path, context / path.relative_to(folder))
 
@@ -176,7 +192,7 @@ def _build(model: str, version: str, artifact: Artifact, context: Path, store: P
         "python": manifest["python"].rpartition(".")[0],
     }
     done = subprocess.run(
-        # With -P the folder of this file, whose modules have plain names, is no place to import from.
+        # With -P Python does not import from this file's folder, whose modules have plain names.
         [sys.executable, "-P", __file__, json.dumps(request)],
         cwd=context,
         env=bentoml_environment(store) | {"PYTHONPATH": str(context)},
@@ -186,15 +202,18 @@ def _build(model: str, version: str, artifact: Artifact, context: Path, store: P
     )
     built = store / "bentos" / model / version
     if done.returncode != 0 or not built.exists():
-        said = (done.stderr or done.stdout).strip()
-        if NO_SPACE in said:
+        output = (done.stderr or done.stdout).strip()
+        if NO_SPACE in output:
             raise no_space(built)
-        raise PackageError(f"BentoML could not build {model}:{version}: {said[-2000:]}")
+        raise PackageError(
+            f"BentoML could not build {model}:{version}: {output[-2000:]}. Fix this, then run again.",
+            code="package.build_failed",
+        )
     return built
 
 
 def bentoml_environment(home: Path) -> dict[str, str]:
-    """Return the environment of a process that runs BentoML on `home`, and the package's own code in it."""
+    """Return the environment of a process that runs BentoML on `home` with the package's own code."""
     return packaged_environment() | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "true"}
 
 
@@ -208,22 +227,30 @@ def _labels(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 def _check(source: Path, context: Path, artifact: Artifact) -> None:
     """Raise PackageError unless a Bento's source folder holds exactly the artifact and the code it was built from."""
+    way_out = "its files changed during the build, so run again"
+    name = f"the new Bento of {artifact.manifest['model']}"
     try:
         load_artifact(source / "artifact", artifact.digest)
     except ArtifactError as error:
-        raise PackageError(f"the Bento of {artifact.manifest['model']} holds another artifact: {error}") from error
+        raise PackageError(
+            f"{name} holds another artifact ({error}); {way_out}", code="package.built_differently"
+        ) from error
     if protocol_of(source) != PROTOCOL:
-        raise PackageError(f"the Bento of {artifact.manifest['model']} holds another {MANIFEST}")
+        raise PackageError(f"{name} holds another {MANIFEST}; {way_out}", code="package.built_differently")
     for room in ("pipeline", "bentos"):
         if digest.of_folder(source / room) != digest.of_folder(context / room):
-            raise PackageError(f"the Bento of {artifact.manifest['model']} does not hold {room}/ as it was")
+            raise PackageError(f"{name} holds other files in {room}/; {way_out}", code="package.built_differently")
 
 
 def _build_here(request: dict[str, Any]) -> None:
     import bentoml
 
     if not Path(digest.__file__).resolve().is_relative_to(Path.cwd().resolve()):
-        raise PackageError(f"building with {digest.__file__}, which is outside of the build context {Path.cwd()}")
+        raise PackageError(
+            f"the build imports {digest.__file__}, which is outside of the build context {Path.cwd()}; "
+            "remove that folder from PYTHONPATH and run again",
+            code="package.foreign_code",
+        )
     bentoml.build(
         "bentos.service:EndpointService",
         name=request["name"],

@@ -106,8 +106,9 @@ def rollback(ledger: Engine, home: Path, model: str, to: int | None, cause: str,
         trial = run_niced(run_trial, bento, artifact)
         if not trial.passed:
             raise ReleaseError(
-                f"release {target.number} of {model} does not answer as it was trained, so nothing was changed: "
-                f"{trial.problems[0]}"
+                f"release {target.number} of {model} does not predict as its trained pipeline did, so nothing changed: "
+                f"{trial.problems[0]}. Roll back to another release with `--to`.",
+                code="release.trial_failed",
             )
         replaced = releases.champion(ledger, model)
         releases.rollback(ledger, model, target.number, cause, why)

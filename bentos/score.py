@@ -1,9 +1,9 @@
 """Score a table of any size by a packaged model: `python -m bentos.score REQUEST.json` in the folder of a package.
 
-It tells how far it is on stdout, a JSON object a line: {"total": rows or null, "resumed": rows}, then again and again
-{"rows", "rejected"}, and at last {"done": {...}} or {"error": {"type", "message", "code"}}. What is scored waits in
-whole parts in a folder of its own; a process that is killed loses the part that it was at. The output appears whole at
-the end.
+It reports progress on stdout, one JSON object a line: {"total": rows or null, "resumed": rows}, then repeatedly
+{"rows", "rejected"}, and at the end {"done": {...}} or {"error": {"type", "message", "code"}}. Scored rows wait in
+complete parts in a folder; a killed process loses only its current part, and the next one resumes after the others. The
+output appears whole at the end.
 """
 
 import json
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     import pyarrow
 
 THREADS = 2
-"""So many tables are scored at the same time."""
+"""How many tables are scored at the same time."""
 PART_ROWS = 2**20
 PART_SECONDS = 10.0
-"""A part is whole after so many rows or seconds, whatever is first: more than that is never scored twice."""
+"""A part is complete after this many rows or seconds, so a resumed run never scores more than that twice."""
 PROGRESS_INTERVAL = 0.2
 SOURCE_TYPES: Mapping[str, type[Csv] | type[Parquet] | type[JsonLines] | type[Sql]] = {
     kind.__name__: kind for kind in (Csv, Parquet, JsonLines, Sql)
@@ -49,12 +49,19 @@ ReportProgress = Callable[[Mapping[str, Any]], None]
 
 
 class _ChangedError(Exception):
-    """What was read before is not what is read now."""
+    """The source has other rows than when the existing parts were scored."""
 
 
 @dataclass(frozen=True)
 class _Scored:
-    """A table of the source after it was scored."""
+    """A table of the source after it was scored.
+
+    Attributes:
+        rows: how many rows the table had.
+        name: a digest of its rows; empty if the source's files tell whether rows changed.
+        answers: keys and answers of the rows that have some.
+        rejected: the other rows and why they were rejected; None if there are none.
+    """
 
     rows: int
     name: str
@@ -63,7 +70,7 @@ class _Scored:
 
 
 class _Parts:
-    """The whole parts in a folder: of each its rows, how many are scored and rejected, and what tells its rows."""
+    """The complete parts in a folder: for each its rows, how many were scored and rejected, and a digest."""
 
     def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
         self.folder = folder
@@ -82,12 +89,12 @@ class _Parts:
 
     @property
     def reading(self) -> int:
-        """Which reading of the source the parts are of: one may have to be read again, otherwise."""
+        """Which reading of the source the parts come from; a source may have to be read again from its start."""
         return self.known[-1]["reading"] if self.known else 1
 
-    def count(self, what: str) -> int:
+    def count(self, name: str) -> int:
         """Sum up `rows`, `scored` or `rejected` over all parts."""
-        return sum(part[what] for part in self.known)
+        return sum(part[name] for part in self.known)
 
     def files(self, kind: str) -> list[Path]:
         """Return the Arrow files of `scored` or `rejected` rows."""
@@ -101,13 +108,13 @@ class _Parts:
         self.known = []
 
     def add(self, scored: Sequence[_Scored], reading: int) -> None:
-        """Add a part, whole or not at all."""
+        """Add a part atomically."""
         number = f"{len(self.known):06}"
-        facts: dict[str, Any] = {"rows": sum(one.rows for one in scored), "reading": reading}
-        facts["name"] = "".join(one.name for one in scored)
+        facts: dict[str, Any] = {"rows": sum(table.rows for table in scored), "reading": reading}
+        facts["name"] = "".join(table.name for table in scored)
         for kind, tables in {
-            "scored": [one.answers for one in scored],
-            "rejected": [one.rejected for one in scored if one.rejected is not None],
+            "scored": [table.answers for table in scored],
+            "rejected": [table.rejected for table in scored if table.rejected is not None],
         }.items():
             facts[kind] = sum(len(table) for table in tables)
             if facts[kind]:
@@ -117,20 +124,20 @@ class _Parts:
 
 
 class _Scoring:
-    """One scoring: takes the tables of a source in order, scores what no part has yet, and gathers parts."""
+    """One scoring: takes the tables of a source in order, skips those in parts, and scores the others."""
 
     def __init__(
         self,
         served: ServedModel,
-        admission: RowValidator,
+        validator: RowValidator,
         parts: _Parts,
-        tell: ReportProgress,
+        report: ReportProgress,
         *,
         named: bool,
         retried: bool,
     ) -> None:
-        """`named` tells rows apart by their content; `retried` sources that begin again do so with the same rows."""
-        self.served, self.admission, self.parts, self.tell = served, admission, parts, tell
+        """`named`: digests tell whether rows changed. `retried`: a source that is read again has the same rows."""
+        self.served, self.validator, self.parts, self.report = served, validator, parts, report
         self.named, self.retried = named, retried
         self.reading = 0
         self.busy = {"checking": 0.0, "predicting": 0.0, "writing": 0.0}
@@ -138,10 +145,10 @@ class _Scoring:
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="score")
         self.waiting: deque[Future[_Scored]] = deque()
         self.done: list[_Scored] = []
-        self.told = 0.0
+        self.reported_at = 0.0
 
     def begin(self) -> sources.Write:
-        """Begin to take the rows of a source from its first one on."""
+        """Start to take the rows of a source from its first one."""
         self.reading += 1
         self._drop()
         if not self.retried and self.reading > self.parts.reading:
@@ -154,7 +161,7 @@ class _Scoring:
         return self._take
 
     def end(self) -> None:
-        """Score what is under way, and make the last part whole."""
+        """Finish the tables that are being scored, and complete the last part."""
         while self.waiting:
             self._next()
         if self.skip:
@@ -164,9 +171,9 @@ class _Scoring:
 
     def _take(self, table: "pyarrow.Table") -> None:
         if not self.checked:
-            self.admission.check_names(table.column_names)
+            self.validator.check_names(table.column_names)
             self.checked = True
-        # A reading that is going to be void.
+        # An empty table, or a reading whose rows the parts do not need.
         if not table.num_rows or (not self.retried and self.reading < self.parts.reading):
             return
         first, self.row = self.row, self.row + table.num_rows
@@ -180,15 +187,15 @@ class _Scoring:
     def _skip(self, table: "pyarrow.Table") -> None:
         self.skipped.append((table.num_rows, self._name(table)))
         rows, name = sum(rows for rows, _ in self.skipped), "".join(name for _, name in self.skipped)
-        wanted = self.skip[0]
-        if rows > wanted[0] or (rows == wanted[0] and name != wanted[1]):
+        expected_rows, expected_name = self.skip[0]
+        if rows > expected_rows or (rows == expected_rows and name != expected_name):
             raise _ChangedError
-        if rows == wanted[0]:
+        if rows == expected_rows:
             self.skip.pop(0)
             self.skipped.clear()
 
     def _name(self, table: "pyarrow.Table") -> str:
-        """Return what tells these rows from others, where the source's files do not."""
+        """Return a digest of these rows; empty if the source's files tell whether rows changed."""
         return digest.of_table(table)[:16] if self.named else ""
 
     def _next(self) -> None:
@@ -196,13 +203,13 @@ class _Scoring:
         if not self.done:
             self.since = time.monotonic()
         self.done.append(scored)
-        if sum(one.rows for one in self.done) >= PART_ROWS or time.monotonic() - self.since > PART_SECONDS:
+        if sum(table.rows for table in self.done) >= PART_ROWS or time.monotonic() - self.since > PART_SECONDS:
             self._close()
-        if time.monotonic() - self.told > PROGRESS_INTERVAL:
-            self.told = time.monotonic()
-            rejected = sum(len(one.rejected) for one in self.done if one.rejected is not None)
-            rows = sum(one.rows for one in self.done)
-            self.tell({"rows": self.parts.count("rows") + rows, "rejected": self.parts.count("rejected") + rejected})
+        if time.monotonic() - self.reported_at > PROGRESS_INTERVAL:
+            self.reported_at = time.monotonic()
+            rejected = sum(len(table.rejected) for table in self.done if table.rejected is not None)
+            rows = sum(table.rows for table in self.done)
+            self.report({"rows": self.parts.count("rows") + rows, "rejected": self.parts.count("rejected") + rejected})
 
     def _close(self) -> None:
         started = time.perf_counter()
@@ -220,31 +227,31 @@ class _Scoring:
         import pyarrow as pa
 
         started = time.perf_counter()
-        features, refused = self.admission.validate(table)
+        features, refused = self.validator.validate(table)
         mask = pa.array(accepted_rows(refused, table.num_rows)) if refused else None
         good = features if mask is None else features.filter(mask)
-        admitted = time.perf_counter()
-        answers, none = predict_table(self.served, good)
+        validated = time.perf_counter()
+        answers, unanswered = predict_table(self.served, good)
         predicted = time.perf_counter()
-        if none:
-            places = (
+        if unanswered:
+            positions = (
                 range(table.num_rows) if mask is None else mask.to_numpy(zero_copy_only=False).nonzero()[0].tolist()
             )
-            refused += [Refused(places[one], None, "the model has no answer for this row") for one in none]
-            refused.sort(key=lambda one: one.row)
+            refused += [Refused(positions[row], None, "the model has no answer for this row") for row in unanswered]
+            refused.sort(key=lambda refusal: refusal.row)
             mask = pa.array(accepted_rows(refused, table.num_rows))
-        scored = _answered(table, first, mask, answers, self.served.schema.key)
-        rejected = _set_aside(table, first, refused, self.served) if refused else None
-        self.busy["checking"] += admitted - started
-        self.busy["predicting"] += predicted - admitted
+        scored = _with_keys(table, first, mask, answers, self.served.schema.key)
+        rejected = _rejected_table(table, first, refused, self.served) if refused else None
+        self.busy["checking"] += validated - started
+        self.busy["predicting"] += predicted - validated
         return _Scored(table.num_rows, self._name(table), scored, rejected)
 
 
-def score(request: Mapping[str, Any], tell: ReportProgress) -> dict[str, Any]:
-    """Score the rows of a source by the artifact in this folder, and deliver answers and rejected rows.
+def score(request: Mapping[str, Any], report: ReportProgress) -> dict[str, Any]:
+    """Score the rows of a source with the artifact in this folder, and write answers and rejected rows.
 
-    Returns how many rows there were, were scored, were rejected, and were scored by a process before this one, and the
-    seconds that it took. Raises SourceError and DataError as sources do, DataError also for what the endpoint would
+    Returns how many rows there were, were scored, were rejected and were scored by an earlier process, and the seconds
+    of each step. Raises SourceError and DataError as sources do, and DataError for a table that the endpoint would
     refuse as a whole.
     """
     started = time.perf_counter()
@@ -252,15 +259,15 @@ def score(request: Mapping[str, Any], tell: ReportProgress) -> dict[str, Any]:
     served = ServedModel(artifact, request["release"])
     served.check()
     source = _source(request["source"], artifact.schema.nulls)
-    admission = RowValidator(artifact.schema, artifact.guards, getattr(source, "decimal", "."))
+    validator = RowValidator(artifact.schema, artifact.guards, getattr(source, "decimal", "."))
     folder = Path(request["folder"])
-    found = fingerprints(source, {}) if isinstance(source, Csv | Parquet | JsonLines) else None
+    marks = fingerprints(source, {}) if isinstance(source, Csv | Parquet | JsonLines) else None
     about = {"artifact": request["artifact"], "source": request["source"], "output": request["output"]}
     seconds = {"start": time.perf_counter() - started}
     while True:
-        parts = _Parts(folder, about | {"marks": found})
-        scoring = _Scoring(served, admission, parts, tell, named=found is None, retried=isinstance(source, Sql))
-        tell({"total": _rows(source), "resumed": scoring.resumed})
+        parts = _Parts(folder, about | {"marks": marks})
+        scoring = _Scoring(served, validator, parts, report, named=marks is None, retried=isinstance(source, Sql))
+        report({"total": _rows(source), "resumed": scoring.resumed})
         began = time.perf_counter()
         try:
             with scratch_folder(folder) as scratch, space_for(folder):
@@ -277,25 +284,28 @@ def score(request: Mapping[str, Any], tell: ReportProgress) -> dict[str, Any]:
     else:
         rejected.unlink(missing_ok=True)
     if not parts.count("scored"):
-        raise DataError(f"none of {parts.count('rows'):,} rows can be scored; {rejected} says why")
+        raise DataError(
+            f"none of {parts.count('rows'):,} rows can be scored; {rejected} has the reasons",
+            code="data.nothing_to_score",
+        )
     deliver(parts.files("scored"), Output(**request["output"]))
     seconds["output"] = time.perf_counter() - began
     return {
-        **{what: parts.count(what) for what in ("rows", "scored", "rejected")},
+        **{name: parts.count(name) for name in ("rows", "scored", "rejected")},
         "resumed": scoring.resumed,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
 
 
-def _source(said: Mapping[str, Any], nulls: Sequence[str]) -> Source:
-    """Return a source as it is scored: the words of a CSV stay as they are written, but for the model's null words."""
-    fields = {name: value for name, value in said.items() if name != "kind"}
-    source = SOURCE_TYPES[said["kind"]](**fields | {"na_values": tuple(nulls), "types": {}})
+def _source(settings: Mapping[str, Any], nulls: Sequence[str]) -> Source:
+    """Return the source to score: all CSV columns as text, except that the model's null words are null."""
+    fields = {name: value for name, value in settings.items() if name != "kind"}
+    source = SOURCE_TYPES[settings["kind"]](**fields | {"na_values": tuple(nulls), "types": {}})
     return replace(source, types=dict.fromkeys(sources.names(source), "text")) if isinstance(source, Csv) else source
 
 
 def _rows(source: Source) -> int | None:
-    """Return how many rows a source has, where that is written down."""
+    """Return how many rows a source has, if its files say so without being read; otherwise None."""
     import glob
 
     import pyarrow.parquet
@@ -305,50 +315,54 @@ def _rows(source: Source) -> int | None:
     return sum(pyarrow.parquet.read_metadata(path).num_rows for path in glob.glob(source.path) or [source.path])
 
 
-def _answered(
+def _with_keys(
     table: "pyarrow.Table", first: int, mask: "pyarrow.Array | None", answers: Any, key: Sequence[str]
 ) -> "pyarrow.Table":
-    """Return the key columns, or the row's number where there are none, then the answers, of rows that have some."""
+    """Return key columns and answers of the rows with answers; without a key, the row's number counted from 1."""
     import numpy as np
     import pyarrow as pa
 
     columns = {name: table.column(name) for name in key if name in table.column_names}
     if not columns:
         columns["row"] = pa.chunked_array([np.arange(first + 1, first + 1 + table.num_rows)])
-    told = pa.table(columns)
+    result = pa.table(columns)
     if mask is not None:
-        told = told.filter(mask)
+        result = result.filter(mask)
     if answers is None:
-        return told.slice(0, 0)
-    told = told.append_column(
+        return result.slice(0, 0)
+    result = result.append_column(
         "prediction", pa.array(answers.predictions.tolist() if answers.labels else answers.predictions)
     )
     if answers.probabilities is not None:
         for label, shares in zip(answers.labels, answers.probabilities.T, strict=True):
-            told = told.append_column(f"probability_{formats.word(label)}", pa.array(np.ascontiguousarray(shares)))
-    return told
+            result = result.append_column(f"probability_{formats.word(label)}", pa.array(np.ascontiguousarray(shares)))
+    return result
 
 
-def _set_aside(table: "pyarrow.Table", first: int, refused: Sequence[Refused], served: ServedModel) -> "pyarrow.Table":
-    """Return the rows that are refused, once each: number, fields and reasons, then key and features as they came."""
+def _rejected_table(
+    table: "pyarrow.Table", first: int, refused: Sequence[Refused], served: ServedModel
+) -> "pyarrow.Table":
+    """Return each refused row once: its number, fields and reasons, then key and features as they came."""
     import pyarrow as pa
 
     reasons: dict[int, list[Refused]] = {}
-    for one in refused:
-        reasons.setdefault(one.row, []).append(one)
+    for refusal in refused:
+        reasons.setdefault(refusal.row, []).append(refusal)
     columns: dict[str, Any] = {
         "_row": pa.array([first + row + 1 for row in reasons], pa.int64()),
-        "_field": pa.array([", ".join(one.field for one in why if one.field) for why in reasons.values()], pa.string()),
-        "_reason": pa.array(["; ".join(map(_said, why)) for why in reasons.values()], pa.string()),
+        "_field": pa.array(
+            [", ".join(refusal.field for refusal in why if refusal.field) for why in reasons.values()], pa.string()
+        ),
+        "_reason": pa.array(["; ".join(map(_describe, why)) for why in reasons.values()], pa.string()),
     }
     rows = table.take(list(reasons))
-    wanted = [*served.schema.key, *(feature.name for feature in served.schema.features)]
-    columns |= {name: rows.column(name).cast(pa.string()) for name in wanted if name in table.column_names}
+    names = [*served.schema.key, *(feature.name for feature in served.schema.features)]
+    columns |= {name: rows.column(name).cast(pa.string()) for name in names if name in table.column_names}
     return pa.table(columns)
 
 
-def _said(one: Refused) -> str:
-    return one.problem if one.field is None else f"{one.field}: {one.problem}"
+def _describe(refusal: Refused) -> str:
+    return refusal.problem if refusal.field is None else f"{refusal.field}: {refusal.problem}"
 
 
 def _write(tables: Sequence["pyarrow.Table"], path: Path) -> None:
@@ -359,12 +373,12 @@ def _write(tables: Sequence["pyarrow.Table"], path: Path) -> None:
         writer.write_table(whole)
 
 
-def score_packaged(package: Path, request: Mapping[str, Any], tell: ReportProgress) -> dict[str, Any]:
-    """Do `score` in a process of its own, in the source folder of a package, with the code it was packaged with.
+def score_packaged(package: Path, request: Mapping[str, Any], report: ReportProgress) -> dict[str, Any]:
+    """Run `score` in a process in the source folder of a package, with the packaged code.
 
-    `request` says the digest of the `artifact`, the `release`, the `source` (its kind and fields), the `output`, the
-    file for `rejected` rows, and the `folder` where parts wait, which is removed at the end. Raises DataError and
-    SourceError as `score` does, ArtifactError where the package cannot score, ServerError when something ended it.
+    `request` has the digest of the `artifact`, the `release`, the `source` (its kind and fields), the `output`, the
+    file for `rejected` rows, and the `folder` for parts, which is removed at the end. Raises DataError and SourceError
+    as `score` does, ArtifactError when the package cannot score, and ServerError when the process was killed.
     """
     module = protocol_of(package).modules["score"]
     folder = Path(request["folder"])
@@ -381,59 +395,61 @@ def score_packaged(package: Path, request: Mapping[str, Any], tell: ReportProgre
             text=True,
         )
         try:
-            said = _listen(child, tell)
+            result = _listen(child, report)
         finally:
             child.kill()
             child.wait()
-    if said is None:
+    if result is None:
         last = (folder / "log").read_text(errors="replace").strip().splitlines()[-1:]
         raise ServerError(
-            f"the process that scored ended without an answer{': ' if last else ''}{''.join(last)}; the same command "
-            "goes on at the last whole part"
+            f"the scoring process ended without a result{': ' if last else ''}{''.join(last)}; run the same command "
+            "again: it resumes after the last complete part",
+            code="server.ended_early",
         )
-    if "error" in said:
-        raise _raised(**said["error"])
+    if "error" in result:
+        raise _exception(**result["error"])
     shutil.rmtree(folder)
-    done: dict[str, Any] = said["done"]
+    done: dict[str, Any] = result["done"]
     return done
 
 
-def _listen(child: "subprocess.Popen[str]", tell: ReportProgress) -> dict[str, Any] | None:
+def _listen(child: "subprocess.Popen[str]", report: ReportProgress) -> dict[str, Any] | None:
     assert child.stdout is not None
     for line in child.stdout:
-        said: dict[str, Any] = json.loads(line)
-        if "done" in said or "error" in said:
-            return said
-        tell(said)
+        message: dict[str, Any] = json.loads(line)
+        if "done" in message or "error" in message:
+            return message
+        report(message)
     return None
 
 
-def _raised(type: str, message: str, code: str | None = None) -> Exception:
+def _exception(type: str, message: str, code: str | None = None) -> Exception:
     known = {kind.__name__: kind for kind in (ArtifactError, DataError, ServerError, SourceError, StorageError)}
-    return known[type](message, code=code) if type in known else ServerError(f"{type}: {message}")
+    return known[type](message, code=code) if type in known else ServerError(f"{type}: {message}", code="server.failed")
 
 
 def _run(path: Path) -> None:
-    """Answer one request; what stdout is for others goes to stderr."""
+    """Score one request. Messages go to the real stdout; whatever else is printed goes to stderr."""
     import filelock
 
     exit_with_parent(os.getppid())
-    voice = os.fdopen(os.dup(1), "w", buffering=1)
+    output = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
 
-    def tell(said: Mapping[str, Any]) -> None:
-        voice.write(json.dumps(said, allow_nan=False) + "\n")
+    def report(message: Mapping[str, Any]) -> None:
+        output.write(json.dumps(message, allow_nan=False) + "\n")
 
     try:
         request = read_json(path)
         # A process whose parent was killed needs a moment to end.
         with filelock.FileLock(Path(request["folder"]) / "lock", timeout=5):
-            tell({"done": score(request, tell)})
+            report({"done": score(request, report)})
     except filelock.Timeout:
-        tell({"error": {"type": "StorageError", "message": "another process scores into the same output; wait for it"}})
+        text = "another process scores into the same output; wait until it has ended"
+        report({"error": {"type": "StorageError", "message": text, "code": "storage.in_use"}})
     except Exception as error:
         code = error.code if isinstance(error, EvergreenError) else None
-        tell({"error": {"type": type(error).__name__, "message": str(error), "code": code}})
+        report({"error": {"type": type(error).__name__, "message": str(error), "code": code}})
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
 """The service inside every Bento: one model behind the whole HTTP contract, under plain `bentoml serve` too.
 
-Importing it does nothing heavy; the artifact beside the code is loaded when the service starts. The environment then
-says:
-- EVERGREEN_RELEASE: the ledger's number for what is served (absent: null).
+Importing it does nothing heavy; the artifact beside the code is loaded when the service starts. It reads these
+variables of the environment:
+- EVERGREEN_RELEASE: the release's number in the ledger (absent: null).
 - EVERGREEN_ARTIFACT: the digest that the artifact must have, checked before anything is unpickled (absent: any).
-- EVERGREEN_TRIAL: a token that opens GET /trial, which tells the file of every loaded module of the project.
-- EVERGREEN_TOKENS: bearer tokens with blanks between them, one of which a request must bear (absent: anybody may ask).
-- EVERGREEN_CORS: origins with blanks between them whose pages may ask (absent: none but the endpoint's own).
-- EVERGREEN_EDGES: a JSON list of numbers, by which predictions are counted for the comparison with another release.
-- OTEL_EXPORTER_OTLP_ENDPOINT: the collector that requests are traced to (absent: they are not); see
-`bentos.endpoint.tracing`.
-- EVERGREEN_REQUESTS: a folder for the log of requests, where the spec asks for one (absent: none is written).
-- EVERGREEN_HISTORY: a file of JSON, the releases that GET /history tells (absent: none is known).
+- EVERGREEN_TRIAL: a token that opens GET /trial, which lists the file of every loaded module of the project.
+- EVERGREEN_TOKENS: bearer tokens separated by blanks, one of which a request must have (absent: no token is needed).
+- EVERGREEN_CORS: origins separated by blanks whose pages may send requests (absent: only the endpoint's own).
+- EVERGREEN_EDGES: a JSON list of numbers, the buckets of predictions for the comparison with another release.
+- OTEL_EXPORTER_OTLP_ENDPOINT: the collector for traces (absent: no traces); see `bentos.endpoint.tracing`.
+- EVERGREEN_REQUESTS: a folder for the request log, if the spec has one (absent: no log).
+- EVERGREEN_HISTORY: a JSON file with the releases for GET /history (absent: no releases).
 """
 
 import os
@@ -29,15 +28,15 @@ ARTIFACT = Path(__file__).resolve().parent.parent / "artifact"
 
 
 class ContractService(bentoml.Service):
-    """A BentoML service whose requests meet the contract before anything of BentoML's.
+    """A BentoML service with the HTTP contract around BentoML's own application.
 
-    What BentoML measures, logs and traces costs more than a prediction; the contract does that itself.
+    BentoML's metrics, logs and traces cost more than a prediction; the contract has its own.
     """
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
-        """Return the application that servers run, with the model read; ArtifactError when it is not what was released.
+        """Return the application that servers run, with the model loaded; ArtifactError if it is not what was released.
 
-        The model is not asked before the server starts, since a prediction may begin threads.
+        Nothing is predicted before the server starts, because a prediction may start threads.
         """
         endpoint = Endpoint.load(ARTIFACT, EndpointSettings.from_environment(os.environ))
         contract: ASGIApp = Contract(super().to_asgi(is_main), endpoint)
@@ -50,7 +49,7 @@ class ContractService(bentoml.Service):
                 expose_headers=["Evergreen-Release", "X-Request-ID", "Retry-After"],
             )
         if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
-            # Imported here: who does not trace pays nothing for it.
+            # Imported here, because the import takes time that only tracing needs.
             from bentos.endpoint.tracing import traced
 
             contract = traced(contract)
@@ -64,4 +63,4 @@ class EndpointService:
     @bentoml.api
     def predict(self, records: list[dict[str, Any]]) -> dict[str, Any]:
         """Predict records, each an object of features by name; also as CSV, with a header row."""
-        raise NotImplementedError(f"POST /predict is answered before BentoML is asked ({len(records)} records)")
+        raise NotImplementedError(f"POST /predict is answered before it reaches BentoML ({len(records)} records)")

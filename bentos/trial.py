@@ -1,4 +1,4 @@
-"""Start a Bento privately, outside the checkout, and prove that it answers exactly as the trained pipeline does."""
+"""Start a Bento on a private port, outside the checkout, and check that it predicts exactly as the trained pipeline."""
 
 import csv
 import io
@@ -34,7 +34,15 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Trial:
-    """What a trial found: how many answers were compared, how fast single rows were answered, and what was wrong."""
+    """The result of a trial.
+
+    Attributes:
+        passed: whether every answer was right.
+        problems: what was wrong, sentences.
+        answers: how many answers were compared.
+        start_seconds: how long the package took to start; None if it did not.
+        milliseconds: the time to answer a single row, as p50, p95 and max; None if none was timed.
+    """
 
     passed: bool
     problems: tuple[str, ...]
@@ -48,9 +56,9 @@ class Trial:
 
 
 def run_trial(bento: Bento, artifact: Artifact) -> Trial:
-    """Serve a Bento on a free loopback port from an empty folder, ask it the golden rows, compare, time, and stop it.
+    """Serve a Bento on a free loopback port from an empty folder, send it the golden rows, compare, time, and stop it.
 
-    The rows are asked as JSON and as CSV, all together and each alone; every answer must be the trained pipeline's
+    The rows are sent as JSON and as CSV, all together and each alone; every answer must be the trained pipeline's
     (see `pipeline.predict.disagreements`), and every module of `pipeline` and `bentos` must come from the Bento.
     """
     try:
@@ -60,7 +68,7 @@ def run_trial(bento: Bento, artifact: Artifact) -> Trial:
     token = secrets.token_urlsafe()
     with tempfile.TemporaryDirectory(prefix="evergreen-trial-") as folder:
         here, log = Path(folder), Path(folder) / "log"
-        # BentoML empties its home's folder of metrics when a server starts: one home for two servers would blind one.
+        # BentoML empties the metrics in its home when a server starts, so two servers must not share a home.
         env = {"EVERGREEN_TRIAL": token, "EVERGREEN_ARTIFACT": artifact.digest}
         unset = ("EVERGREEN_RELEASE", "EVERGREEN_TOKENS", "EVERGREEN_CORS", "EVERGREEN_REQUESTS")
         env |= dict.fromkeys((*unset, "OTEL_EXPORTER_OTLP_ENDPOINT"), "")
@@ -68,22 +76,22 @@ def run_trial(bento: Bento, artifact: Artifact) -> Trial:
             worker = processes.start(bento, None, listener, here, env, log=output)
             try:
                 if not worker.becomes_ready(START_TIMEOUT):
-                    return Trial(False, (f"the package did not become ready; its log ends: {_said(log)[-2000:]}",))
+                    return Trial(False, (f"the package did not become ready; its log ends: {_readable(log)[-2000:]}",))
                 with _client(listener.getsockname()[1]) as client:
                     return _predict(client, token, bento, artifact, time.monotonic() - worker.started)
             finally:
                 worker.stop(STOP_TIMEOUT)
 
 
-def _said(log: Path) -> str:
-    """Return what was logged as a person reads it."""
-    said = []
+def _readable(log: Path) -> str:
+    """Return the messages of a log of JSON lines as plain text."""
+    messages = []
     for line in log.read_text(errors="replace").splitlines():
         try:
-            said.append(json.loads(line)["message"])
+            messages.append(json.loads(line)["message"])
         except (ValueError, KeyError, TypeError):
-            said.append(line)
-    return "\n".join(said).strip()
+            messages.append(line)
+    return "\n".join(messages).strip()
 
 
 def _client(port: int) -> "httpx.Client":
@@ -101,12 +109,12 @@ def _predict(client: "httpx.Client", token: str, bento: Bento, artifact: Artifac
     timings: list[float] = []
     answered = 0
     try:
-        for way, answers in _answers(client, artifact.schema, rows, expected.labels, timings):
-            found = disagreements(answers, expected, artifact.manifest["scale"])
+        for form, answers in _answers(client, artifact.schema, rows, expected.labels, timings):
+            differences = disagreements(answers, expected, artifact.manifest["scale"])
             answered += len(answers.predictions)
-            problems += [f"{way}: {problem}" for problem in found[:MAX_PROBLEMS]]
-            if len(found) > MAX_PROBLEMS:
-                problems.append(f"{way}: {len(found) - MAX_PROBLEMS} more rows differ")
+            problems += [f"{form}: {problem}" for problem in differences[:MAX_PROBLEMS]]
+            if len(differences) > MAX_PROBLEMS:
+                problems.append(f"{form}: {len(differences) - MAX_PROBLEMS} more rows differ")
         problems += _foreign_modules(client, token, bento)
     except (httpx.HTTPError, _RefusedError) as error:
         problems.append(f"{type(error).__name__.strip('_')}: {error}")
@@ -144,11 +152,11 @@ def _json(client: "httpx.Client", rows: Sequence[Row], labels: Sequence[Any]) ->
         raise _RefusedError(f"JSON of {len(rows)} golden rows answered {response.status_code}: {response.text[:500]}")
     body = response.json()
     if body.get("release") is not None:
-        raise _RefusedError(f"a package on trial named a release: {body['release']!r}")
+        raise _RefusedError(f"a package on trial must not name a release, but it named {body['release']!r}")
     predictions = np.array(body["predictions"], dtype=object if labels else np.float64)
     probabilities = None
     if "probabilities" in body:
-        probabilities = np.array([[one[word(label)] for label in labels] for one in body["probabilities"]])
+        probabilities = np.array([[row[word(label)] for label in labels] for row in body["probabilities"]])
     return Answers(predictions, tuple(labels), probabilities)
 
 
@@ -157,15 +165,17 @@ def _csv(client: "httpx.Client", schema: Schema, rows: Sequence[Row], labels: Se
     if response.status_code != 200:
         raise _RefusedError(f"CSV of {len(rows)} golden rows answered {response.status_code}: {response.text[:500]}")
     table = list(csv.DictReader(io.StringIO(response.text)))
-    said = [row["prediction"] for row in table]
+    predictions = [row["prediction"] for row in table]
     if not labels:
-        return Answers(np.array(said, dtype=np.float64))
+        return Answers(np.array(predictions, dtype=np.float64))
     by_word = {word(label): label for label in labels}
-    columns = [f"probability_{one}" for one in by_word]
+    columns = [f"probability_{label}" for label in by_word]
     probabilities = None
     if table and columns[0] in table[0]:
         probabilities = np.array([[float(row[column]) for column in columns] for row in table])
-    return Answers(np.array([by_word.get(one, one) for one in said], dtype=object), tuple(labels), probabilities)
+    return Answers(
+        np.array([by_word.get(text, text) for text in predictions], dtype=object), tuple(labels), probabilities
+    )
 
 
 def to_csv(schema: Schema, rows: Sequence[Row]) -> bytes:
@@ -183,8 +193,8 @@ def to_csv(schema: Schema, rows: Sequence[Row]) -> bytes:
 def _foreign_modules(client: "httpx.Client", token: str, bento: Bento) -> Iterator[str]:
     response = client.get("/trial", headers={"Authorization": f"Bearer {token}"})
     if response.status_code != 200:
-        raise _RefusedError(f"the package does not tell its modules: {response.status_code}")
+        raise _RefusedError(f"the package does not list its modules: GET /trial answered {response.status_code}")
     source = (bento.path / "src").resolve()
     for name, file in sorted(response.json()["modules"].items()):
         if not (file and Path(file).resolve().is_relative_to(source)):
-            yield f"module {name} comes from {file}, not from the Bento; the package is not whole"
+            yield f"module {name} comes from {file}, not from the Bento; the package is incomplete"

@@ -1,7 +1,8 @@
-"""The HTTP contract as an ASGI application, outside of everything of BentoML's: what it does not answer goes through.
+"""The HTTP contract as an ASGI application around BentoML's, which answers the paths in BENTOML_PATHS.
 
-It reads no more than the limits allow, refuses with problem details, names the release and the request in every answer,
-counts, and logs a line; never a value of a feature, never a token.
+A request to /predict goes through `Contract._predict`: media type, limits, body, canary, then `_answer_body`, which
+lets `bentos.endpoint.model.ServedModel` parse, predict and write. Refusals are problem details. Every answer names its
+release and request, is counted, and gets a line in the log, which never has a feature's value or a token.
 """
 
 import asyncio
@@ -30,15 +31,15 @@ from bentos.endpoint.model import QUICK_BYTES, AnsweredBody, trace
 from bentos.endpoint.problems import Problem
 
 THREADS = 4
-"""How many threads of a worker predict what takes longer; the event loop stays free."""
+"""How many threads of a worker run slow predictions, so that the event loop stays free."""
 FLUSH_INTERVAL = 0.25
-"""How long counts and lines of the log are gathered."""
+"""How many seconds counts and log lines are gathered before they are written."""
 BENTOML_PATHS = ("/livez", "/readyz", "/healthz", "/metrics", "/schema.json")
-"""What BentoML answers, besides /static_content/."""
+"""The paths that BentoML answers, besides /static_content/."""
 PUBLIC_PATHS = ("/livez", "/readyz", "/trial", "/", "/page.js", "/page.css")
-"""What needs no bearer token: the page asks for it; the trial has one of its own."""
+"""The paths that need no bearer token: the page asks the user for it; /trial has a token of its own."""
 PROBE_PATHS = ("/livez", "/readyz", "/healthz", "/metrics")
-"""What is logged only when it fails: machines ask it all day."""
+"""The paths that are logged only if they fail, because probes ask them all day."""
 UNAUTHORIZED = Problem(
     401, "A token is needed here: send it as `Authorization: Bearer ...`.", headers={"WWW-Authenticate": "Bearer"}
 )
@@ -51,7 +52,14 @@ logger = logging.getLogger("evergreen")
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer as it is sent."""
+    """An answer as it is sent.
+
+    Attributes:
+        body: the bytes.
+        media: the Content-Type.
+        status: the HTTP status.
+        headers: more headers.
+    """
 
     body: bytes
     media: bytes
@@ -61,7 +69,18 @@ class Reply:
 
 @dataclass(slots=True)
 class Exchange:
-    """One request and what became of it."""
+    """One request and what became of it.
+
+    Attributes:
+        scope: the request, as ASGI has it.
+        receive: receives the body.
+        send: sends the answer.
+        headers: the request's headers by lower-case name.
+        id: the request's id, the client's or one of ours.
+        release: the release that answers, as in the header Evergreen-Release.
+        status: the status that was sent; 0 before that.
+        rows: how many rows were predicted; None if none were.
+    """
 
     scope: Scope
     receive: Receive
@@ -74,22 +93,22 @@ class Exchange:
 
 
 class Contract:
-    """Answers requests to one endpoint as the contract says; starts it with the server and closes it at the end."""
+    """Answers requests to one endpoint according to the HTTP contract, and starts and closes the endpoint."""
 
     def __init__(self, app: ASGIApp, endpoint: Endpoint, log: logs.Lines | None = None) -> None:
-        """`app` answers what the contract leaves to it; without a `log`, requests are logged to standard error."""
+        """`app` is BentoML's application; without a `log`, requests are logged to standard error."""
         self.app, self.endpoint = app, endpoint
         self.draining = False
-        """Whether this worker is about to end: every answer then asks its client to connect anew."""
+        """Whether this worker is draining: every answer then asks its client to reconnect."""
         self.degraded: str | None = None
-        """Why this server does not serve what it should, which /readyz then says."""
+        """Why this server does not serve the release that it should, for /readyz; None if it does."""
         self.canary: Route | None = None
-        """Where a share of the requests goes."""
-        self.under_way = 0
+        """The canary that gets a share or copies of the requests; None if there is none."""
+        self.in_flight = 0
         self.since: dict[object, float] = {}
-        """When each prediction that runs in a thread was begun."""
+        """When each prediction that runs in a thread started, by `time.monotonic`."""
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="predict")
-        self._together = MicroBatcher(endpoint.served.predict_batched, self._threads, endpoint.metrics.together)
+        self._batcher = MicroBatcher(endpoint.served.predict_batched, self._threads, endpoint.metrics.together)
         own = secrets.token_hex(4).encode()
         self._ids = (b"%s-%x" % (own, number) for number in itertools.count(1))
         self._lines: list[str] = []
@@ -106,7 +125,7 @@ class Contract:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, whatever happens."""
+        """Answer one request; an exception becomes a 500."""
         if scope["type"] == "lifespan":
             return await self._live(scope, receive, send)
         if scope["type"] != "http":
@@ -126,7 +145,7 @@ class Contract:
         except Exception as error:
             logger.error("request %s: %s broke\n%s", exchange.id.decode(), scope["method"], trace(error))
             if exchange.status == 0:
-                broke = Problem(500, "Something broke here; the server's log says what.")
+                broke = Problem(500, "An internal error occurred; see the server's log for this request id.")
                 await self._send(exchange, _refusal(broke))
         self._note(exchange, time.perf_counter() - begun)
 
@@ -166,17 +185,19 @@ class Contract:
         if isinstance(media, Problem):
             return media
         limits = endpoint.limits
-        if self.under_way >= limits.max_concurrency:
-            said = f"{limits.max_concurrency} requests are under way, which is the most at once; ask again in a second."
-            return Problem(429, said, headers={"Retry-After": "1"})
-        self.under_way += 1
+        if self.in_flight >= limits.max_concurrency:
+            detail = f"The limit of {limits.max_concurrency} concurrent requests is reached; retry after one second."
+            return Problem(429, detail, headers={"Retry-After": "1"})
+        self.in_flight += 1
         try:
             async with asyncio.timeout(limits.timeout_seconds):
                 body = await _body(exchange, limits.max_body_bytes)
         except TimeoutError:
-            return Problem(408, f"The body did not arrive within {limits.timeout_seconds:g} s.")
+            return Problem(
+                408, f"The body did not arrive within {limits.timeout_seconds:g} s; send it faster or in parts."
+            )
         finally:
-            self.under_way -= 1
+            self.in_flight -= 1
         if isinstance(body, Problem):
             return body
         if self.canary is not None and self.canary.selects():
@@ -192,10 +213,10 @@ class Contract:
     async def _answer_body(self, exchange: Exchange, media: str, body: bytes) -> Reply | Problem:
         metrics = self.endpoint.metrics
         try:
-            answered = await self._answered(media, body)
+            answered = await self._predict_body(media, body)
         except TimeoutError:
-            most = self.endpoint.limits.timeout_seconds
-            return Problem(504, f"The prediction took longer than {most:g} s; send fewer rows.")
+            seconds = self.endpoint.limits.timeout_seconds
+            return Problem(504, f"The prediction took longer than {seconds:g} s; send fewer rows.")
         if answered.broken:
             metrics.broke(answered.broken)
         if isinstance(answered, Problem):
@@ -209,28 +230,30 @@ class Contract:
             self.endpoint.recorder.note(media, body, answered.answers, exchange.id)
         return Reply(answered.body, _MEDIA[media])
 
-    async def _answered(self, media: str, body: bytes) -> AnsweredBody | Problem:
-        """Return the answers to a body: at once where a plan has some in no time, else from a thread."""
+    async def _predict_body(self, media: str, body: bytes) -> AnsweredBody | Problem:
+        """Return the answers to a body: inline if the compiled plan predicts a small body, otherwise in a thread."""
         served, small = self.endpoint.served, len(body) <= QUICK_BYTES
         if served.program is not None:
-            answered = served.answer_quickly(media, body) if small else None
+            answered = served.answer_inline(media, body) if small else None
             return answered or await self._in_thread(served.answer, media, body)
         batch = served.read(media, body) if small else await self._in_thread(served.read, media, body)
         if isinstance(batch, Problem):
             return batch
-        answers = await self._in_time(self._together.predict(batch))
+        answers = await self._with_timeout(self._batcher.predict(batch))
         if isinstance(answers, Exception):
             raise answers
         return (
-            served.told(media, batch, answers) if small else await self._in_thread(served.told, media, batch, answers)
+            served.answer_body(media, batch, answers)
+            if small
+            else await self._in_thread(served.answer_body, media, batch, answers)
         )
 
-    async def _in_thread(self, work: Callable[..., Any], *given: Any) -> Any:
-        return await self._in_time(asyncio.get_running_loop().run_in_executor(self._threads, work, *given))
+    async def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        return await self._with_timeout(asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments))
 
-    async def _in_time(self, work: "asyncio.Future[Any]") -> Any:
-        """Return the result of work in a thread; TimeoutError when it is late: it cannot be stopped, and counts."""
-        self.under_way += 1
+    async def _with_timeout(self, work: "asyncio.Future[Any]") -> Any:
+        """Return the result of work in a thread, or raise TimeoutError; late work runs on and counts as in flight."""
+        self.in_flight += 1
         self.since[work] = time.monotonic()
         work.add_done_callback(self._ended)
         await asyncio.wait({work}, timeout=self.endpoint.limits.timeout_seconds)
@@ -239,7 +262,7 @@ class Contract:
         return work.result()
 
     def _ended(self, work: "asyncio.Future[Any]") -> None:
-        self.under_way -= 1
+        self.in_flight -= 1
         self.since.pop(work, None)
         if not work.cancelled():
             work.exception()
@@ -276,10 +299,10 @@ class Contract:
         return _json({"modules": modules})
 
     def _bears_token(self, exchange: Exchange) -> bool:
-        """Tell whether a request bears one of the tokens, in a time that does not tell which."""
-        kind, _, sent = exchange.headers.get(b"authorization", b"").partition(b" ")
+        """Return whether a request has one of the tokens, in a time that does not depend on which."""
+        scheme, _, sent = exchange.headers.get(b"authorization", b"").partition(b" ")
         same = [hmac.compare_digest(sent, token.encode()) for token in self.endpoint.tokens]
-        return kind.lower() == b"bearer" and any(same)
+        return scheme.lower() == b"bearer" and any(same)
 
     def _is_trial(self, exchange: Exchange) -> bool:
         token = self.endpoint.trial_token
@@ -287,7 +310,7 @@ class Contract:
         return token is not None and hmac.compare_digest(sent, f"Bearer {token}".encode())
 
     async def _pass(self, exchange: Exchange) -> Reply | None:
-        """Let BentoML answer; its refusals become problems, which are returned instead of sent."""
+        """Let BentoML answer; return its errors as problem details instead of sending them."""
         if exchange.scope["path"] == "/metrics":
             self.endpoint.metrics.flush()
         refused: Problem | None = None
@@ -295,7 +318,7 @@ class Contract:
         async def sending(message: Message) -> None:
             nonlocal refused
             if message["type"] == "http.response.start":
-                refused = _is_bentoml_path(exchange.scope, message)
+                refused = _bentoml_refusal(exchange.scope, message)
                 if refused is None:
                     exchange.status = message["status"]
                     message = {**message, "headers": [*message["headers"], *self._marks(exchange)]}
@@ -324,7 +347,7 @@ class Contract:
     def _note(self, exchange: Exchange, seconds: float) -> None:
         path, status = exchange.scope["path"], exchange.status
         known = path in self._routes or path in BENTOML_PATHS
-        # What a canary answered it counts itself.
+        # The canary's worker counts what it answered.
         if exchange.release == self.endpoint.release_mark:
             self.endpoint.metrics.answered(path if known else "other", status, seconds)
         if path not in PROBE_PATHS or status >= 400:
@@ -334,7 +357,7 @@ class Contract:
             asyncio.get_running_loop().call_later(FLUSH_INTERVAL, self.flush)
 
     def flush(self) -> None:
-        """Hand on the counts and the lines that were gathered."""
+        """Write the counts and log lines that were gathered."""
         self._flushing = False
         self.endpoint.metrics.flush()
         if self._lines:
@@ -343,7 +366,7 @@ class Contract:
 
 
 def _line(exchange: Exchange, seconds: float) -> str:
-    """Return the line of the log for a request; what the caller chose is written as JSON writes it."""
+    """Return the log line of a request; what the client chose is escaped as JSON."""
     now, scope = time.time(), exchange.scope
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03}Z"
     path = json.dumps(scope["path"][:200])
@@ -355,11 +378,11 @@ def _line(exchange: Exchange, seconds: float) -> str:
     )
 
 
-async def _body(exchange: Exchange, most: int) -> bytes | Problem:
-    """Return the body of a request, or its refusal as soon as it is known to be longer than `most` bytes."""
-    refused = Problem(413, f"The body is longer than {most} bytes, which is the most; send the rows in parts.")
-    said = exchange.headers.get(b"content-length", b"")
-    if said.isdigit() and int(said) > most:
+async def _body(exchange: Exchange, max_bytes: int) -> bytes | Problem:
+    """Return the body of a request, or its refusal as soon as it is known to be longer than `max_bytes`."""
+    refused = Problem(413, f"The body is longer than the limit of {max_bytes} bytes; send the rows in parts.")
+    length = exchange.headers.get(b"content-length", b"")
+    if length.isdigit() and int(length) > max_bytes:
         return refused
     body = bytearray()
     while True:
@@ -367,7 +390,7 @@ async def _body(exchange: Exchange, most: int) -> bytes | Problem:
         if message["type"] == "http.disconnect":
             raise ConnectionResetError
         part = message.get("body", b"")
-        if len(body) + len(part) > most:
+        if len(body) + len(part) > max_bytes:
             return refused
         if not message.get("more_body"):
             return bytes(body + part) if body else part
@@ -383,19 +406,19 @@ def _refusal(problem: Problem) -> Reply:
 
 
 def _not_found(path: str) -> Problem:
-    return Problem(404, f"There is no {path[:100]} here; / says what there is.")
+    return Problem(404, f"There is no {path[:100]} here; /docs lists the paths.")
 
 
 def _not_allowed(method: str, allowed: str) -> Problem:
-    return Problem(405, f"{method[:20]} is not for this path; use {allowed}.", headers={"Allow": allowed})
+    return Problem(405, f"This path does not allow {method[:20]}; use {allowed}.", headers={"Allow": allowed})
 
 
-def _is_bentoml_path(scope: Scope, start: Message) -> Problem | None:
-    """Return BentoML's own refusal as a problem; None when it is none. A redirect to a path with a slash is a 404."""
+def _bentoml_refusal(scope: Scope, start: Message) -> Problem | None:
+    """Return an error of BentoML as a problem; None if it is none. A redirect to a path with a slash is a 404."""
     status = start["status"]
     if status in (307, 404):
         return _not_found(scope["path"])
     if status == 405:
         allowed = dict(start["headers"]).get(b"allow", b"GET, HEAD").decode()
         return _not_allowed(scope["method"], ", ".join(sorted(allowed.split(", "))))
-    return Problem(status, "The server cannot answer this now.") if status >= 400 else None
+    return Problem(status, "The server cannot answer this request now; try again later.") if status >= 400 else None

@@ -1,4 +1,4 @@
-"""The rows of one request, as columns, and what is worth counting in them."""
+"""The rows of one request as columns, and counts of nulls and unseen values in them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,9 +12,13 @@ from pipeline.schema import Feature
 
 @dataclass(frozen=True)
 class Batch:
-    """A column of plain values for every feature, None (in an array NaN) where null; of a CSV also its key columns.
+    """The rows of one request.
 
-    `broken` is how many values broke which rule of the guard, by feature and rule.
+    Attributes:
+        columns: the values of each feature; a null is None, or NaN in an array.
+        size: the number of rows.
+        keys: the key columns of a CSV as text; empty for JSON.
+        broken: how many values broke a rule of the guard, by feature and rule.
     """
 
     columns: Mapping[str, Sequence[Any]]

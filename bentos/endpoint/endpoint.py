@@ -46,7 +46,10 @@ class EndpointSettings:
         """Return what the variables listed in `bentos.service` say; ServerError when the release is not a number."""
         release = environment.get("EVERGREEN_RELEASE") or None
         if release is not None and not release.isdecimal():
-            raise ServerError(f"EVERGREEN_RELEASE is {release!r}; give the number of a release, or leave it out")
+            raise ServerError(
+                f"EVERGREEN_RELEASE is {release!r}; give the number of a release, or unset it",
+                code="server.bad_release_number",
+            )
         edges, folder = environment.get("EVERGREEN_EDGES"), environment.get("EVERGREEN_REQUESTS")
         history = environment.get("EVERGREEN_HISTORY")
         return cls(

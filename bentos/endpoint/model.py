@@ -1,4 +1,4 @@
-"""A model ready to answer: bytes in, columns, predictions, bytes out; no HTTP and no BentoML in it."""
+"""A model ready to serve: it parses a body, predicts and writes the answer. No HTTP and no BentoML in it."""
 
 import json
 import logging
@@ -23,18 +23,23 @@ from pipeline.predict import Answers, disagreements, predict, take
 from pipeline.schema import table_of, to_frame
 
 BLOCK = 16
-"""Rows go to the estimator in whole blocks of this many, so that none is predicted otherwise for its company."""
+"""The estimator gets rows in whole blocks of this many, so that a prediction does not depend on the other rows."""
 QUICK_BYTES = 16_384
-"""A compiled plan answers a body up to this size in a few milliseconds at most."""
+"""The compiled plan predicts a body up to this size in a few milliseconds, so it runs inline, without a thread."""
 
 logger = logging.getLogger("evergreen")
 
 
 @dataclass(slots=True)
 class AnsweredBody:
-    """Answers, the body of the response that tells them, and how many nulls and unseen categories each feature had.
+    """The answers to a request, ready to send.
 
-    `broken` is how many values broke which rule of the guard, by feature and rule.
+    Attributes:
+        answers: the predictions and probabilities.
+        body: the same as JSON or CSV.
+        nulls: how many nulls each feature had; zeros are left out.
+        unseen: how many values of each feature training never saw; zeros are left out.
+        broken: how many values broke a rule of the guard, by feature and rule.
     """
 
     answers: Answers
@@ -45,7 +50,7 @@ class AnsweredBody:
 
 
 class ServedModel:
-    """The model of an artifact, with all that a request needs made ready once."""
+    """The model of an artifact, with everything that requests need prepared once."""
 
     def __init__(self, artifact: Artifact, release: int | None) -> None:
         self.artifact, self.release = artifact, release
@@ -65,21 +70,28 @@ class ServedModel:
 
     @cached_property
     def estimator(self) -> Any:
-        """The trained pipeline; where a plan answers it is loaded only for rows that the plan leaves to it."""
+        """The trained pipeline; if there is a compiled plan, it loads only for rows that the plan cannot predict."""
         return self.artifact.estimator()
 
     def check(self) -> None:
-        """Raise ArtifactError unless the golden rows are answered as the trained pipeline answered them."""
+        """Raise ArtifactError unless the golden rows get the predictions of the trained pipeline."""
         rows, expected = self.artifact.golden()
         batch = parse_strict.read_json(json.dumps({"records": rows}).encode(), self.schema, len(rows))
         answers = batch if isinstance(batch, Problem) else self.predict(batch)
         if isinstance(answers, Problem):
-            raise ArtifactError(f"the golden rows of {self.name} are refused: {answers.detail}")
+            raise ArtifactError(
+                f"{self.name} refuses its own golden rows: {answers.detail} Restore the package, or train again.",
+                code="artifact.golden_rows_refused",
+            )
         if wrong := disagreements(answers, expected, self.artifact.manifest["scale"]):
-            raise ArtifactError(f"{self.name} does not answer as it was trained, {len(wrong)} golden rows: {wrong[0]}")
+            raise ArtifactError(
+                f"{self.name} does not predict as its trained pipeline did: {len(wrong)} golden rows differ, the "
+                f"first: {wrong[0]}. Install the library versions of the package, or train again.",
+                code="artifact.golden_rows_differ",
+            )
 
     def read(self, media: str, body: bytes) -> Batch | Problem:
-        """Return the rows of a body of JSON or CSV, or why it is refused."""
+        """Parse a body of JSON or CSV: fast if it is plainly valid, otherwise strictly, which names what is wrong."""
         if media == formats.JSON:
             batch = self.quick.json(body) or parse_strict.read_json(body, self.schema, self.max_rows)
         else:
@@ -87,7 +99,7 @@ class ServedModel:
         return self.guard.check(batch) if self.guard and isinstance(batch, Batch) else batch
 
     def write(self, media: str, answers: Answers, batch: Batch) -> bytes:
-        """Return the answers to a batch in the form in which it was asked."""
+        """Return the answers to a batch in the media type of its request."""
         if media == formats.JSON:
             return formats.write_json(answers, self.name, self.release)
         return formats.write_csv(answers, batch.keys)
@@ -95,52 +107,52 @@ class ServedModel:
     def answer(self, media: str, body: bytes) -> AnsweredBody | Problem:
         """Return the answers to a body, or why it is refused."""
         batch = self.read(media, body)
-        return batch if isinstance(batch, Problem) else self.told(media, batch, self.predict(batch))
+        return batch if isinstance(batch, Problem) else self.answer_body(media, batch, self.predict(batch))
 
-    def answer_quickly(self, media: str, body: bytes) -> AnsweredBody | Problem | None:
-        """Return the answers of the compiled plan to a body, or why it is refused; None where it has no answer."""
+    def answer_inline(self, media: str, body: bytes) -> AnsweredBody | Problem | None:
+        """Return the compiled plan's answers to a body, or why it is refused; None if the plan cannot predict a row."""
         batch = self.read(media, body)
         if isinstance(batch, Problem):
             return batch
         answers = self.predict_inline(batch)
-        return None if answers is None else self.told(media, batch, answers)
+        return None if answers is None else self.answer_body(media, batch, answers)
 
-    def told(self, media: str, batch: Batch, answers: Answers | Problem) -> AnsweredBody | Problem:
-        """Return answers as they are sent, with what is worth counting; a refusal as it is."""
+    def answer_body(self, media: str, batch: Batch, answers: Answers | Problem) -> AnsweredBody | Problem:
+        """Return answers as they are sent, with the counts for the metrics; a refusal is returned unchanged."""
         if isinstance(answers, Problem):
             return answers
         counted = nulls_and_unseen(batch, self.categories)
         return AnsweredBody(answers, self.write(media, answers, batch), *counted, batch.broken)
 
     def predict(self, batch: Batch) -> Answers | Problem:
-        """Return the answers to a batch, or a refusal that names the rows to which there is none."""
+        """Return the answers to a batch, or a refusal that names the rows that the model cannot predict."""
         try:
             answers = self._predict(batch)
             bad = formats.unanswered(answers)
         except ArtifactError:
-            # The estimator cannot be loaded: that says nothing of the rows.
+            # The estimator cannot be loaded, which is not a fault of the rows.
             raise
         except Exception as error:
-            bad = self._refused(batch)
+            bad = self._failing_rows(batch)
             if not bad:
                 raise
-            logger.warning("the model raised on %d rows of %d\n%s", len(bad), batch.size, trace(error))
+            logger.warning("the model raised an exception on %d of %d rows\n%s", len(bad), batch.size, trace(error))
         if not bad:
             return answers
-        found = ProblemCollector()
+        errors = ProblemCollector()
         for row in bad:
-            found.add(row, None, "the model has no answer for this row")
-        return found.problem() or answers
+            errors.add(row, None, "the model has no answer for this row")
+        return errors.problem() or answers
 
     def predict_inline(self, batch: Batch) -> Answers | None:
-        """Return the answers of the compiled plan; None where there is none, or it leaves a row to the estimator."""
+        """Return the compiled plan's answers; None if there is no plan or it cannot predict one of the rows."""
         if self.program is not None:
             with suppress(UnanswerableError):
                 return self.program(*columns_of(batch.columns, self.program.plan))
         return None
 
     def predict_batched(self, batches: Sequence[Batch]) -> list[Answers | Problem | Exception]:
-        """Return the answers to each of several batches, predicted at once; one that is refused spoils no other."""
+        """Return the answers to each of several batches, predicted in one call; a refused one affects no other."""
 
         def predict_part(start: int, stop: int) -> list[Answers | Problem | Exception]:
             if stop - start == 1:
@@ -148,9 +160,9 @@ class ServedModel:
             answers = self._predict(concat(batches[start:stop]))
             if formats.unanswered(answers):
                 raise UnanswerableError
-            return _parted(answers, [batch.size for batch in batches[start:stop]])
+            return _split(answers, [batch.size for batch in batches[start:stop]])
 
-        # A bad one is found by halving: predicting each alone would make all the others wait for it.
+        # Bisection finds a bad batch; predicting each batch alone would make all others wait.
         parts = bisect_rows(predict_part, len(batches))
         return [answers for part in parts if isinstance(part, Answered) for answers in part.result]
 
@@ -165,19 +177,19 @@ class ServedModel:
         if answers is not None:
             return answers
         table = table_of(batch.columns, self.schema.features)
-        # Linear algebra rounds the rows that fill no whole block of its kernels otherwise. What pads is cut off again.
+        # Linear algebra rounds rows of an incomplete block differently, so the last row is repeated to fill the block.
         padding = -batch.size % BLOCK
         table = table.take([*range(batch.size), *[batch.size - 1] * padding])
         return take(predict(self.estimator, to_frame(table, self.schema.features)), slice(batch.size))
 
-    def _refused(self, batch: Batch) -> list[int]:
-        """Return the first rows that the estimator raises on when alone."""
+    def _failing_rows(self, batch: Batch) -> list[int]:
+        """Return the first rows on which the estimator raises when it predicts each alone."""
         parts = bisect_rows(lambda start, stop: self._predict(batch.part(start, stop)), batch.size)
         refused = (part.row for part in parts if isinstance(part, Refused))
         return list(islice(refused, problems.MAX_LISTED))
 
 
-def _parted(answers: Answers, sizes: Sequence[int]) -> list[Answers | Problem | Exception]:
+def _split(answers: Answers, sizes: Sequence[int]) -> list[Answers | Problem | Exception]:
     parts: list[Answers | Problem | Exception] = []
     start = 0
     for size in sizes:
@@ -187,5 +199,5 @@ def _parted(answers: Answers, sizes: Sequence[int]) -> list[Answers | Problem | 
 
 
 def trace(error: BaseException) -> str:
-    """Return an exception's frames and type; its message may quote values of a request, which no log should carry."""
+    """Return an exception's frames and type; without its message, which may quote values of the request."""
     return "".join(traceback.format_tb(error.__traceback__)) + type(error).__qualname__

@@ -1,8 +1,8 @@
-"""Quick reading: bodies that are plainly right become columns at once; all others are left to
-`bentos.endpoint.parse_strict`.
+"""The fast parser: plainly valid bodies become columns; for all others it returns None.
 
-It never takes what the strict reader would refuse or read otherwise, and it looks at no value one by one where it can
-look at all: types as a set, names by their number, a CSV by Arrow.
+`bentos.endpoint.parse_strict` then parses the body. The fast parser never accepts a body that the strict parser would
+refuse or read differently. It is fast because it checks many values at once: types as a set, names by their count, and
+a CSV with Arrow.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     import pyarrow
 
 MIN_ARROW_BYTES = 16_384
-"""From this many bytes on Arrow is the quicker, and worth its import."""
+"""From this size on Arrow parses a CSV faster than the strict parser, import included."""
 MIN_NUMPY_BYTES = 16_384
-"""From this many bytes on NumPy counts quicker."""
-_KINDS: tuple[LogicalType, ...] = ("number", "boolean", "timestamp", "text")
+"""From this size on NumPy counts a character faster than `bytes.count`."""
+_TYPE_ORDER: tuple[LogicalType, ...] = ("number", "boolean", "timestamp", "text")
 _TYPES: Mapping[LogicalType, frozenset[type]] = {
     "number": frozenset({float, int}),
     "boolean": frozenset({bool}),
@@ -37,16 +37,19 @@ _NULL = frozenset({type(None)})
 
 
 class QuickReader:
-    """Reads the bodies of requests to one model."""
+    """Parses the bodies of requests to one model.
 
-    def __init__(self, schema: Schema, most_rows: int) -> None:
-        self.schema, self.most_rows = schema, most_rows
-        # Features of one kind side by side, so that one look at the types of many values is enough.
-        features = sorted(schema.features, key=lambda one: (_KINDS.index(one.type), one.required))
+    `max_rows` is the limit of the endpoint; larger bodies are left to the strict parser, which refuses them.
+    """
+
+    def __init__(self, schema: Schema, max_rows: int) -> None:
+        self.schema, self.max_rows = schema, max_rows
+        # Features of one type side by side, so that one set of value types checks all their columns.
+        features = sorted(schema.features, key=lambda feature: (_TYPE_ORDER.index(feature.type), feature.required))
         self.names = tuple(feature.name for feature in features)
         self.groups = _groups(features)
         self.groups_without_texts = _groups([feature for feature in features if feature.type != "text"])
-        self.texts = [(place, _types(one)) for place, one in enumerate(features) if one.type == "text"]
+        self.texts = [(index, _types(feature)) for index, feature in enumerate(features) if feature.type == "text"]
         self.numbers = sum(feature.type == "number" for feature in features)
         self.times = tuple(feature.name for feature in features if feature.type == "timestamp")
         self.others = (*schema.key, *(name for name in schema.ignored if name not in schema.key))
@@ -55,9 +58,9 @@ class QuickReader:
         self.pick: Callable[[Any], tuple[Any, ...]] = pick if len(self.names) > 1 else lambda record: (pick(record),)
 
     def json(self, body: bytes) -> Batch | None:
-        """Return the rows of `{"records": [{feature: value, ...}, ...]}`."""
-        # One object holds the records; more than one each is refused before it is parsed.
-        if _count(body, "{") > self.most_rows + 1:
+        """Return the rows of `{"records": [{feature: value, ...}, ...]}`; None if the strict parser must decide."""
+        # One object for the body and one for each record: more braces are more records than allowed, or nested objects.
+        if _count(body, "{") > self.max_rows + 1:
             return None
         try:
             value = orjson.loads(body)
@@ -66,48 +69,48 @@ class QuickReader:
         if type(value) is not dict or len(value) != 1:
             return None
         records = value.get("records")
-        if type(records) is not list or not 0 < len(records) <= self.most_rows or set(map(type, records)) != {dict}:
+        if type(records) is not list or not 0 < len(records) <= self.max_rows or set(map(type, records)) != {dict}:
             return None
-        return None if _may_repeat_a_name(body, records) else self._of_records(records)
+        return None if _may_have_duplicate_names(body, records) else self._columns_of(records)
 
-    def _of_records(self, records: list[dict[str, Any]]) -> Batch | None:
-        columns: list[Any] | None = self._alike(records) or self._picked(records)
-        if columns is None or not _right(columns, self.groups if len(records) == 1 else self.groups_without_texts):
+    def _columns_of(self, records: list[dict[str, Any]]) -> Batch | None:
+        columns: list[Any] | None = self._columns_in_same_order(records) or self._columns_by_name(records)
+        if columns is None or not _have_types(columns, self.groups if len(records) == 1 else self.groups_without_texts):
             return None
         if len(records) > 1:
             columns[: self.numbers] = np.array(columns[: self.numbers], dtype=np.float64)
             if not self._code_texts(columns):
                 return None
-        found = dict(zip(self.names, columns, strict=True))
+        by_name = dict(zip(self.names, columns, strict=True))
         try:
             for name in self.times:
-                found[name] = [None if value is None else parse_strict.timestamp(value) for value in found[name]]
+                by_name[name] = [None if value is None else parse_strict.timestamp(value) for value in by_name[name]]
         except ValueError:
             return None
-        return Batch(found, len(records))
+        return Batch(by_name, len(records))
 
     def _code_texts(self, columns: list[Any]) -> bool:
-        """Replace columns of text by their distinct words and codes; False when a value is not a text."""
+        """Replace columns of text by their distinct texts and codes; return False if a value is not a text."""
         try:
-            for place, types in self.texts:
-                columns[place] = coded(columns[place])
-                if not types.issuperset(map(type, columns[place].distinct)):
+            for index, types in self.texts:
+                columns[index] = coded(columns[index])
+                if not types.issuperset(map(type, columns[index].distinct)):
                     return False
         except TypeError:
-            # A list or an object, which has no hash.
+            # A list or an object, which cannot be hashed.
             return False
         return True
 
-    def _alike(self, records: list[dict[str, Any]]) -> list[Any] | None:
-        """Return the columns of records that name exactly the features, all in the same order; None for others."""
+    def _columns_in_same_order(self, records: list[dict[str, Any]]) -> list[Any] | None:
+        """Return the columns if every record has exactly the features, all in the same order; None otherwise."""
         names = tuple(records[0])
         if len(records) == 1 or len(names) != len(self.names) or set(map(tuple, records)) != {names}:
             return None
         columns = dict(zip(names, zip(*map(dict.values, records), strict=True), strict=True))
         return list(self.pick(columns)) if columns.keys() == set(self.names) else None
 
-    def _picked(self, records: list[dict[str, Any]]) -> list[Any] | None:
-        """Return the columns of records; None where one has a name that the snapshot does not have."""
+    def _columns_by_name(self, records: list[dict[str, Any]]) -> list[Any] | None:
+        """Return the columns of records in any order; None if a record has a name that the snapshot does not have."""
         try:
             rows = [self.pick(record) for record in records]
             whole = sum(map(len, records)) == len(records) * len(self.names)
@@ -123,8 +126,8 @@ class QuickReader:
         return list(zip(*rows, strict=True))
 
     def csv(self, body: bytes) -> Batch | None:
-        """Return the rows of a large CSV without quotes."""
-        if len(body) < MIN_ARROW_BYTES or b'"' in body or b"\0" in body or _alone(body, "\r", "\n"):
+        """Return the rows of a large CSV without quotes; None if the strict parser must look at it."""
+        if len(body) < MIN_ARROW_BYTES or b'"' in body or b"\0" in body or _has_lone(body, "\r", "\n"):
             return None
         try:
             header = body[: body.index(b"\n")].decode("utf-8-sig").rstrip("\r").split(",")
@@ -135,7 +138,7 @@ class QuickReader:
         if any(feature.required and feature.name not in header for feature in self.schema.features):
             return None
         table = self._table(body, header)
-        if table is None or not 0 < table.num_rows <= self.most_rows:
+        if table is None or not 0 < table.num_rows <= self.max_rows:
             return None
         chunks = {name: column.chunks for name, column in zip(table.column_names, table.columns, strict=True)}
         columns: dict[str, Any] = {}
@@ -154,8 +157,8 @@ class QuickReader:
         import pyarrow as pa
         from pyarrow import csv
 
-        words = pa.dictionary(pa.int32(), pa.string())
-        types = {one.name: pa.float64() if one.type == "number" else words for one in self.schema.features}
+        text = pa.dictionary(pa.int32(), pa.string())
+        types = {feature.name: pa.float64() if feature.type == "number" else text for feature in self.schema.features}
         types |= {name: pa.string() for name in self.schema.key}
         options = csv.ConvertOptions(
             column_types=types,
@@ -166,7 +169,7 @@ class QuickReader:
         try:
             return csv.read_csv(
                 pa.BufferReader(body),
-                # One block: what is cut in two would be two tables, with words numbered twice.
+                # One block, because each block would get its own dictionary of texts.
                 read_options=csv.ReadOptions(use_threads=False, block_size=len(body) + 1),
                 parse_options=csv.ParseOptions(quote_char=False),
                 convert_options=options,
@@ -175,13 +178,13 @@ class QuickReader:
             return None
 
     def _column(self, feature: Feature, chunk: "pyarrow.Array") -> Any:
-        """Return a feature's values, or None where the strict reader should look at them."""
+        """Return a feature's values; None if the strict parser must decide."""
         if feature.type == "number":
             values = chunk.to_numpy(zero_copy_only=False)
             missing = np.isnan(values)
-            # Arrow takes the words nan and inf for numbers.
-            right = int(missing.sum()) == chunk.null_count and not np.isinf(values).any()
-            return values if right and not (feature.required and chunk.null_count) else None
+            # Arrow parses the words nan and inf as numbers.
+            finite = int(missing.sum()) == chunk.null_count and not np.isinf(values).any()
+            return values if finite and not (feature.required and chunk.null_count) else None
         nulls = {*self.schema.nulls} if feature.type == "text" else {*self.schema.nulls, ""}
         convert = parse_strict.FROM_WORD[feature.type]
         try:
@@ -195,25 +198,25 @@ class QuickReader:
 
 
 def _count(body: bytes, sign: str) -> int:
-    """Count the places of an ASCII character."""
+    """Return how often an ASCII character occurs."""
     if len(body) < MIN_NUMPY_BYTES:
         return body.count(sign.encode())
     return int(np.count_nonzero(np.frombuffer(body, np.uint8) == ord(sign)))
 
 
-def _alone(body: bytes, sign: str, after: str) -> bool:
-    """Tell whether an ASCII character is anywhere not followed by another one."""
-    signs = np.frombuffer(body, np.uint8)
-    places = np.flatnonzero(signs == ord(sign))
-    return bool(len(places)) and (int(places[-1]) + 1 == len(body) or bool((signs[places + 1] != ord(after)).any()))
+def _has_lone(body: bytes, sign: str, after: str) -> bool:
+    """Return whether an ASCII character occurs anywhere without another one right after it."""
+    characters = np.frombuffer(body, np.uint8)
+    found = np.flatnonzero(characters == ord(sign))
+    return bool(len(found)) and (int(found[-1]) + 1 == len(body) or bool((characters[found + 1] != ord(after)).any()))
 
 
-def _may_repeat_a_name(body: bytes, records: list[dict[str, Any]]) -> bool:
-    """Tell whether an object of a body may have a name twice, of which the parser kept the last in silence.
+def _may_have_duplicate_names(body: bytes, records: list[dict[str, Any]]) -> bool:
+    """Return whether an object of a body may have a name twice; orjson silently keeps the last one.
 
-    In JSON a colon stands behind each name, and else only within texts. A body with a name twice has a colon more than
-    there are names and colons within texts after parsing. A colon in a text that is written as an escape is not in the
-    body; then nothing is sure.
+    JSON has one colon after each name; all other colons are within texts. So if the body has more colons than there are
+    names and colons in texts after parsing, a name occurs twice. A text may have a colon written as an escape, which is
+    not a colon in the body; then the answer is True, to be safe.
     """
     in_texts = _count(body, ":") - 1 - sum(map(len, records))
     return in_texts != 0 and (b"\\u003" in body or in_texts != _colons_in_texts(records))
@@ -224,8 +227,8 @@ def _colons_in_texts(records: list[dict[str, Any]]) -> int:
     return sum(text.count(":") for text in texts if type(text) is str)
 
 
-def _right(columns: Sequence[Sequence[Any]], groups: Sequence[tuple[int, int, frozenset[type]]]) -> bool:
-    """Tell whether all values are of the types that their features may have."""
+def _have_types(columns: Sequence[Sequence[Any]], groups: Sequence[tuple[int, int, frozenset[type]]]) -> bool:
+    """Return whether all values have types that their features allow."""
     return all(types.issuperset(map(type, chain.from_iterable(columns[start:stop]))) for start, stop, types in groups)
 
 
@@ -234,12 +237,12 @@ def _types(feature: Feature) -> frozenset[type]:
 
 
 def _groups(features: list[Feature]) -> list[tuple[int, int, frozenset[type]]]:
-    """Return the places of the features of each kind, with the types that their values may have."""
+    """Return runs of features that allow the same value types: start, stop and those types."""
     groups: list[tuple[int, int, frozenset[type]]] = []
-    for place, feature in enumerate(features):
+    for index, feature in enumerate(features):
         types = _types(feature)
         if groups and groups[-1][2] == types:
-            groups[-1] = (groups[-1][0], place + 1, types)
+            groups[-1] = (groups[-1][0], index + 1, types)
         else:
-            groups.append((place, place + 1, types))
+            groups.append((index, index + 1, types))
     return groups

@@ -1,4 +1,4 @@
-"""What the endpoint answers when it refuses: problem details as in RFC 9457, as plain values."""
+"""Refusals of the endpoint as plain values: problem details as in RFC 9457."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -9,13 +9,19 @@ from pipeline.errors import did_you_mean
 
 MEDIA_TYPE = "application/problem+json"
 MAX_LISTED = 100
-"""How many errors one answer lists; its detail says how many were found."""
+"""The max number of errors that one answer lists; its detail says how many were found."""
 _LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
 class BadValue:
-    """One error in the records: `row` counts them from 0, `field` is a column; None where it is about none of them."""
+    """One error in the records.
+
+    Attributes:
+        row: which record, counted from 0; None if the error is not about a record.
+        field: which column; None if the error is not about a column.
+        problem: what is wrong.
+    """
 
     row: int | None
     field: str | None
@@ -29,9 +35,14 @@ class BadValue:
 
 @dataclass(frozen=True)
 class Problem:
-    """A refusal: the HTTP status, a sentence, the errors of single records, and headers that belong to the answer.
+    """A refusal.
 
-    `broken` is how many values broke which rule of the guard, by feature and rule.
+    Attributes:
+        status: the HTTP status.
+        detail: what is wrong, a sentence.
+        errors: the errors of single records.
+        headers: more headers of the answer.
+        broken: how many values broke a rule of the guard, by feature and rule.
     """
 
     status: int
@@ -51,7 +62,7 @@ class Problem:
 
 
 class ProblemCollector:
-    """Errors as they are found: the first MAX_LISTED of them in full, the others counted."""
+    """Collects errors: it keeps the first MAX_LISTED in full and counts the others."""
 
     def __init__(self) -> None:
         self.listed: list[BadValue] = []

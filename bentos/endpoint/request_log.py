@@ -1,11 +1,11 @@
-"""The log of requests: a sample of what was asked and answered, written to files by a thread that no request waits for.
+"""The request log: a sample of requests and their answers, written to files by a thread. No request waits for it.
 
-A request that is in the sample costs one tuple in a queue. The thread reads its body again, which costs no more than
-keeping what was read would, and leaves the interpreter to requests after every fraction of a millisecond. What the
-queue has no room for is dropped and counted, and so is what the disk does not take.
+A sampled request costs one tuple in a queue. The thread parses its body again, which costs no more than keeping the
+parsed rows would, and yields to requests every fraction of a millisecond. If the queue or the disk is full, requests
+are dropped and counted in /metrics.
 
-BentoML's own hooks (`bentoml.monitor`) write each row as JSON while its request waits, raise what the disk raises into
-it, keep every file for ever, and know no sample; so they are not used.
+BentoML's own hooks (`bentoml.monitor`) are not used: they write each row as JSON while its request waits, raise disk
+errors into it, keep every file for ever, and have no sampling.
 """
 
 import json
@@ -34,103 +34,103 @@ if TYPE_CHECKING:
     import pyarrow
 
 WRITE_INTERVAL = 60.0
-"""How long rows wait for a file at most."""
+"""The max seconds that rows wait before they are written to a file."""
 WRITE_BYTES = 8 * 2**20
-"""From so many bytes of bodies on a file is written at once."""
+"""When this many bytes of bodies wait, a file is written at once."""
 MAX_BYTES = 32 * 2**20
-"""So many bytes of bodies wait at most; with more, requests are not logged."""
+"""The max bytes of bodies that wait; requests beyond that are dropped and counted."""
 POLL_INTERVAL = 0.5
 TIME_SLICE = 0.0005
-"""How long the thread works before it lets others run, and for how long it does."""
+"""How many seconds the thread works before it lets other threads run, and how many it then sleeps."""
 CHUNK = 1000
 CLOSE_TIMEOUT = 5.0
-"""How long the end of a worker waits for the last file."""
+"""How many seconds the end of a worker waits for the last file."""
 
-_Noted = tuple[float, str, bytes, Answers, bytes]
+_Entry = tuple[float, str, bytes, Answers, bytes]
 
 logger = logging.getLogger("evergreen")
 
 
 class Recorder:
-    """Keeps a sample of what one worker is asked and answers, in files of its own."""
+    """Logs a sample of one worker's requests and answers, in files of its own."""
 
     def __init__(self, served: ServedModel, metrics: Metrics, folder: Path, settings: Mapping[str, Any]) -> None:
-        """`settings` are those of `pipeline.spec.RequestLog`, with the names that are `sensitive`."""
+        """`settings` has the fields of `pipeline.spec.RequestLog`, and in `sensitive` the names that are not logged."""
         self._served, self._metrics, self._folder = served, metrics, folder
         self._sample_rate: float = settings["sample_rate"]
         self._max_bytes, self._retention_days = settings["max_bytes"], settings["retention_days"]
         hidden = {*settings["sensitive"]}
         self._features = [feature for feature in served.schema.features if feature.name not in hidden]
         self._keys = [name for name in served.schema.key if name not in hidden]
-        self._waiting: deque[_Noted] = deque()
-        # Each is added to by one thread alone, so that neither needs a lock.
-        self._came = self._gone = 0
+        self._waiting: deque[_Entry] = deque()
+        # Each of the two has one thread that adds to it, so neither needs a lock.
+        self._bytes_queued = self._bytes_written = 0
         self._dropped = 0
         self._before: dict[str, Any] = {"dropped": 0}
         self._began = time.time()
-        self._troubled = False
-        self._worked = 0.0
-        self._over = threading.Event()
+        self._failing = False
+        self._slice_started = 0.0
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="record", daemon=True)
         self._thread.start()
 
     def note(self, media: str, body: bytes, answers: Answers, request: bytes) -> None:
-        """Keep a request and its answers, if it is in the sample and there is room."""
+        """Queue a request and its answers if it is sampled; drop and count it if the queue is full."""
         if random() >= self._sample_rate:
             return
-        if self._came - self._gone > MAX_BYTES:
+        if self._bytes_queued - self._bytes_written > MAX_BYTES:
             self._dropped += 1
             self._metrics.not_logged()
             return
-        self._came += len(body)
+        self._bytes_queued += len(body)
         self._waiting.append((time.time(), media, body, answers, request))
 
     def close(self) -> None:
-        """Write what waits, unless that takes too long."""
+        """Write the queued requests, waiting at most CLOSE_TIMEOUT."""
         self._metrics.flush()
-        self._over.set()
+        self._closing.set()
         self._thread.join(CLOSE_TIMEOUT)
 
     def _run(self) -> None:
         written = time.monotonic()
-        over = False
-        while not over:
-            over = self._over.wait(POLL_INTERVAL)
+        closing = False
+        while not closing:
+            closing = self._closing.wait(POLL_INTERVAL)
             now = time.monotonic()
-            if over or now - written >= WRITE_INTERVAL or self._came - self._gone >= WRITE_BYTES:
+            if closing or now - written >= WRITE_INTERVAL or self._bytes_queued - self._bytes_written >= WRITE_BYTES:
                 written = now
                 try:
                     self._write()
-                    self._troubled = False
+                    self._failing = False
                 except Exception as error:
-                    # Whatever it is, it must end neither this thread nor a request; said once, not every minute.
-                    if not self._troubled:
-                        logger.error("the log of requests cannot be written: %s: %s", type(error).__name__, error)
-                    self._troubled = True
+                    # No error may end this thread or a request. It is logged once, not every minute.
+                    if not self._failing:
+                        logger.error("the request log cannot be written: %s: %s", type(error).__name__, error)
+                    self._failing = True
 
     def _write(self) -> None:
-        """Write a file of what waits and what was counted, if there is any, and remove what is too old or too much."""
-        noted = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        """Write queued requests and counts to a file, if there are any, and delete old files."""
+        entries = [self._waiting.popleft() for _ in range(len(self._waiting))]
         try:
-            if noted or self._counts(0).requests:
+            if entries or self._counts(0).requests:
                 sweep(self._folder)
-                table = self._table(noted)
+                table = self._table(entries)
                 counts = self._counts(table.num_rows)
                 request_log.write(self._folder, table, counts)
                 self._began = counts.ended
                 self._before = self._now
                 self._metrics.logged(table.num_rows)
         except BaseException:
-            self._dropped += len(noted)
-            self._metrics.lost(len(noted))
+            self._dropped += len(entries)
+            self._metrics.lost(len(entries))
             raise
         finally:
-            self._gone += sum(len(body) for _, _, body, _, _ in noted)
+            self._bytes_written += sum(len(body) for _, _, body, _, _ in entries)
             if self._folder.exists():
                 request_log.prune(self._folder, self._max_bytes, self._retention_days)
 
     def _counts(self, logged: int) -> Counts:
-        """Return what was counted since the last file that was written."""
+        """Return the counts since the last file; `logged` is the number of rows in this file."""
         self._now = now = {**self._metrics.counters(), "dropped": self._dropped}
         before = self._before
 
@@ -140,7 +140,7 @@ class Recorder:
         answers = {
             status: count - before.get("statuses", {}).get(status, 0) for status, count in now["statuses"].items()
         }
-        quick = before.get("seconds", [0] * len(now["seconds"]))
+        seconds_before = before.get("seconds", [0] * len(now["seconds"]))
         return Counts(
             release=self._served.release,
             began=self._began,
@@ -151,21 +151,21 @@ class Recorder:
             rows=since("rows"),
             nulls=since("nulls"),
             unseen=since("unseen"),
-            seconds=tuple(count - one for count, one in zip(now["seconds"], quick, strict=True)),
+            seconds=tuple(count - old for count, old in zip(now["seconds"], seconds_before, strict=True)),
             edges=SECONDS,
             logged=logged,
             dropped=since("dropped"),
         )
 
-    def _table(self, noted: Sequence[_Noted]) -> "pyarrow.Table":
+    def _table(self, entries: Sequence[_Entry]) -> "pyarrow.Table":
         import pyarrow as pa
 
         schema = self._schema()
         chunks: list[pyarrow.RecordBatch] = []
         columns: dict[str, list[Any]] = {name: [] for name in schema.names}
-        for one in noted:
-            self._add(columns, *one)
-            self._rest()
+        for entry in entries:
+            self._add(columns, *entry)
+            self._yield_to_requests()
             if len(columns["time"]) >= CHUNK:
                 chunks.append(self._chunk(columns, schema))
                 columns = {name: [] for name in schema.names}
@@ -209,10 +209,10 @@ class Recorder:
         columns["release"] += [self._served.release] * size
         predictions = answers.predictions.tolist()
         columns["prediction"] += map(formats.word, predictions) if answers.labels else predictions
-        for place, label in enumerate(answers.labels):
-            found = answers.probabilities
+        for index, label in enumerate(answers.labels):
+            probabilities = answers.probabilities
             columns[f"{PROBABILITY}{formats.word(label)}"] += (
-                [None] * size if found is None else found[:, place].tolist()
+                [None] * size if probabilities is None else probabilities[:, index].tolist()
             )
         for name, values in self._keys_of(media, body, batch).items():
             columns[f"{KEY}{name}"] += values
@@ -224,7 +224,7 @@ class Recorder:
             return {}
         nothing = [None] * batch.size
         if media == formats.CSV:
-            return {name: [one or None for one in batch.keys.get(name, nothing)] for name in self._keys}
+            return {name: [value or None for value in batch.keys.get(name, nothing)] for name in self._keys}
         try:
             records = orjson.loads(body)["records"]
         except orjson.JSONDecodeError:
@@ -238,21 +238,21 @@ class Recorder:
         for field in schema:
             values: Any = columns[field.name]
             if pa.types.is_floating(field.type):
-                # Arrow takes no whole number that a float cannot hold to the last digit.
+                # Arrow refuses whole numbers that a float cannot hold exactly.
                 values = [None if value is None else float(value) for value in values]
             arrays.append(pa.array(values, field.type))
-            self._rest()
+            self._yield_to_requests()
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
-    def _rest(self) -> None:
-        """Let other threads run, after a while."""
-        if time.perf_counter() - self._worked > TIME_SLICE and not self._over.is_set():
+    def _yield_to_requests(self) -> None:
+        """Sleep for TIME_SLICE if the thread has worked for longer than that, unless the worker is ending."""
+        if time.perf_counter() - self._slice_started > TIME_SLICE and not self._closing.is_set():
             time.sleep(TIME_SLICE)
-            self._worked = time.perf_counter()
+            self._slice_started = time.perf_counter()
 
 
 def _text(value: Any) -> str | None:
-    """Return a key as a CSV would have it: whole numbers without a fraction."""
+    """Return a key as text, as in a CSV: whole numbers without a fraction."""
     if value is None:
         return None
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e16:

@@ -1,11 +1,15 @@
-"""The work of one process that answers requests on a socket it was given, and what it says to who started it.
+"""One worker process: it answers requests on a socket that it was given, and talks with its supervisor.
 
-It reports over a second socket, a JSON object a line: {"state": "ready"} once it answers as it was trained;
-{"state": "alive", ...} every second, with what it counted; {"state": "stuck"} when a prediction never ends.
-There it is told {"do": "drain"}: answer what comes on the connections there are until they are gone, and end;
-{"do": "degraded", "why": ...}: say so at /readyz; {"do": "share", "path": socket, "share": s}: let another worker
-answer a share of the requests, or none where there is no path; {"do": "shadow", ...}: ask that one a copy of them.
-When the other end closes, it ends: it never outlives who started it.
+The line to the supervisor is a second socket with one JSON object a line. The worker sends
+- {"state": "ready"} once it answers its golden rows as it was trained,
+- {"state": "alive", ...} every second, with its counters,
+- {"state": "stuck", ...} if a prediction does not end.
+The supervisor sends
+- {"do": "drain"}: accept no new connections, answer the existing ones until they close, and end,
+- {"do": "degraded", "why": ...}: report this reason at /readyz,
+- {"do": "share", "path": socket, "share": s}: let another worker answer a share of the requests; without a path, none,
+- {"do": "shadow", ...}: the same with copies of the requests.
+When the supervisor's end closes, the worker ends: it never outlives its supervisor.
 """
 
 import asyncio
@@ -27,29 +31,29 @@ from bentos.endpoint.mirroring import FORWARD_TIMEOUT, Route, Shadow
 from bentos.service import EndpointService
 
 KEEP_ALIVE_TIMEOUT = 75
-"""How long a connection may idle; longer than the proxies before it wait, so that it is they who close it."""
+"""How many seconds a connection may idle: longer than common proxies wait, so that the proxy closes it first."""
 DRAIN_TIMEOUT = 30.0
-"""How long a worker that is to end waits for its connections."""
+"""How many seconds a draining worker waits for its connections to close."""
 IDLE_DRAIN_TIMEOUT = 5.0
-"""How long it waits for a request on those that are idle."""
+"""How many seconds it waits for a request on an idle connection."""
 ROUTES = {"share": Route, "shadow": Shadow}
 STUCK_FACTOR = 3.0
-"""A prediction that takes so many times the seconds a request may take will not end."""
+"""A prediction that takes this many times the timeout of a request counts as stuck."""
 
 
 class UvicornWorker:
-    """The server of one process, and its line to who started it."""
+    """The server of one process, and its line to the supervisor."""
 
     def __init__(self, contract: Callable[..., Any], server: uvicorn.Server, line: socket.socket) -> None:
         self.server, self.line = server, line
-        # Around the contract there may be what answers for other origins, and what traces.
+        # The middleware of CORS and tracing may be around the contract.
         inner: Any = contract
         while not isinstance(inner, Contract):
             inner = inner.app
         self.contract = inner
 
     async def run(self, listener: socket.socket) -> None:
-        """Serve until told to end."""
+        """Serve until the supervisor or a signal ends it."""
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._listen, args=(loop,), name="line", daemon=True).start()
         report = loop.create_task(self._report())
@@ -62,16 +66,16 @@ class UvicornWorker:
         self.contract.flush()
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
-        for told in orders(self.line):
-            if told["do"] == "drain":
+        for order in orders(self.line):
+            if order["do"] == "drain":
                 asyncio.run_coroutine_threadsafe(self._drain(), loop)
-            elif told["do"] == "degraded":
-                self.contract.degraded = told["why"]
-            elif told["do"] in ROUTES:
-                path = told["path"]
-                route = ROUTES[told["do"]](path, told["share"]) if path else None
-                asyncio.run_coroutine_threadsafe(self._share(route), loop)
-        # The other end is gone. What is in flight is answered; what hangs is left behind.
+            elif order["do"] == "degraded":
+                self.contract.degraded = order["why"]
+            elif order["do"] in ROUTES:
+                path = order["path"]
+                route = ROUTES[order["do"]](path, order["share"]) if path else None
+                asyncio.run_coroutine_threadsafe(self._set_route(route), loop)
+        # The supervisor is gone: answer the requests in flight, but do not wait for those that hang.
         loop.call_soon_threadsafe(setattr, self.server, "should_exit", True)
         time.sleep(IDLE_DRAIN_TIMEOUT)
         os._exit(1)
@@ -89,15 +93,15 @@ class UvicornWorker:
             counts = {"tally": tally, "failed": route.failed if route else 0, "found": found}
             self._send(state="stuck" if stuck else "alive", oldest=round(oldest, 1), **counts)
 
-    async def _share(self, route: Route | None) -> None:
+    async def _set_route(self, route: Route | None) -> None:
         before, self.contract.canary = self.contract.canary, route
         if before is not None:
-            # What it was asked and has not answered yet.
+            # Wait for the requests that it has not answered yet.
             await asyncio.sleep(FORWARD_TIMEOUT)
             await before.close()
 
     async def _drain(self) -> None:
-        """Take no new connection, answer what comes on the others, asking them to close, and end when they are gone."""
+        """Accept no new connections, answer on the others with `Connection: close`, and end when all are closed."""
         self.contract.draining = True
         for server in self.server.servers:
             server.close()
@@ -112,30 +116,30 @@ class UvicornWorker:
                         connection.transport.close()
         self.server.should_exit = True
 
-    def _send(self, **said: object) -> None:
+    def _send(self, **message: object) -> None:
         try:
-            self.line.sendall(json.dumps(said).encode() + b"\n")
+            self.line.sendall(json.dumps(message).encode() + b"\n")
         except OSError:
             self.server.should_exit = True
 
 
 def orders(line: socket.socket) -> Any:
-    """Yield what the other end says, until it closes."""
+    """Yield the orders of the supervisor until it closes its end."""
     with line.makefile("rb") as lines:
-        for one in lines:
-            yield json.loads(one)
+        for text in lines:
+            yield json.loads(text)
 
 
 def application() -> Any:
-    """Return what answers requests, with what takes long done: BentoML is imported, and the model read.
+    """Return the application, after the slow work: BentoML is imported and the model loaded.
 
-    It begins no thread that lives on, as a prediction may: who calls this may be in no hurry, and so would they be.
+    It starts no thread that lives on, because the caller may run at idle priority, which such a thread would keep.
     """
     return EndpointService.to_asgi()  # type: ignore[attr-defined]
 
 
 def serve(app: Any, listener: socket.socket, line: socket.socket, certificate: str | None, key: str | None) -> None:
-    """Answer requests on a listening socket until told to end over the line."""
+    """Answer requests on a listening socket until the line or a signal ends it."""
     config = uvicorn.Config(
         app,
         http=Protocol,

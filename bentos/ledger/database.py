@@ -221,8 +221,9 @@ def _explain_lock(context: ExceptionContext) -> None:
         return
     holder, way_out = (_sqlite_holder if busy else _postgresql_holder)(engine)
     raise LedgerError(
-        f"{holder} has been writing to the ledger for more than {LOCK_TIMEOUT:g} s, so nothing else can be written; "
-        f"it hangs, or was stopped: {way_out}, and what it had not finished is undone"
+        f"{holder} has been writing to the ledger for more than {LOCK_TIMEOUT:g} s, so nothing else can be written. "
+        f"It hangs or was stopped: {way_out}. The ledger undoes what that process did not finish.",
+        code="ledger.locked",
     ) from error
 
 
@@ -236,8 +237,8 @@ def _sqlite_holder(engine: Engine) -> tuple[str, str]:
     # As `1: POSIX  ADVISORY  WRITE 4711 08:01:131 120 120`.
     for _, _, _, kind, pid, file, first, *_ in (lock for lock in locks if "->" not in lock):
         if kind == "WRITE" and file.rpartition(":")[2] == str(beside) and first == str(_SQLITE_WRITER):
-            return f"process {pid}", f"`kill -CONT {pid}` lets it go on, or end it with `kill -9 {pid}`"
-    return "another process", f"`lsof {database}` lists those that have it open, end the right one"
+            return f"process {pid}", f"resume it with `kill -CONT {pid}`, or end it with `kill -9 {pid}`"
+    return "another process", f"`lsof {database}` lists the processes that have it open; end the right one"
 
 
 def _postgresql_holder(engine: Engine) -> tuple[str, str]:
@@ -248,9 +249,9 @@ def _postgresql_holder(engine: Engine) -> tuple[str, str]:
     with reading(engine) as connection:
         found = connection.execute(query).one_or_none()
     if found is None:
-        return "another process", "`SELECT * FROM pg_stat_activity` lists all"
+        return "another process", "`SELECT * FROM pg_stat_activity` lists all clients; end the right one"
     return f"{found.application_name or 'a client'} (backend {found.pid})", (
-        f"end it, or its transaction by `SELECT pg_terminate_backend({found.pid})`"
+        f"end it, or end its transaction with `SELECT pg_terminate_backend({found.pid})`"
     )
 
 

@@ -24,8 +24,10 @@ def package_of(ledger: Engine, release: Release, home: Path) -> Bento:
         _, events = releases.history(ledger, model)
         whose = f"release {release.number} of {model}"
         if releases.states(events).get(release.number) == releases.ARCHIVED:
-            raise PackageError(f"{whose} is archived: `evergreen gc` removed its package ({error})") from error
-        raise PackageError(f"the package of {whose} cannot be used: {error}") from error
+            raise PackageError(
+                f"{whose} is archived: `evergreen gc` removed its package ({error})", code="package.archived"
+            ) from error
+        raise PackageError(f"the package of {whose} cannot be used: {error}", code=error.code) from error
 
 
 def artifact_of(release: Release, bento: Bento) -> Artifact:

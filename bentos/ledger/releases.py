@@ -1,6 +1,7 @@
-"""Releases: what is served, what was served, why.
+"""Releases and their events: what is served, what was served, and why.
 
-The champion is the release that the last event says; what each server serves, servers say themselves.
+The champion is the release of the last event among CHAMPION_EVENTS. Which release a server really serves is in
+`bentos.ledger.servers`.
 """
 
 import time
@@ -20,18 +21,34 @@ from pipeline.run_digests import same_model, same_package
 from pipeline.spec import Canary
 
 RELEASED, PROMOTED, ROLLED_BACK, RETIRED = "released", "promoted", "rolled back to", "retired"
-"""The kinds of events that settle who is champion: the release of the last of them, or none after RETIRED."""
+"""The kinds of events that decide which release is champion: the release of the last one, or none after RETIRED."""
 CHAMPION_EVENTS = (RELEASED, PROMOTED, ROLLED_BACK, RETIRED)
 CANARY, STOPPED = "canary", "canary stopped"
-"""A release that answers a share of the requests, and the end of that."""
+"""A release answers a share of the requests, and the end of that."""
 AWAITING, HELD, UNHELD, ARCHIVED = "awaiting-approval", "held", "unheld", "archived"
 ERASED = "rows forgotten"
-"""Rows of a person were taken out of a model's snapshots or logs. It changes the state of no release."""
+"""Rows of a person were erased from a model's snapshots or logs. It does not change the state of any release."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """A row of the ledger: one package that passed everything, and why it was released."""
+    """One package that passed every check, and why it was released.
+
+    Attributes:
+        model: the name of the model.
+        number: counts the releases of a model from 1.
+        bento: the tag of its package.
+        digests: the digests of what it was made from and of the package, by name.
+        verdict: the gate's verdict, as JSON values.
+        evaluation: metrics of challenger and champion on the held-out rows.
+        trial: the package's trial, see `bentos.trial.Trial`.
+        cause: who or what asked for it, such as "person" or "schedule".
+        reason: why it was released, a sentence.
+        created: when, ISO 8601 in UTC.
+        replaced: the champion that it was evaluated against; None if there was none.
+        answers: whether the compiled plan or the estimator answers, and the proof or the reason.
+        canary: the canary settings of its spec; None without a canary.
+    """
 
     model: str
     number: int
@@ -49,13 +66,23 @@ class Release:
 
     @property
     def canary_settings(self) -> Canary:
-        """How it proves itself on a share of the requests; as the spec's default where it is no canary."""
+        """The settings of its canary; the defaults of the spec if it has none."""
         return Canary(**(self.canary or {}))
 
 
 @dataclass(frozen=True)
 class Event:
-    """One change of state of a release; `instead` is the champion that it took the place of, where it took one."""
+    """One change of state of a release.
+
+    Attributes:
+        sequence: counts the events of a model from 1.
+        release: the number of the release.
+        kind: what happened, one of the constants above.
+        cause: who or what asked for it.
+        reason: why, a sentence.
+        at: when, ISO 8601 in UTC.
+        instead: the champion that the release replaced; None if it replaced none.
+    """
 
     sequence: int
     release: int
@@ -68,19 +95,25 @@ class Event:
 
 @dataclass(frozen=True)
 class DesiredState:
-    """What should be served: the champion, and a release that should answer a share of the requests meanwhile."""
+    """What servers should serve.
+
+    Attributes:
+        champion: the champion; None if there is none.
+        canary: the release that should answer a share of the requests; None if there is none.
+        since: since when it is a canary, ISO 8601; None without one.
+        held: the event by which a person holds the champion; None without a hold.
+        stopped: the event that stopped the last canary, if nothing was released since; None otherwise.
+    """
 
     champion: Release | None
     canary: Release | None = None
     since: str | None = None
-    """Since when the canary answers."""
     held: Event | None = None
     stopped: Event | None = None
-    """That the last canary was sent back, while nothing was released since."""
 
 
 def answered_by(release: Release) -> str:
-    """Say what answers requests to a release: its compiled plan, or the estimator itself, and why."""
+    """Describe what answers requests to a release: its compiled plan or the estimator, and why."""
     answers = release.answers
     if answers.get("by") == "plan":
         return f"by the compiled plan, proven equal on {answers['proof']['rows']:,} rows"
@@ -93,7 +126,7 @@ def champion(engine: Engine, model: str) -> Release | None:
 
 
 def desired_state(engine: Engine, model: str) -> DesiredState:
-    """Return what should be served now, and whether a person holds it as it is."""
+    """Return what should be served now, and whether a person holds it."""
     with reading(engine) as connection:
         number = _champion_of(connection, model)
         answering = _last_event(connection, model, (*CHAMPION_EVENTS, CANARY, STOPPED))
@@ -111,9 +144,9 @@ def desired_state(engine: Engine, model: str) -> DesiredState:
 def add_release(engine: Engine, release: Release, run: Run | None = None, kind: str = RELEASED) -> Release:
     """Add a release and record the run that made it, in one transaction; return it with its number.
 
-    It becomes champion; with another `kind`, a CANARY, or one AWAITING approval. `release.number` is ignored. Raises
-    ReleaseError when the champion is no longer the one it was judged against, `release.replaced`: another process came
-    first; and when a person holds the champion.
+    It becomes champion, or with another `kind` a CANARY or one AWAITING approval. `release.number` is ignored. Raises
+    ReleaseError when the champion is no longer the one it was evaluated against, `release.replaced`, and when a person
+    holds the champion.
     """
     try:
         with engine.begin() as connection:
@@ -144,19 +177,20 @@ def _check_unchanged(release: Release, now: int | None) -> None:
     if now != release.replaced:
         judged = f"release {release.replaced}" if release.replaced else "no champion"
         raise ReleaseError(
-            f"{release.bento} was judged against {judged} of {release.model}, but the champion is now release {now}; "
-            "another run came first, so run again to be judged against it"
+            f"{release.bento} was evaluated against {judged} of {release.model}, but the champion is now "
+            f"{f'release {now}' if now else 'none'} (another run finished first). Run again.",
+            code="release.outdated",
         )
 
 
 def _check_not_held(connection: Connection, model: str) -> None:
     held = _last_event(connection, model, (HELD, UNHELD))
     if held and held.kind == HELD:
-        raise ReleaseError(hold_sentence(model, held))
+        raise ReleaseError(hold_sentence(model, held), code="release.held")
 
 
 def hold_sentence(model: str, held: Event) -> str:
-    """Say that a person holds the champion, since when, why, and what ends it."""
+    """Return a sentence: a person holds the champion, since when, why, and how to end the hold."""
     return (
         f"{model} is held at release {held.release} since {held.at} ({held.reason}); `evergreen unhold {model}` ends it"
     )
@@ -169,7 +203,7 @@ def get_release(engine: Engine, model: str, number: int) -> Release:
 
 
 def awaiting(engine: Engine, model: str) -> list[int]:
-    """Return the releases that await approval and were judged against what is champion now."""
+    """Return the releases that await approval and were evaluated against the current champion."""
     with reading(engine) as connection:
         return _awaiting(connection, model)
 
@@ -181,7 +215,7 @@ def _awaiting(connection: Connection, model: str) -> list[int]:
 
 
 def next_champion(engine: Engine, model: str) -> str:
-    """Say what makes a champion of a model that has none: a person's approval, or a run."""
+    """Describe how a model without a champion gets one: by a person's approval, or by a run."""
     with reading(engine) as connection:
         return _next_champion(connection, model)
 
@@ -193,10 +227,10 @@ def _next_champion(connection: Connection, model: str) -> str:
 
 
 def still_valid(engine: Engine, model: str, run: Run) -> bool:
-    """Tell whether what a run came to still holds, so that another one on the same would find nothing new.
+    """Return whether the outcome of a run is still valid, so that a run on the same inputs would find nothing new.
 
-    It does not once the champion was retired, nor when its release was a canary, or awaited approval, and another one
-    became champion meanwhile: it was never judged against that one.
+    It is not valid after the champion was retired. Nor is it if its release was a canary or awaited approval while
+    another one became champion, because it was never evaluated against that one.
     """
     with reading(engine) as connection:
         events, now = _events_of(connection, model), _champion_of(connection, model)
@@ -209,9 +243,9 @@ def still_valid(engine: Engine, model: str, run: Run) -> bool:
 
 
 def rollback_target(engine: Engine, model: str, to: int | None) -> Release:
-    """Return the release that a rollback would go to: `to`, or what the champion took the place of.
+    """Return the target of a rollback: release `to`, or the one that the champion replaced.
 
-    After `retire` that is what was retired. Raises ReleaseError when there is none, or it is champion already.
+    After `retire` it is the retired one. Raises ReleaseError when there is none, or it is champion already.
     """
     with reading(engine) as connection:
         return _rollback_target(connection, model, to)
@@ -220,28 +254,40 @@ def rollback_target(engine: Engine, model: str, to: int | None) -> Release:
 def _rollback_target(connection: Connection, model: str, to: int | None) -> Release:
     last = _last_event(connection, model, CHAMPION_EVENTS)
     if last is None:
-        raise ReleaseError(f"{model} has no release to roll back; {_next_champion(connection, model)}")
+        raise ReleaseError(
+            f"{model} has no release to roll back; {_next_champion(connection, model)}", code="release.none"
+        )
     now = _champion_of(connection, model)
     back = last.release if now is None else _release(connection, model, now).replaced
     wanted = back if to is None else to
     if wanted is None:
-        raise ReleaseError(f"release {now} of {model} replaced none, so there is nothing to go back to")
+        raise ReleaseError(
+            f"release {now} of {model} did not replace another release, so a rollback has no target. "
+            f"Name one with `--to`, or retrain with `evergreen run {model}`.",
+            code="release.no_rollback_target",
+        )
     if wanted == now:
-        raise ReleaseError(f"release {wanted} of {model} is the champion already")
+        raise ReleaseError(
+            f"release {wanted} of {model} is the champion already; name another release",
+            code="release.already_champion",
+        )
     release = _release(connection, model, wanted)
     events = _events_of(connection, model)
     if not {event.kind for event in events if event.release == wanted} & {RELEASED, PROMOTED}:
         waits = _state_of(wanted, events) in (CANARY, AWAITING)
         hint = f"; `evergreen promote {model} {wanted}` makes it champion" if waits else ""
-        raise ReleaseError(f"release {wanted} of {model} was never champion, so there is no going back to it{hint}")
+        raise ReleaseError(
+            f"release {wanted} of {model} was never champion, so a rollback to it is not possible{hint}",
+            code="release.never_champion",
+        )
     return release
 
 
 def rollback(engine: Engine, model: str, to: int | None, cause: str, why: str = "") -> Release:
-    """Make an earlier release champion again: release `to`, or what the champion replaced. Nothing is rebuilt.
+    """Make an earlier release champion again: release `to`, or the one that the champion replaced. Nothing is rebuilt.
 
-    What it takes the place of is barred: see `blocked_by`. Raises ReleaseError as `rollback_target`, and when another
-    process came first.
+    The release that it replaces is blocked from then on, see `blocked_by`. Raises ReleaseError as `rollback_target`,
+    and OvertakenError when another process changed the champion first.
     """
     with _first_writer_wins(engine, model) as connection:
         last = _last_event(connection, model)
@@ -254,10 +300,10 @@ def rollback(engine: Engine, model: str, to: int | None, cause: str, why: str = 
 
 
 def blocked_by(engine: Engine, model: str, digests: Mapping[str, str], package: bool = False) -> Event | None:
-    """Return the rollback that bars the model of these digests from being released again.
+    """Return the rollback or stopped canary that blocks the model of these digests from being released again.
 
-    That is the last one that took such a release's place, unless it was made champion again since. A bar on a model is
-    none on a rollback from one package of it to another; with `package` that is what is asked for.
+    It is the last one that replaced such a release, unless the release became champion again since. With `package` the
+    packages are compared instead of the models, so that another package of the same model is not blocked.
     """
     same = same_package if package else same_model
     with reading(engine) as connection:
@@ -266,23 +312,23 @@ def blocked_by(engine: Engine, model: str, digests: Mapping[str, str], package: 
             for release in map(_as_release, connection.execute(select(RELEASES).where(RELEASES.c.model == model)))
             if same(release.digests, digests)
         }
-        found = None
+        block = None
         for event in _events_of(connection, model):
             if event.kind in (RELEASED, PROMOTED, ROLLED_BACK) and event.release in numbers:
-                found = None
+                block = None
             elif (
                 event.kind in (ROLLED_BACK, STOPPED)
                 and (event.instead if event.kind == ROLLED_BACK else event.release) in numbers
             ):
-                found = event
-        return found
+                block = event
+        return block
 
 
 def promote(engine: Engine, model: str, number: int, cause: str, why: str) -> Release:
-    """Make a release champion that answers a share of the requests, or awaits approval.
+    """Make a canary, or a release that awaits approval, champion.
 
-    One that awaits approval begins as a canary where its spec wishes that, and a server is up. Raises ReleaseError when
-    it is neither, was judged against another champion, or another process came first.
+    A release that awaits approval starts as a canary if its spec has one and a server is up. Raises ReleaseError when
+    the release is neither, was evaluated against another champion, or another process changed the champion first.
     """
     with _first_writer_wins(engine, model) as connection:
         last = _last_event(connection, model)
@@ -290,8 +336,9 @@ def promote(engine: Engine, model: str, number: int, cause: str, why: str) -> Re
         state = _state_of(number, _events_of(connection, model))
         if state not in (CANARY, AWAITING):
             raise ReleaseError(
-                f"release {number} of {model} is {state}, so there is nothing to promote; "
-                "a canary can be promoted, and a release that awaits approval"
+                f"release {number} of {model} is {state} and cannot be promoted; "
+                "only a canary or a release that awaits approval can be",
+                code="release.not_promotable",
             )
         _check_unchanged(release, _champion_of(connection, model))
         if cause != "person":
@@ -304,54 +351,64 @@ def promote(engine: Engine, model: str, number: int, cause: str, why: str) -> Re
 
 
 def stop_canary(engine: Engine, model: str, number: int, cause: str, why: str) -> Release:
-    """Let the champion answer all requests again; ReleaseError when the release is no canary now."""
+    """Let the champion answer all requests again; ReleaseError when the release is not a canary now."""
     with _first_writer_wins(engine, model) as connection:
         last = _last_event(connection, model)
         state = _state_of(number, _events_of(connection, model))
         if state != CANARY:
-            raise ReleaseError(f"release {number} of {model} is {state}, not a canary")
+            raise ReleaseError(
+                f"release {number} of {model} is {state}, not a canary; `evergreen status {model}` shows the canary",
+                code="release.not_a_canary",
+            )
         _add_event(connection, model, last, number, STOPPED, cause, why)
         return _release(connection, model, number)
 
 
 def hold(engine: Engine, model: str, why: str) -> Release:
-    """Keep the champion whatever the schedule brings, until `unhold`; ReleaseError when there is none or it is held."""
+    """Keep the champion until `unhold`, so that no run replaces it; ReleaseError without one or if it is held."""
     with _first_writer_wins(engine, model) as connection:
         _check_not_held(connection, model)
         now = _champion_of(connection, model)
         if now is None:
-            raise ReleaseError(f"{model} has no champion to hold; {_next_champion(connection, model)}")
+            raise ReleaseError(
+                f"{model} has no champion to hold; {_next_champion(connection, model)}", code="release.no_champion"
+            )
         _add_event(connection, model, _last_event(connection, model), now, HELD, "person", why)
         return _release(connection, model, now)
 
 
 def unhold(engine: Engine, model: str, why: str) -> Release | None:
-    """Let runs release again; return the champion, whichever it is now. ReleaseError when nothing is held."""
+    """Let runs release again; return the current champion. Raises ReleaseError when nothing is held."""
     with _first_writer_wins(engine, model) as connection:
         held = _last_event(connection, model, (HELD, UNHELD))
         if held is None or held.kind != HELD:
-            raise ReleaseError(f"{model} is not held")
+            raise ReleaseError(
+                f"{model} is not held; `evergreen hold {model}` holds its champion", code="release.not_held"
+            )
         _add_event(connection, model, _last_event(connection, model), held.release, UNHELD, "person", why)
         now = _champion_of(connection, model)
         return None if now is None else _release(connection, model, now)
 
 
 def mark_archived(engine: Engine, model: str, numbers: Sequence[int], cause: str, why: str) -> None:
-    """Record that the packages of releases are kept no more; ReleaseError when one may be served now."""
+    """Record that the packages of releases were removed; ReleaseError when one may be served now."""
     for number in numbers:
         with _first_writer_wins(engine, model) as connection:
             state = _state_of(number, _events_of(connection, model))
             if state in ("champion", CANARY, AWAITING):
-                raise ReleaseError(f"release {number} of {model} is {state}, so it is not archived")
+                raise ReleaseError(
+                    f"release {number} of {model} is {state} and may be served, so its package must stay",
+                    code="release.in_use",
+                )
             if state == ARCHIVED:
                 continue
             _add_event(connection, model, _last_event(connection, model), number, ARCHIVED, cause, why)
 
 
 def record_erasure(engine: Engine, model: str, why: str) -> None:
-    """Record that rows are taken out of a model's snapshots and logs, with the newest of its events.
+    """Record that rows were erased from a model's snapshots and logs, as an event of the newest event's release.
 
-    Before its first there is none to record it with: then the snapshot's own record alone tells.
+    A model without events has no release to record it with; then only the snapshot's own record exists.
     """
     with _first_writer_wins(engine, model) as connection:
         if last := _last_event(connection, model):
@@ -359,22 +416,24 @@ def record_erasure(engine: Engine, model: str, why: str) -> None:
 
 
 def retire(engine: Engine, model: str, cause: str) -> Release:
-    """Leave a model without a champion, so that the next challenger is judged as a first one; return what it was.
+    """Leave a model without a champion, so that the next challenger is judged as a first one; return the old champion.
 
-    This is the way on from a champion that no challenger can be compared with: its package was lost, or the data no
-    longer has what it takes. Raises ReleaseError when there is no champion, or another process came first.
+    Use it when no challenger can be compared with the champion: its package is lost, or the data lacks its columns.
+    Raises ReleaseError when there is no champion, or another process changed it first.
     """
     with _first_writer_wins(engine, model) as connection:
         now = _champion_of(connection, model)
         if now is None:
-            raise ReleaseError(f"{model} has no champion to retire")
+            raise ReleaseError(
+                f"{model} has no champion to retire; {_next_champion(connection, model)}", code="release.no_champion"
+            )
         last = _last_event(connection, model)
         _add_event(connection, model, last, now, RETIRED, cause, "the next model is judged as a first one")
         return _release(connection, model, now)
 
 
 def states(events: Sequence[Event]) -> dict[int, str]:
-    """Return what has become of every release, from all events of its model in order."""
+    """Return the state of every release by number, from all events of its model in order."""
     return {number: _state_of(number, events) for number in sorted({event.release for event in events})}
 
 
@@ -399,7 +458,9 @@ def _first_writer_wins(engine: Engine, model: str) -> Iterator[Connection]:
             yield connection
     except IntegrityError as error:
         raise OvertakenError(
-            f"the champion of {model} changed just now; see `evergreen status {model}`, then try again"
+            f"another process changed the champion of {model} at the same moment; "
+            f"see `evergreen status {model}`, then try again",
+            code="release.overtaken",
         ) from error
 
 
@@ -454,7 +515,8 @@ def _release(connection: Connection, model: str, number: int) -> Release:
     if row is None:
         known = connection.execute(select(RELEASES.c.number).where(RELEASES.c.model == model)).scalars()
         raise ReleaseError(
-            f"{model} has no release {number}; there are: {', '.join(map(str, sorted(known))) or 'none'}"
+            f"{model} has no release {number}; there are: {', '.join(map(str, sorted(known))) or 'none'}",
+            code="release.unknown",
         )
     return _as_release(row)
 

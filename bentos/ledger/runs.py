@@ -1,4 +1,4 @@
-"""How runs of the flow ended, and what looks at a model as it was served have found."""
+"""How runs of the flow ended, and what monitoring observed of a served model."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,12 +9,24 @@ from sqlalchemy import Engine, Row, delete, insert, select
 from bentos.ledger.database import OBSERVATIONS, RUNS, reading
 
 VERDICTS = ("released", "canary", "awaiting-approval", "kept", "model-rejected")
-"""Outcomes that end the matter for a snapshot, spec and code: the next run on the same is `unchanged`."""
+"""Outcomes that settle a snapshot, spec and code: the next run on the same inputs is `unchanged`."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """How a run of the flow ended; `why` is what moved its cause to start it, where that is told."""
+    """How a run of the flow ended.
+
+    Attributes:
+        model: the name of the model.
+        outcome: how it ended, such as "released" or "data-rejected".
+        cause: who or what started it, such as "person", "schedule" or "drift".
+        reasons: why it ended so, sentences.
+        digests: the digests of its inputs and outputs, by name.
+        release: the number of its release; None without one.
+        started: when, ISO 8601 in UTC.
+        seconds: how long each step took.
+        why: why its cause started it; None if unknown.
+    """
 
     model: str
     outcome: str
@@ -29,7 +41,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Observation:
-    """What one look at a model found, as it was served: JSON values, see `flows.monitor`."""
+    """What one run of monitoring observed of a served model.
+
+    Attributes:
+        release: the release that was champion; None without one.
+        at: when, ISO 8601 in UTC.
+        found: the report as JSON values, see `flows.monitor`.
+    """
 
     release: int | None
     at: str
@@ -64,10 +82,10 @@ def newest_runs(engine: Engine, model: str, most: int | None = None) -> list[Run
     return [_as_run(row) for row in reversed(rows)]
 
 
-def add_observation(engine: Engine, model: str, look: Observation, keep: int) -> None:
-    """Record what a look at a model found; the newest so many looks stay."""
+def add_observation(engine: Engine, model: str, observation: Observation, keep: int) -> None:
+    """Record an observation of a model; only its newest `keep` observations stay."""
     with engine.begin() as connection:
-        connection.execute(insert(OBSERVATIONS).values(model=model, **asdict(look)))
+        connection.execute(insert(OBSERVATIONS).values(model=model, **asdict(observation)))
         ours = select(OBSERVATIONS.c.id).where(OBSERVATIONS.c.model == model).order_by(OBSERVATIONS.c.id.desc())
         old = connection.execute(ours.offset(keep).limit(1)).scalar()
         if old is not None:
@@ -75,7 +93,7 @@ def add_observation(engine: Engine, model: str, look: Observation, keep: int) ->
 
 
 def observations(engine: Engine, model: str, most: int) -> list[Observation]:
-    """Return the newest looks at a model, the oldest of them first."""
+    """Return the newest observations of a model, the oldest of them first."""
     query = select(OBSERVATIONS).where(OBSERVATIONS.c.model == model).order_by(OBSERVATIONS.c.id.desc()).limit(most)
     with reading(engine) as connection:
         rows = connection.execute(query).all()

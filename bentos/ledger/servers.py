@@ -1,4 +1,4 @@
-"""What servers say of themselves: which release each one serves, in which state, and from when to when it did."""
+"""Heartbeats and events of servers: which release each one serves, in which state, and from when to when."""
 
 import time
 from dataclasses import asdict, dataclass, replace
@@ -9,16 +9,24 @@ from sqlalchemy import Connection, Engine, delete, insert, select, update
 from bentos.ledger.database import SERVER_EVENTS, SERVERS, reading
 
 SERVING, ENDED, SILENT = "serving", "ended", "silent"
-"""The kinds of a server's events that begin and end what it serves."""
-END_REASONS = {ENDED: "the server ended", SILENT: "the server was not heard of any more"}
+"""The kinds of events that start and end the time in which a server serves a release."""
+END_REASONS = {ENDED: "the server ended", SILENT: "the server sent no more heartbeats"}
 
 HEARTBEAT_TIMEOUT = 60
-"""A server that was not heard of for so long is taken for gone."""
+"""A server without a heartbeat for this many seconds counts as gone."""
 
 
 @dataclass(frozen=True)
 class ServerStatus:
-    """What a server said of itself last: the release it serves, how it is, and when that was, in seconds since 1970."""
+    """The last heartbeat of a server.
+
+    Attributes:
+        server: its name, as `host:port on machine`.
+        release: the release that it serves; None before the first one is ready.
+        state: its state, see `bentos.serving.server_states`.
+        reason: why it is degraded, or how a shadow differs; otherwise empty.
+        seen: when the heartbeat was sent, in seconds since 1970.
+    """
 
     server: str
     release: int | None
@@ -28,19 +36,27 @@ class ServerStatus:
 
     @property
     def alive(self) -> bool:
-        """Whether it was heard of lately."""
-        return _lately(self.seen)
+        """Whether its last heartbeat is recent."""
+        return _is_recent(self.seen)
 
     @property
     def url(self) -> str:
-        """Where it answers: one that listens everywhere does so under its machine's name."""
+        """Its URL; a server that listens on all addresses has the name of its machine."""
         address, _, machine = self.server.partition(" on ")
         return f"http://{address.replace('0.0.0.0', machine or '127.0.0.1')}/"
 
 
 @dataclass(frozen=True)
 class ServerEvent:
-    """One event of a server: it serves a release, or refused it, and why."""
+    """One event of a server.
+
+    Attributes:
+        server: its name, as `host:port on machine`.
+        release: the release that it is about.
+        kind: what happened, such as SERVING, "refused" or "alarm".
+        reason: why, a sentence.
+        at: when, ISO 8601 in UTC.
+    """
 
     server: str
     release: int
@@ -51,7 +67,15 @@ class ServerEvent:
 
 @dataclass(frozen=True)
 class ServingInterval:
-    """A time in which a server served a release; `until` is None while it does, `end` says what ended it."""
+    """A time in which a server served a release.
+
+    Attributes:
+        server: its name, as `host:port on machine`.
+        release: the release.
+        since: when it started, ISO 8601 in UTC.
+        until: when it ended, ISO 8601 in UTC; None while it lasts.
+        end: what ended it; empty while it lasts.
+    """
 
     server: str
     release: int
@@ -61,7 +85,7 @@ class ServingInterval:
 
 
 def heartbeat(engine: Engine, model: str, server: ServerStatus) -> None:
-    """Say how a server is now; what it said before is forgotten."""
+    """Write a heartbeat; it replaces the server's last one."""
     values = {name: value for name, value in asdict(server).items() if name != "server"}
     named = (SERVERS.c.model == model) & (SERVERS.c.server == server.server)
     with engine.begin() as connection:
@@ -70,34 +94,34 @@ def heartbeat(engine: Engine, model: str, server: ServerStatus) -> None:
 
 
 def deregister(engine: Engine, model: str, server: str) -> None:
-    """Forget a server that has ended."""
+    """Remove the heartbeat of a server that has ended."""
     with engine.begin() as connection:
         connection.execute(delete(SERVERS).where((SERVERS.c.model == model) & (SERVERS.c.server == server)))
 
 
 def live_servers(engine: Engine, model: str) -> list[ServerStatus]:
-    """Return the servers of a model that were heard of lately."""
+    """Return the servers of a model whose last heartbeat is recent."""
     with reading(engine) as connection:
         return live_servers_in(connection, model)
 
 
 def live_servers_in(connection: Connection, model: str) -> list[ServerStatus]:
-    """Return the servers of a model that were heard of lately, as a transaction sees them."""
+    """Return the servers of a model whose last heartbeat is recent, as a transaction sees them."""
     rows = connection.execute(select(SERVERS).where(SERVERS.c.model == model).order_by(SERVERS.c.server)).all()
     found = [ServerStatus(**{name: value for name, value in row._mapping.items() if name != "model"}) for row in rows]
     return [server for server in found if server.alive]
 
 
 def register(engine: Engine, model: str, server: str) -> None:
-    """Note when an earlier server of the same name, which was killed, was heard of last; before this one says anything.
+    """Prepare the first heartbeat of a server: record the end of an earlier one of the same name that was killed.
 
-    That one can say nothing any more, and the row that tells when it was there is the next server's.
+    A killed server cannot record its own end, and the new server's heartbeat will replace its last one.
     """
     named = (SERVERS.c.model == model) & (SERVERS.c.server == server)
     with engine.begin() as connection:
         last = connection.execute(select(SERVERS).where(named)).one_or_none()
         if last is not None and last.release is not None:
-            event = ServerEvent(server, last.release, SILENT, "it was heard of last then", iso(last.seen))
+            event = ServerEvent(server, last.release, SILENT, "its last heartbeat was sent then", iso(last.seen))
             connection.execute(insert(SERVER_EVENTS).values(model=model, **asdict(event)))
         connection.execute(delete(SERVERS).where(named))
 
@@ -110,7 +134,7 @@ def add_server_event(engine: Engine, model: str, server: str, release: int, kind
 
 
 def server_events(engine: Engine, model: str) -> list[ServerEvent]:
-    """Return what servers of a model said they serve or refused, oldest first."""
+    """Return the events of a model's servers, oldest first."""
     with reading(engine) as connection:
         rows = connection.execute(
             select(SERVER_EVENTS).where(SERVER_EVENTS.c.model == model).order_by(SERVER_EVENTS.c.id)
@@ -122,9 +146,9 @@ def server_events(engine: Engine, model: str) -> list[ServerEvent]:
 
 
 def serving_intervals(engine: Engine, model: str) -> list[ServingInterval]:
-    """Return which server served which release from when to when, as the servers said themselves, oldest first.
+    """Return which server served which release from when to when, by the servers' own events, oldest first.
 
-    One that was killed ends when it was heard of last. Of a canary see the events.
+    The interval of a killed server ends with its last heartbeat. Canaries are not included; see the events.
     """
     with reading(engine) as connection:
         rows = connection.execute(select(SERVERS).where(SERVERS.c.model == model)).all()
@@ -141,7 +165,7 @@ def serving_intervals(engine: Engine, model: str) -> list[ServingInterval]:
         if event.kind == SERVING:
             going[event.server] = ServingInterval(event.server, event.release, event.at, None, "")
     for server, span in going.items():
-        if not _lately(seen.get(server, 0)):
+        if not _is_recent(seen.get(server, 0)):
             found.append(
                 replace(span, until=iso(seen[server]) if server in seen else span.since, end=END_REASONS[SILENT])
             )
@@ -150,8 +174,8 @@ def serving_intervals(engine: Engine, model: str) -> list[ServingInterval]:
     return sorted(found, key=lambda span: span.since)
 
 
-def _lately(seen: int) -> bool:
-    # A time far ahead was told by a clock that was wrong.
+def _is_recent(seen: int) -> bool:
+    # A time far in the future comes from a clock that was wrong.
     return abs(time.time() - seen) < HEARTBEAT_TIMEOUT
 
 

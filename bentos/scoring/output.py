@@ -84,7 +84,7 @@ def _to_database(parts: Sequence[Path], output: Output) -> None:
 
     url, secrets = database_url(output.url_env)
     schema = joint_schema(parts)
-    said = ""
+    refusal = ""
     try:
         engine = sa.create_engine(url, poolclass=sa.NullPool)
         with engine.begin() as connection:
@@ -97,10 +97,12 @@ def _to_database(parts: Sequence[Path], output: Output) -> None:
         # Of a driver's own errors, only what COPY raises comes as it is.
         if not isinstance(error, sa.exc.SQLAlchemyError | ImportError | OSError) and not hasattr(error, "sqlstate"):
             raise
-        said = redact(str(getattr(error, "orig", None) or error).splitlines()[0], secrets)
+        refusal = redact(str(getattr(error, "orig", None) or error).splitlines()[0], secrets)
     # Outside of the handler: a traceback of what was caught could show the URL.
-    if said:
-        raise SourceError(f"{output.url_env}: the database refuses table {output.where!r}: {said}")
+    if refusal:
+        raise SourceError(
+            f"{output.url_env}: the database refuses table {output.where!r}: {refusal}", code="source.write_refused"
+        )
 
 
 def _table(connection: "sqlalchemy.Connection", output: Output, schema: "pyarrow.Schema") -> "sqlalchemy.Table":
@@ -120,7 +122,8 @@ def _table(connection: "sqlalchemy.Connection", output: Output, schema: "pyarrow
     if sorted(held) != sorted(schema.names):
         raise SourceError(
             f"{output.url_env}: table {output.where!r} has the columns {', '.join(held)}, and scores have "
-            f"{', '.join(schema.names)}; name another table, or drop it"
+            f"{', '.join(schema.names)}; name another table, or drop it",
+            code="source.other_columns",
         )
     connection.execute(table.delete())
     return table

@@ -1,4 +1,4 @@
-"""The answers of a served model to a table of any size, each row answered as it would be alone."""
+"""Predict a table of any size with a served model; each row gets the answer that it would get alone."""
 
 from typing import TYPE_CHECKING
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     import pyarrow
 
 BATCH_ROWS = 8192
-"""So many rows are predicted together: what a plan holds of them stays in the cache, and an endpoint takes as many."""
+"""How many rows are predicted together: their columns fit into the processor's cache."""
 _Found = list[tuple[int, Answers]]
 
 
 def predict_table(served: ServedModel, rows: "pyarrow.Table") -> tuple[Answers | None, list[int]]:
     """Return the answers to those rows that have one, in order, and the positions of the others.
 
-    `rows` are a model's features in its types. The plan answers what it can, the trained pipeline the rest.
+    `rows` are a model's features in its types. The compiled plan predicts what it can, the trained pipeline the rest.
     """
     found: _Found = []
     left: list[int] = []

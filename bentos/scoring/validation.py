@@ -49,10 +49,15 @@ class RowValidator:
         known = {*features, *self.schema.key, *self.schema.ignored}
         for name in names:
             if name not in known:
-                raise DataError(f"column {name!r} is no column of the model's data{did_you_mean(name, known)}")
+                raise DataError(
+                    f"column {name!r} is not a column of the model's data{did_you_mean(name, known)}",
+                    code="data.unknown_column",
+                )
         for feature in self.schema.features:
             if feature.required and feature.name not in names:
-                raise DataError(f"column {feature.name!r} is missing and is required")
+                raise DataError(
+                    f"column {feature.name!r} is missing and required; add it to the table", code="data.missing_column"
+                )
 
     def validate(self, table: "pyarrow.Table") -> tuple["pyarrow.Table", list[Refused]]:
         """Return the features of all rows in the types that a model takes, and the rows that are refused, in order.
@@ -83,8 +88,9 @@ class RowValidator:
         words = pa.types.is_string(column.type) and feature.type != "text"
         if not words and logical_type(column.type) != feature.type:
             raise DataError(
-                f"column {feature.name!r} holds {logical_type(column.type)} such as {_first(column)!r}, and is "
-                f"{feature.type} to the model"
+                f"column {feature.name!r} holds {logical_type(column.type)} such as {_first(column)!r}, but the model "
+                f"needs {feature.type}; convert the column",
+                code="data.wrong_type",
             )
         # Words that cannot be read are no nulls.
         problems: dict[int, str] = {}
@@ -163,7 +169,7 @@ def _finite(column: "pyarrow.ChunkedArray") -> tuple["pyarrow.ChunkedArray", dic
     infinite = pc.is_inf(column)
     if not pc.any(infinite).as_py():
         return column, {}
-    said = f"a number this large is infinite to a model; give {parse_strict.NOUNS['number']}"
+    said = f"a number this large is infinite as a 64-bit float; give {parse_strict.NOUNS['number']}"
     rows = np.flatnonzero(pc.fill_null(infinite, False).to_numpy())
     return pc.if_else(infinite, pa.scalar(None, pa.float64()), column), dict.fromkeys(rows.tolist(), said)
 

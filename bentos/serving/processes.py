@@ -1,5 +1,7 @@
-"""Starting the processes that answer requests, and hearing from them; what they say is in
-`bentos.endpoint.uvicorn_worker`."""
+"""Start worker processes of a package, and exchange messages with them.
+
+`bentos.endpoint.uvicorn_worker` is the other end of the line and describes the messages.
+"""
 
 import json
 import os
@@ -23,13 +25,14 @@ from pipeline.run_in_package import Order, protocol_of
 
 BACKLOG = 2048
 UNREAD_TIMEOUT = 60
-"""A client that takes nothing of its answer for so long is cut off."""
+"""The connection of a client that reads nothing of its answer for this many seconds is closed."""
 MEMORY = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(64 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
 }
-"""glibc keeps the memory of a large request for the next: asking the system anew cost a third of 1,000 rows of CSV."""
+"""glibc keeps the memory of a large request for the next one: allocating it again took a third of the time of 1,000
+rows of CSV."""
 
 
 class WorkerState(StrEnum):
@@ -51,11 +54,11 @@ class WorkerProcess:
         orders: The orders that its package understands, see `pipeline.run_in_package`.
         state: What it does.
         started: When it entered its state, by `time.monotonic`.
-        heard: When it said something last, by the same clock.
-        tally: What it has answered.
-        failed: How many copies or shares of requests its canary could not answer.
-        found: How a shadow's predictions differ from its own.
-        degraded: The reason that it was told to give at /readyz, None for none.
+        last_heard: When its last message came, by the same clock.
+        counters: What it has answered.
+        failed: How many requests or copies of them its canary could not answer.
+        shadow_diff: How a shadow's predictions differ from its own.
+        degraded: The reason that it gives at /readyz; None if there is none.
     """
 
     process: "subprocess.Popen[bytes]"
@@ -78,7 +81,7 @@ class WorkerProcess:
 
     @property
     def stopped(self) -> bool:
-        """Whether somebody stopped the process (SIGSTOP), where the system tells: it can neither answer nor end."""
+        """Whether the process is stopped (SIGSTOP) and can neither answer nor end; False if the system does not say."""
         try:
             # As `4711 (python) T 1 ...`; the name may hold anything.
             return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
@@ -86,41 +89,41 @@ class WorkerProcess:
             return False
 
     def messages(self) -> Iterator[dict[str, Any]]:
-        """Yield what it said since it was last listened to; does not wait."""
-        # Nothing more to read, or the line is closed: this one was killed.
+        """Yield the messages that have come since the last call; does not wait."""
+        # Nothing more to read, or the line is closed because the worker was killed.
         with suppress(OSError):
             while part := self.line.recv(65_536):
                 self._buffer += part
         *lines, self._buffer = self._buffer.split(b"\n")
-        for one in lines:
+        for line in lines:
             self.last_heard = time.monotonic()
-            yield json.loads(one)
+            yield json.loads(line)
 
     def becomes_ready(self, seconds: float) -> bool:
-        """Wait until it says that it is ready; False when it ended or the time is over before."""
+        """Wait until it is ready; return False if it ends or `seconds` pass before that."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and not self.gone:
             select.select([self.line], [], [], 1.0)
-            if any(said["state"] == "ready" for said in self.messages()):
+            if any(message["state"] == "ready" for message in self.messages()):
                 self.state = WorkerState.READY
                 return True
         return False
 
     def send(self, do: Order, **what: object) -> None:
-        """Tell it to do something, if its package knows how."""
+        """Send it an order, if its package understands that order."""
         if do in self.orders:
             with suppress(OSError):
                 self.line.sendall(json.dumps({"do": do, **what}).encode() + b"\n")
 
     def kill(self) -> None:
-        """End it and whatever it started, at once."""
+        """Kill it and every process that it started."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.line.close()
 
     def stop(self, seconds: float) -> None:
-        """Let it answer what is in flight, and end."""
+        """Let it answer the requests in flight for at most `seconds`, then kill it."""
         with suppress(ProcessLookupError):
             self.process.terminate()
         with suppress(subprocess.TimeoutExpired):
@@ -129,7 +132,7 @@ class WorkerProcess:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens, which workers share; ServerError when that cannot be."""
+    """Return a listening socket for workers to share; ServerError if the address or port is not available."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -137,16 +140,19 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise ServerError(f"cannot listen on {host}, port {port}: {error.strerror}; give another one") from error
+        raise ServerError(
+            f"cannot listen on {host}, port {port}: {error.strerror}; give another host or port",
+            code="server.cannot_listen",
+        ) from error
     listener.setblocking(False)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # Connections have it from their listener. Nothing else ends one whose answer waits in a buffer.
+        # Connections inherit it from the listener. Nothing else ends one whose answer waits in a buffer.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_TIMEOUT * 1000)
     return listener
 
 
 def listen_here(path: Path) -> socket.socket:
-    """Return a socket that listens for processes of this user alone."""
+    """Return a listening Unix socket that only processes of this user can connect to."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     path.chmod(0o600)
@@ -164,34 +170,34 @@ def start(
     options: Sequence[str] = (),
     log: BinaryIO | None = None,
 ) -> WorkerProcess:
-    """Start a process that serves a package on a listening socket, with the package's own code and nothing else's.
+    """Start a process that serves a package on a listening socket, with only the package's own code.
 
-    `folder` is the home of BentoML and of counts that workers share; `env` says what is served, as `bentos.service`
-    has it; what is logged goes to `log`, or to where this process logs.
+    `folder` is the home of BentoML and of the counts that workers share; `env` has the variables that `bentos.service`
+    lists. The process logs to `log`, or to this process's standard error.
     """
     protocol = protocol_of(bento.path / "src")
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
+    our_end, worker_end = socket.socketpair()
+    our_end.setblocking(False)
     counts = folder / "metrics"
     counts.mkdir(parents=True, exist_ok=True)
-    # More threads than cores in each worker only take turns: measured 73 against 203 requests a second.
-    settled = {"PROMETHEUS_MULTIPROC_DIR": str(counts), "OMP_NUM_THREADS": "1", **MEMORY}
-    with theirs:
-        numbers = [listener.fileno(), theirs.fileno()]
+    # More threads than cores only take turns: measured 73 against 203 requests a second.
+    limits = {"PROMETHEUS_MULTIPROC_DIR": str(counts), "OMP_NUM_THREADS": "1", **MEMORY}
+    with worker_end:
+        descriptors = [listener.fileno(), worker_end.fileno()]
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", protocol.modules["worker"]),
-                *(str(bento.path), "--listener", str(numbers[0]), "--line", str(numbers[1])),
+                *(str(bento.path), "--listener", str(descriptors[0]), "--line", str(descriptors[1])),
                 *options,
             ],
             cwd=bento.path / "src",
-            env={**bentoml_environment(folder), **settled, **env},
-            pass_fds=numbers,
+            env={**bentoml_environment(folder), **limits, **env},
+            pass_fds=descriptors,
             stdin=subprocess.DEVNULL,
             stdout=log or sys.stderr.fileno(),
             stderr=log or sys.stderr.fileno(),
-            # Ctrl-C is for who started it. Not a session of its own: Linux may share the processor among sessions
-            # first, whatever the priority of what is in them, and a new worker would take as much as the old one.
+            # The supervisor handles Ctrl-C. A group, not a session: Linux may first divide the processor among
+            # sessions, whatever their priorities, and a new worker would take as much as the old one.
             process_group=0,
         )
-    return WorkerProcess(process, ours, release, protocol.orders)
+    return WorkerProcess(process, our_end, release, protocol.orders)

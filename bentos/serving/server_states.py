@@ -28,7 +28,7 @@ class ServerState(StrEnum):
     """The server was told to end: it answers what is in flight, and accepts nothing new."""
 
 
-class ServerEvent(Enum):
+class LifecycleEvent(Enum):
     """What happens to a server; the value is its label in the diagram."""
 
     READY = "ready"
@@ -53,8 +53,8 @@ class ServerEvent(Enum):
     """The process was told to end."""
 
 
-_S, _E = ServerState, ServerEvent
-TRANSITIONS: dict[tuple[ServerState, ServerEvent], ServerState] = {
+_S, _E = ServerState, LifecycleEvent
+TRANSITIONS: dict[tuple[ServerState, LifecycleEvent], ServerState] = {
     (_S.STARTING, _E.READY): _S.SERVING,
     (_S.STARTING, _E.STOPPED): _S.DRAINING,
     (_S.SERVING, _E.CHAMPION_CHANGED): _S.CHANGING,
@@ -82,12 +82,14 @@ TRANSITIONS: dict[tuple[ServerState, ServerEvent], ServerState] = {
 """The state that follows, by the state before and what happens. Nothing else may happen in a state."""
 
 
-def next_state(state: ServerState, event: ServerEvent) -> ServerState:
+def next_state(state: ServerState, event: LifecycleEvent) -> ServerState:
     """Return the state that follows; ServerError when the event cannot happen in this state, which is a bug."""
     try:
         return TRANSITIONS[state, event]
     except KeyError:
         possible = ", ".join(known.value for before, known in TRANSITIONS if before is state) or "nothing"
         raise ServerError(
-            f"a server that is {state.value} cannot have the event {event.value!r}; possible are: {possible}"
+            f"a server that is {state.value} cannot have the event {event.value!r}; possible events: {possible}. "
+            "This is a bug in evergreen: report it with the server's log.",
+            code="server.impossible_event",
         ) from None

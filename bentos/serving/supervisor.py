@@ -1,10 +1,10 @@
 """Serve the champion of a model: own the socket, keep workers on it, and follow the ledger without losing a request.
 
-Workers are started from the released package, in processes of their own. Only when those of a new release have said
-that they answer as they were trained are the old ones told to drain; the socket is never closed. A canary's worker
-listens on a socket of its own, and the champion's workers hand it a share of what they are asked.
+Workers are processes of the released package. The old ones drain only after the workers of a new release have proven
+that they answer as they were trained; the socket is never closed. A canary's worker listens on a socket of its own,
+and the champion's workers hand it a share of their requests.
 
-`bentos.serving.server_states` has the states of a server and what may follow what.
+`bentos.serving.server_states` has the states of a server and the transitions between them.
 """
 
 import json
@@ -31,7 +31,7 @@ from bentos.package import Bento, load_bento
 from bentos.serving import processes
 from bentos.serving.ledger_client import LedgerClient
 from bentos.serving.processes import WorkerProcess, WorkerState
-from bentos.serving.server_states import ServerEvent, ServerState, next_state
+from bentos.serving.server_states import LifecycleEvent, ServerState, next_state
 from bentos.worker import IDLE
 from pipeline.errors import ReleaseError, ServerError
 from pipeline.files import read_json, write_json
@@ -40,20 +40,20 @@ from pipeline.spec import Canary
 
 TICK_INTERVAL = 0.2
 HEARTBEAT_INTERVAL = 15.0
-"""How many seconds pass between two heartbeats of a server whose state stays."""
+"""How many seconds pass between two heartbeats of a server whose state does not change."""
 START_TIMEOUT = 120.0
 """How many seconds a worker may take to say that it is ready."""
 WORKER_HEARTBEAT_TIMEOUT = 15.0
-"""A worker that says nothing for so many seconds hangs."""
+"""A worker that sends nothing for this many seconds hangs."""
 DRAIN_TIMEOUT = 40.0
-"""How many seconds a worker that was told to drain may take."""
+"""How many seconds a draining worker may take."""
 MIN_RESTART_BACKOFF = 0.5
 MAX_RESTART_BACKOFF = 30.0
-"""The first and the longest pause, in seconds, before a worker that died before it was ready is started again."""
+"""The first and the longest pause, in seconds, before a worker that died while starting is restarted."""
 WATCH_INTERVAL = 1.0
-"""How many seconds pass between two looks at a canary."""
+"""How many seconds pass between two comparisons of a canary with the champion."""
 PROMOTION_BACKOFF = 5.0
-"""How many seconds pass until a promotion that the ledger refused is tried again."""
+"""How many seconds pass until a promotion that the ledger refused is retried."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Options:
         workers: How many processes answer.
         certificate: A TLS certificate, for HTTPS.
         key: The certificate's key.
-        cors: The origins whose pages may ask.
-        requests: The folder of the log of requests, for models whose spec asks for one.
+        cors: The origins whose pages may send requests.
+        requests: The folder of the request log, for models whose spec has one.
     """
 
     host: str
@@ -81,7 +81,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A release and its package, which is on this machine and has the digest of the ledger."""
+    """A release and its package, checked on this machine.
+
+    Attributes:
+        release: The release, from the ledger.
+        bento: Its package, whose digest is the one in the ledger.
+    """
 
     release: Release
     bento: Bento
@@ -103,9 +108,9 @@ class CanaryRun:
         worker: Its process.
         since: Since when it answers, by `time.monotonic`; None before its worker is ready.
         before: What the champion's workers had answered until then.
-        watched: When it was compared with the champion last.
-        promote_at: The earliest time to promote it: after a refusal it is tried again later.
-        promoting: Whether the ledger was told to promote it.
+        watched: When it was last compared with the champion, by `time.monotonic`.
+        promote_at: The earliest time of the next promotion, which is later after a refusal.
+        promoting: Whether a promotion is being written to the ledger.
     """
 
     loaded: Loaded
@@ -129,7 +134,7 @@ class CanaryRun:
         return _is_shadow(self.loaded.release)
 
     def promotion_refused(self) -> None:
-        """Try again later."""
+        """Retry the promotion after PROMOTION_BACKOFF."""
         self.promote_at = time.monotonic() + PROMOTION_BACKOFF
         self.promoting = False
 
@@ -141,18 +146,20 @@ def champion_bento(ledger: Engine, model: str, home: Path) -> tuple[Release, Ben
     """
     release = releases.champion(ledger, model)
     if release is None:
-        raise ReleaseError(f"{model} has no release to serve; {releases.next_champion(ledger, model)}")
+        raise ReleaseError(
+            f"{model} has no release to serve; {releases.next_champion(ledger, model)}", code="release.none"
+        )
     return release, load_bento(release.bento, home, expected=release.digests["bento"])
 
 
 def serve(
     ledger: Engine, model: str, home: Path, folder: Path, options: Options, on_alarm: Callable[[int, str], None]
 ) -> None:
-    """Serve the champion of a model, whichever it is, until SIGTERM or SIGINT; what is in flight then is answered.
+    """Serve the current champion of a model until SIGTERM or SIGINT, then answer the requests in flight.
 
-    `home` is the BentoML home with the packages; `folder` is this server's own. `on_alarm` is told, in a thread, which
-    canary was stopped, and why. Raises as `champion_bento`, and ServerError when it could not listen on the port or the
-    first release could not be started.
+    `home` is the BentoML home with the packages; `folder` is this server's own. `on_alarm` is called in a thread with
+    the number of a canary that was stopped and the reason. Raises as `champion_bento`, and ServerError when the port is
+    not available or the first release does not start.
     """
     release, bento = champion_bento(ledger, model, home)
     with processes.listen(options.host, options.port) as listener, stop_requested() as stopped:
@@ -172,16 +179,16 @@ def serve(
 
 
 class Supervisor:
-    """The workers of a model, and the release they serve; `tick` does what is due, and never waits.
+    """The workers of a model and the release they serve; `tick` does what is due and never waits.
 
     Attributes:
-        state: What this server does, which is what it reports.
-        workers: All its processes, the canary's and those that drain included.
-        serving: What answers; None before the first release is ready.
-        starting: What is being started to answer alone.
-        canary: The canary that is served.
-        refused: By release that the ledger asks for and that cannot be served, why. None of them is tried again before
-            the ledger stops asking for it.
+        state: The state of this server, which heartbeats report.
+        workers: All its processes, including the canary's and the draining ones.
+        serving: The release that answers; None before the first one is ready.
+        starting: The release that is being started to replace it; None if there is none.
+        canary: The canary that is served; None if there is none.
+        refused: The reason why a release cannot be served, by its number. The supervisor retries such a release only
+            after the ledger has asked for another one in between.
     """
 
     def __init__(
@@ -208,33 +215,33 @@ class Supervisor:
         self._heartbeat_at = 0.0
 
     def start(self, loaded: Loaded) -> None:
-        """Start workers of a release; what is served now answers until they are ready."""
+        """Start workers of a release; the current release answers until they are ready."""
         self.starting = loaded
-        say("info", f"release {loaded.number} is starting", release=loaded.number, bento=loaded.bento.tag)
+        say("info", f"starting release {loaded.number}", release=loaded.number, bento=loaded.bento.tag)
         self._write_history()
         for _ in range(self.options.workers):
             self.workers.append(self._start_worker(loaded, self.listener))
 
     def tick(self) -> None:
-        """Hear what workers say, replace the dead and the hung, follow the ledger, and watch the canary."""
+        """Read the workers' messages, replace dead and hung workers, follow the ledger, and check the canary."""
         for worker in self.workers:
             for message in worker.messages():
-                self._hear(worker, message)
+                self._receive(worker, message)
         for worker in [*self.workers]:
             self._check_health(worker)
         self._switch_when_ready()
         self._start_missing_workers()
-        wish = self.ledger.wish()
-        if wish is not None and self.serving is not None:
-            self._follow(wish)
+        desired = self.ledger.desired_state()
+        if desired is not None and self.serving is not None:
+            self._follow(desired)
         if self.canary is not None:
-            self._watch(self.canary)
+            self._check_canary(self.canary)
         self._finish_change()
         self._report()
 
     def stop(self) -> None:
-        """Let all workers answer what is in flight, and end them."""
-        self._enter(ServerEvent.STOPPED)
+        """Let all workers answer the requests in flight, and end them."""
+        self._enter(LifecycleEvent.STOPPED)
         self._report()
         if self.canary is not None:
             self._end_canary(self.canary)
@@ -242,31 +249,31 @@ class Supervisor:
             worker.process.terminate()
         end = time.monotonic() + DRAIN_TIMEOUT
         for worker in self.workers:
-            # What was stopped answers nothing, and would not hear that it is to end.
+            # A worker that was stopped (SIGSTOP) answers nothing and does not react to SIGTERM.
             worker.stop(0.0 if worker.stopped else max(0.0, end - time.monotonic()))
-        self.ledger.leave(self.serving.number if self.serving is not None else None)
+        self.ledger.deregister(self.serving.number if self.serving is not None else None)
         logs.stderr().flush()
 
-    def _enter(self, event: ServerEvent) -> None:
+    def _enter(self, event: LifecycleEvent) -> None:
         self.state = next_state(self.state, event)
         self._heartbeat_at = 0.0
 
     # Workers.
 
-    def _hear(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
+    def _receive(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
         if "tally" in message:
             worker.counters, worker.failed = Counters.of(message["tally"]), message["failed"]
-            # It says nothing of differences before there is a shadow, and afterwards.
+            # Only workers that have a shadow report differences.
             worker.shadow_diff = ShadowDiff(**message["found"]) if message.get("found") else worker.shadow_diff
         if message["state"] == "ready" and worker.state == WorkerState.STARTING:
             worker.state = WorkerState.READY
             self._restarts = 0
             seconds = round(time.monotonic() - worker.started, 2)
-            say("info", "a worker is ready", release=worker.release, worker=worker.process.pid, seconds=seconds)
+            say("info", "worker is ready", release=worker.release, worker=worker.process.pid, seconds=seconds)
             if self.canary is not None and self.canary.since is not None and worker is not self.canary.worker:
-                self._share(worker, self.canary)
+                self._send_share(worker, self.canary)
         elif message["state"] == "stuck" and worker.state == WorkerState.READY:
-            say("error", "a worker hangs in a prediction and is replaced", worker=worker.process.pid)
+            say("error", "worker hangs in a prediction, replacing it", worker=worker.process.pid)
             self._drain(worker)
 
     def _check_health(self, worker: WorkerProcess) -> None:
@@ -278,10 +285,10 @@ class Supervisor:
         elif worker.state == WorkerState.STARTING and (
             seconds > START_TIMEOUT or (seconds > WORKER_HEARTBEAT_TIMEOUT and worker.stopped)
         ):
-            say("error", "a worker did not become ready and is killed", worker=worker.process.pid)
+            say("error", "worker did not become ready, killing it", worker=worker.process.pid)
             worker.kill()
         elif worker.state == WorkerState.READY and now - worker.last_heard > WORKER_HEARTBEAT_TIMEOUT:
-            say("error", "a worker hangs and is killed", worker=worker.process.pid)
+            say("error", "worker sent no heartbeat, killing it", worker=worker.process.pid)
             worker.kill()
         elif worker.state == WorkerState.DRAINING and seconds > DRAIN_TIMEOUT:
             worker.kill()
@@ -295,14 +302,14 @@ class Supervisor:
             self._after_death(worker)
 
     def _after_death(self, worker: WorkerProcess) -> None:
-        """Do what follows from the end of a worker that nobody had told to end."""
+        """React to a worker that ended without being drained: alarm, refuse its release, or restart with backoff."""
         code = worker.process.returncode
-        say("error", f"a worker died, {worker.state}, with code {code}", worker=worker.process.pid)
+        say("error", f"worker died while {worker.state}, with exit code {code}", worker=worker.process.pid)
         if self.canary is not None and worker is self.canary.worker:
-            self._alarm(self.canary, f"its worker ended with code {code}; the log says why")
+            self._stop_canary(self.canary, f"its worker ended with code {code}; see the server's log")
         elif worker.state == WorkerState.STARTING:
             if self.starting is not None and worker.release == self.starting.number:
-                why = f"its worker ended with code {code} before it was ready; the log says why"
+                why = f"its worker ended with code {code} before it was ready; see the server's log"
                 self._refuse(self.starting.release, why)
             else:
                 self._restart_at = time.monotonic() + min(MIN_RESTART_BACKOFF * 2**self._restarts, MAX_RESTART_BACKOFF)
@@ -311,14 +318,15 @@ class Supervisor:
     def _start_missing_workers(self) -> None:
         if time.monotonic() < self._restart_at:
             return
-        # A worker of the next release may die ready, before the others are: without another it would never be served.
+        # A ready worker of the next release may die before the others are ready. It must be replaced, or the switch,
+        # which waits for all of them, would never come.
         for loaded in filter(None, (self.serving, self.starting)):
             present = self._workers_of(loaded.number, WorkerState.STARTING, WorkerState.READY)
             for _ in range(self.options.workers - len(present)):
                 self.workers.append(self._start_worker(loaded, self.listener))
 
     def _workers_of(self, release: int, *states: WorkerState) -> list[WorkerProcess]:
-        """Return the workers of a release on the socket that clients ask, in one of the states."""
+        """Return the workers of a release on the clients' socket that are in one of the states."""
         return [
             worker
             for worker in self.workers
@@ -341,7 +349,7 @@ class Supervisor:
             "EVERGREEN_HISTORY": str(self.folder / "history.json"),
             "EVERGREEN_TRIAL": "",
         }
-        # It may start slowly when others answer clients meanwhile, which a canary's worker does not.
+        # It may start slowly if other workers answer clients meanwhile; a canary's worker does not.
         if any(worker.state == WorkerState.READY and not self._is_canary(worker) for worker in self.workers):
             env[IDLE] = "1"
         options: list[str] = []
@@ -357,38 +365,39 @@ class Supervisor:
 
     # Releases.
 
-    def _follow(self, wish: DesiredState) -> None:
-        """Bring what is served closer to what the ledger asks for."""
-        self._held = wish.held is not None
-        self._forget_refusals(wish)
-        if self.canary is not None and (wish.canary is None or wish.canary.number != self.canary.loaded.number):
+    def _follow(self, desired: DesiredState) -> None:
+        """Take the next step from the current state to the ledger's desired state."""
+        self._held = desired.held is not None
+        self._clear_refusals(desired)
+        if self.canary is not None and (desired.canary is None or desired.canary.number != self.canary.loaded.number):
             self._end_canary(self.canary)
-            self._enter(ServerEvent.CANARY_ENDED)
-        if wish.champion is not None:
-            self._follow_champion(wish.champion)
+            self._enter(LifecycleEvent.CANARY_ENDED)
+        if desired.champion is not None:
+            self._follow_champion(desired.champion)
         # A canary is compared with the champion, so it waits until the champion alone answers.
-        if wish.canary is not None and self.state == ServerState.SERVING:
-            loaded = self._load(wish.canary)
+        if desired.canary is not None and self.state == ServerState.SERVING:
+            loaded = self._load(desired.canary)
             if loaded is not None:
                 self._start_canary(loaded)
 
-    def _forget_refusals(self, wish: DesiredState) -> None:
-        wanted = {release.number for release in (wish.champion, wish.canary) if release is not None}
+    def _clear_refusals(self, desired: DesiredState) -> None:
+        """Drop refusals of releases that the ledger no longer asks for; without any left the server has recovered."""
+        wanted = {release.number for release in (desired.champion, desired.canary) if release is not None}
         self.refused = {number: why for number, why in self.refused.items() if number in wanted}
         if self.state == ServerState.DEGRADED and not self.refused:
-            self._enter(ServerEvent.RECOVERED)
+            self._enter(LifecycleEvent.RECOVERED)
 
     def _follow_champion(self, champion: Release) -> None:
         assert self.serving is not None
-        free = self.starting is None and self.state in (ServerState.SERVING, ServerState.CHANGING)
-        if free and champion.number != self.serving.number:
+        can_change = self.starting is None and self.state in (ServerState.SERVING, ServerState.CHANGING)
+        if can_change and champion.number != self.serving.number:
             loaded = self._load(champion)
             if loaded is not None:
-                self._enter(ServerEvent.CHAMPION_CHANGED)
+                self._enter(LifecycleEvent.CHAMPION_CHANGED)
                 self.start(loaded)
 
     def _load(self, release: Release) -> Loaded | None:
-        """Return a release with its package; None when the package is not what was released, which is refused."""
+        """Return a release with its package; refuse it and return None if the package is missing or damaged."""
         try:
             return Loaded(release, load_bento(release.bento, self.home, expected=release.digests["bento"]))
         except Exception as error:
@@ -396,20 +405,24 @@ class Supervisor:
             return None
 
     def _refuse(self, release: Release, why: str) -> None:
-        """Leave what is served as it is, because another release cannot be."""
+        """Keep serving the current release, because this one cannot be served: record it and kill its workers."""
         if self.serving is None:
-            raise ServerError(f"release {release.number} of {release.model} cannot be served: {why}")
+            raise ServerError(
+                f"release {release.number} of {release.model} cannot be served: {why}. Fix this, or "
+                f"`evergreen rollback {release.model}`.",
+                code="server.release_not_servable",
+            )
         self.refused[release.number] = f"release {release.number} cannot be served: {why}"
         self.starting = None
-        self.ledger.add_served(release.number, "refused", why)
-        say("error", f"release {release.number} is refused: {why}", release=release.number)
+        self.ledger.add_server_event(release.number, "refused", why)
+        say("error", f"release {release.number} cannot be served: {why}", release=release.number)
         for worker in self._workers_of(release.number, WorkerState.STARTING, WorkerState.READY):
             worker.state = WorkerState.DRAINING
             worker.kill()
-        self._enter(ServerEvent.REFUSED)
+        self._enter(LifecycleEvent.REFUSED)
 
     def _switch_when_ready(self) -> None:
-        """Let the workers of the next release answer alone, once all of them are ready."""
+        """Switch to the next release once all its workers are ready, and drain the workers of the old one."""
         if self.starting is None:
             return
         if len(self._workers_of(self.starting.number, WorkerState.READY)) < self.options.workers:
@@ -419,34 +432,34 @@ class Supervisor:
         for worker in self.workers:
             if worker.release != release.number:
                 self._drain(worker)
-        self.ledger.add_served(release.number, servers.SERVING, release.bento)
-        say("info", f"release {release.number} is served", release=release.number, bento=release.bento)
-        self._enter(ServerEvent.READY)
+        self.ledger.add_server_event(release.number, servers.SERVING, release.bento)
+        say("info", f"serving release {release.number}", release=release.number, bento=release.bento)
+        self._enter(LifecycleEvent.READY)
 
     def _finish_change(self) -> None:
-        """Note that one release alone answers, once every worker of another has gone."""
-        # Until then a client that kept its connection may be answered by the release before.
+        """Record that one release alone answers, once the last worker of any other one has gone."""
+        # Until then the previous release may still answer clients that keep their connection.
         if self.state != ServerState.CHANGING or self.starting is not None or self.serving is None:
             return
         number = self.serving.number
         if any(worker.release != number for worker in self.workers):
             return
-        self.ledger.add_served(number, "alone", "no worker of another release is left")
-        say("info", f"release {number} alone answers: no worker of another release is left", release=number)
-        self._enter(ServerEvent.ALONE)
+        self.ledger.add_server_event(number, "alone", "the workers of other releases have ended")
+        say("info", f"only release {number} answers now: the workers of other releases have ended", release=number)
+        self._enter(LifecycleEvent.ALONE)
 
     def _write_history(self) -> None:
         self.ledger.read_later(lambda: write_json(self.folder / "history.json", self.ledger.history()))
 
     def _report(self) -> None:
-        """Say how this server is: to its workers, for /readyz, and to the ledger, when that is due."""
-        refusals = "; ".join(self.refused.values()) if self.state == ServerState.DEGRADED else ""
-        self._report_to_workers(refusals or None)
+        """Report the state of this server: to its workers, for /readyz, and as a heartbeat to the ledger when due."""
+        reason = "; ".join(self.refused.values()) if self.state == ServerState.DEGRADED else ""
+        self._report_to_workers(reason or None)
         now = time.monotonic()
         if self.serving is not None and now >= self._heartbeat_at:
             self._heartbeat_at = now + HEARTBEAT_INTERVAL
-            compared = self._differences() if self.state == ServerState.SHADOW else ""
-            self.ledger.heartbeat(self.serving.number, self.state, refusals or compared)
+            comparison = self._describe_shadow_diff() if self.state == ServerState.SHADOW else ""
+            self.ledger.heartbeat(self.serving.number, self.state, reason or comparison)
 
     def _report_to_workers(self, degraded: str | None) -> None:
         for worker in self.workers:
@@ -457,77 +470,77 @@ class Supervisor:
     # The canary.
 
     def _start_canary(self, loaded: Loaded) -> None:
-        # Names of sockets are short, the folder's may be long; nobody else may enter this one.
+        # The path of a socket must be short, and `folder` may be long. mkdtemp makes a folder only this user can enter.
         path = Path(tempfile.mkdtemp(prefix="evergreen-")) / "canary"
         listener = processes.listen_here(path)
         shadow = _is_shadow(loaded.release)
-        # What a shadow answers is not counted as answered.
+        # A shadow's answers do not count in /metrics.
         folder = self.folder / "shadow" if shadow else self.folder
-        # What reaches it came through a worker that has looked at the token.
+        # It needs no token: its requests come from a worker that has checked theirs.
         worker = self._start_worker(loaded, listener, folder, EVERGREEN_TOKENS="", EVERGREEN_CORS="")
         self.workers.append(worker)
         self.canary = CanaryRun(loaded, listener, path, worker)
         self._write_history()
-        say("info", f"release {loaded.number} is starting as a canary", release=loaded.number, bento=loaded.bento.tag)
-        self._enter(ServerEvent.SHADOW_STARTED if shadow else ServerEvent.CANARY_STARTED)
+        say("info", f"starting release {loaded.number} as a canary", release=loaded.number, bento=loaded.bento.tag)
+        self._enter(LifecycleEvent.SHADOW_STARTED if shadow else LifecycleEvent.CANARY_STARTED)
 
-    def _watch(self, run: CanaryRun) -> None:
-        """Begin to share requests with a canary that is ready; then compare it with the champion, once a second."""
+    def _check_canary(self, run: CanaryRun) -> None:
+        """Start to send requests to a canary that is ready; then compare it with the champion once a second."""
         now = time.monotonic()
         if run.promoting or run.worker.state != WorkerState.READY or self.serving is None:
             return
         champions = self._workers_of(self.serving.number, WorkerState.READY)
         if run.since is None:
-            self._begin_sharing(run, champions)
+            self._start_sharing(run, champions)
         elif now - run.watched >= WATCH_INTERVAL:
             run.watched = now
             self._compare(run, champions)
 
-    def _begin_sharing(self, run: CanaryRun, champions: list[WorkerProcess]) -> None:
+    def _start_sharing(self, run: CanaryRun, champions: list[WorkerProcess]) -> None:
         run.since = time.monotonic()
         run.before = _sum(champions)
         for worker in champions:
-            self._share(worker, run)
+            self._send_share(worker, run)
         number, share = run.loaded.number, describe_share(run.settings)
-        self.ledger.add_served(number, "shadow" if run.shadow else "canary", share)
+        self.ledger.add_server_event(number, "shadow" if run.shadow else "canary", share)
         say("info", f"release {number} {share}", release=number)
 
     def _compare(self, run: CanaryRun, champions: list[WorkerProcess]) -> None:
-        """Stop a canary that does worse than the champion; promote one that was quiet for its time."""
+        """Stop a canary that does worse than the champion; promote one that ran its minutes without an alarm."""
         now = time.monotonic()
         failed = sum(worker.failed for worker in champions)
         answered = run.worker.counters + Counters(requests=failed, errors=failed)
         why = alarm(_sum(champions) - run.before, answered, run.settings, SECONDS)
         minutes = run.settings.minutes
         if why is not None:
-            self._alarm(run, why)
+            self._stop_canary(run, why)
         elif now - (run.since or now) > 60 * minutes and now >= run.promote_at and not self._held:
-            quiet = f"quiet for {minutes:g} minutes, in which it answered {answered.requests:,} requests"
-            self._promote(run, f"{quiet}; {self._differences()}" if run.shadow else quiet)
+            quiet = f"no alarm for {minutes:g} minutes, in which it answered {answered.requests:,} requests"
+            self._promote(run, f"{quiet}; {self._describe_shadow_diff()}" if run.shadow else quiet)
 
     def _promote(self, run: CanaryRun, why: str) -> None:
         run.promoting = True
         self.ledger.promote(run.loaded.number, why, run.promotion_refused)
-        say("info", f"release {run.loaded.number} is promoted: {why}", release=run.loaded.number)
+        say("info", f"promoting release {run.loaded.number}: {why}", release=run.loaded.number)
 
-    def _alarm(self, run: CanaryRun, why: str) -> None:
-        """Let the champion answer everything at once, then tell the ledger."""
+    def _stop_canary(self, run: CanaryRun, why: str) -> None:
+        """Let the champion answer all requests at once, then record it in the ledger and raise the alarm."""
         number = run.loaded.number
-        why += f"; {self._differences()}" if run.shadow else ""
+        why += f"; {self._describe_shadow_diff()}" if run.shadow else ""
         self._end_canary(run)
         self.refused[number] = f"the canary, release {number}, is stopped: {why}"
-        self._enter(ServerEvent.ALARM)
+        self._enter(LifecycleEvent.ALARM)
         self.ledger.stop_canary(number, why)
-        self.ledger.add_served(number, "alarm", why)
+        self.ledger.add_server_event(number, "alarm", why)
         say("error", self.refused[number], release=number)
-        # Whoever is told may take their time.
-        Thread(target=self._pass_on, args=(number, why), daemon=True).start()
+        # In a thread, because the receiver may be slow.
+        Thread(target=self._report_alarm, args=(number, why), daemon=True).start()
 
-    def _pass_on(self, release: int, why: str) -> None:
+    def _report_alarm(self, release: int, why: str) -> None:
         try:
             self.on_alarm(release, why)
         except Exception as error:
-            say("warning", f"the alarm was not passed on: {error}")
+            say("warning", f"the alarm could not be sent: {type(error).__name__}: {error}")
 
     def _end_canary(self, run: CanaryRun) -> None:
         self.canary = None
@@ -540,13 +553,13 @@ class Supervisor:
         if not run.worker.gone:
             self._drain(run.worker)
 
-    def _share(self, worker: WorkerProcess, run: CanaryRun) -> None:
+    def _send_share(self, worker: WorkerProcess, run: CanaryRun) -> None:
         worker.send("shadow" if run.shadow else "share", path=str(run.path), share=run.settings.share)
 
-    def _differences(self) -> str:
-        """Say how much a shadow differs from the champion, from what the champion's workers have found."""
-        champions = [worker.shadow_diff for worker in self.workers if not self._is_canary(worker)]
-        return str(sum(champions, start=ShadowDiff()))
+    def _describe_shadow_diff(self) -> str:
+        """Describe how much a shadow differs from the champion, summed over the champion's workers."""
+        differences = [worker.shadow_diff for worker in self.workers if not self._is_canary(worker)]
+        return str(sum(differences, start=ShadowDiff()))
 
 
 def _is_shadow(release: Release) -> bool:

@@ -50,9 +50,12 @@ def test_two_sides_that_answer_alike_raise_no_alarm():
     ("canary", "said"),
     [
         (side(errors=30), "errors: 3.0% of its requests ended in an error, 0.0% of the champion's"),
-        (side(nulls=0.7), "nulls: 0.7 nulls in a row, 0 at the champion"),
-        (side(unseen=0.2), "unseen: 0.2 values in a row that its training never saw, 0 at the champion"),
-        (side(bucket=5), "latency: 95% of its requests take up to 25 ms, the champion's 1 ms; 3 times that is allowed"),
+        (side(nulls=0.7), "nulls: 0.7 nulls in a row, 0 for the champion"),
+        (side(unseen=0.2), "unseen: 0.2 values in a row that its training never saw, 0 for the champion"),
+        (
+            side(bucket=5),
+            "latency: 95% of its requests take up to 25 ms, the champion's 1 ms; at most 3 times that is allowed",
+        ),
         (side(predictions={"0": 100, "1": 900}), "predictions: their distribution differs from the champion's by 0.88"),
     ],
 )
@@ -143,7 +146,7 @@ def test_a_quiet_canary_answers_its_share_and_becomes_champion_by_itself(project
     assert baking.count(str(number)) / len(baking) == pytest.approx(0.3, abs=0.05)
     event = releases.history(ledger(project), "points")[1][-1]
     assert event.cause == "canary"
-    assert event.reason.startswith("quiet for 0.2 minutes, in which it answered ")
+    assert event.reason.startswith("no alarm for 0.2 minutes, in which it answered ")
 
 
 def test_a_shadow_is_asked_a_copy_nobody_sees_its_answers_and_how_they_differ_is_said(project, server):  # noqa: F811
@@ -158,7 +161,7 @@ def test_a_shadow_is_asked_a_copy_nobody_sees_its_answers_and_how_they_differ_is
     assert until(lambda: kinds(project)[-1] == ("promoted", number), 60), server.log.read_text()[-3000:]
     reason = releases.history(ledger(project), "points")[1][-1].reason
     said = re.fullmatch(
-        r"quiet for 0.2 minutes, in which it answered [\d,]+ requests; of ([\d,]+) predictions ([\d,]+) differ from "
+        r"no alarm for 0.2 minutes, in which it answered [\d,]+ requests; of ([\d,]+) predictions ([\d,]+) differ from "
         r"the champion's \(100.0%\), by ([\d.]+) on average and ([\d.]+) at most",
         reason,
     )
@@ -258,7 +261,7 @@ def test_an_alarm_is_seen_in_prefect_at_the_run_that_made_the_release_and_in_the
         assert until(lambda: asked("artifacts", {"artifacts": {"flow_run_id": {"any_": [run]}}}), 60)
         (shown,) = asked("artifacts", {"artifacts": {"flow_run_id": {"any_": [run]}}})
         assert shown["key"] == "points-alarm"
-        sentence = "its worker ended with code -9; the log says why"
+        sentence = "its worker ended with code -9; see the server's log"
         assert shown["description"] == f"**Release {number} of points was a canary and was sent back**: {sentence}."
         query = {"filter": {"event": {"name": ["evergreen.canary-alarmed"]}}}
         assert until(lambda: asked("events", query), 20)
@@ -312,7 +315,7 @@ def client(tmp_path, monkeypatch):
     monkeypatch.setattr(ledger_client, "WRITE_BACKOFF", 0.01)
     client = LedgerClient(open_ledger(f"sqlite:///{tmp_path}/ledger.sqlite"), tmp_path, "points", "a:3000")
     yield client
-    client.leave(None)
+    client.deregister(None)
 
 
 def test_the_end_of_a_canary_that_another_write_overtook_is_told_again(client, monkeypatch):

@@ -471,10 +471,10 @@ def test_numbers_are_read_as_json_writes_them(endpoint):
         (THREE_CSV.replace("Nevada", 'Nev"ada"'), "utf-8", None),
         (THREE_CSV.replace("Nevada", '"Nev"ada'), "utf-8", "expected after"),
         (THREE_CSV.replace("Nevada", '"Nevada'), "utf-8", "quote left open"),
-        (THREE_CSV.replace("Nevada", "Nevada,"), "utf-8", "has 9 fields where the header has 8"),
+        (THREE_CSV.replace("Nevada", "Nevada,"), "utf-8", "has 9 fields, but the header has 8"),
         (THREE_CSV.replace("Nevada", "Nev\0ada"), "utf-8", "NUL byte"),
-        (THREE_CSV.replace(",", ";"), "utf-8", "is no column"),
-        (THREE_CSV.replace(",", "\t"), "utf-8", "is no column"),
+        (THREE_CSV.replace(",", ";"), "utf-8", "is not a column"),
+        (THREE_CSV.replace(",", "\t"), "utf-8", "is not a column"),
     ],
 )
 def test_a_csv_of_another_encoding_or_form_is_400_saying_where(endpoint, text, encoding, said):

@@ -259,7 +259,7 @@ def asks(server) -> int:
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_worker_that_dies_or_hangs_is_replaced_and_meanwhile_the_other_answers(project, tmp_path, sent):
     with served(project, "points", tmp_path / "log", "--workers", "2") as server:
-        ready = re.compile(r'"a worker is ready".*"worker": ([0-9]+)')
+        ready = re.compile(r'"worker is ready".*"worker": ([0-9]+)')
         if sent == signal.SIGSTOP:
             assert until(lambda: len(ready.findall(server.log.read_text())) == 2)
         before = server.workers()
@@ -276,7 +276,7 @@ def test_a_worker_that_dies_or_hangs_is_replaced_and_meanwhile_the_other_answers
             return len(now) == 2 and before[0] not in now and before[1] in now
 
         assert until(replaced, 40)
-        assert until(lambda: server.log.read_text().count("a worker is ready") == 3, 20)
+        assert until(lambda: server.log.read_text().count("worker is ready") == 3, 20)
         assert asks(server) == 200
 
 

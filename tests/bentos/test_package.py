@@ -111,8 +111,9 @@ def test_what_is_carried_imports_only_what_is_carried():
 
 @pytest.mark.parametrize(
     "name",
-    [f"bentos.{name}" for name in ("server", "back", "kept", "ledger", "releases", "package", "trial", "workers")]
-    + [f"pipeline.{name}" for name in ("profile", "draft", "sniff", "layout", "backtest", "settings")]
+    [f"bentos.{name}" for name in ("package", "trial", "releasing", "serving.supervisor", "serving.processes")]
+    + [f"bentos.ledger.{name}" for name in ("database", "releases", "servers", "runs", "packages")]
+    + [f"pipeline.{name}" for name in ("init.profile", "init.scaffold", "init.sniff", "backtest", "settings")]
     + ["pipeline.models.breast_cancer"],
 )
 def test_a_bento_does_not_carry_what_cannot_be_used_inside_of_one(name):
@@ -164,7 +165,7 @@ def test_code_that_changed_after_training_is_not_packaged(project, path, tmp_pat
     store = tmp_path / "store"
     store.mkdir()
 
-    with pytest.raises(PackageError, match=r"the code (of|that answers for) points changed .*; run again"):
+    with pytest.raises(PackageError, match=r"the code (of|that serves) points changed .*; run again"):
         package(project.artifacts[0], tmp_path / "changed", store)
 
     assert [path for path in store.rglob("*") if path.is_file()] == []
@@ -212,7 +213,7 @@ def test_a_bento_of_before_is_known_by_the_digest_of_its_sources(bentos):
 
 
 def test_a_bento_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(PackageError, match=r"there is no Bento points:abc in .*; restore it.* where it is the ch"):
+    with pytest.raises(PackageError, match=r"there is no Bento points:abc in .*; restore it.* if it is the ch"):
         load_bento("points:abc", tmp_path)
     with pytest.raises(PackageError, match=r"there is no Bento points:abc in .*; restore it from a copy$"):
         load_bento("points:abc", tmp_path, way_out="restore it from a copy")

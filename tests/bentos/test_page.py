@@ -469,7 +469,7 @@ def test_of_many_features_those_are_shown_whose_name_is_looked_for(houses, visit
     expect(page.get_by_text("5 of 100 shown")).to_be_visible()
     page.get_by_role("button", name="Predict", exact=True).click()
     expect(field(page, "extra 0")).to_be_focused()
-    expect(field(page, "extra 0")).to_have_accessible_description("Is no column of the model's data.")
+    expect(field(page, "extra 0")).to_have_accessible_description("Is not a column of the model's data.")
 
 
 def test_the_page_works_behind_a_prefix(houses, visit):

@@ -31,7 +31,7 @@ SCHEMA = Schema(
     nulls=("NA", ""),
 )
 HOUSE = {"area": 120, "rooms": 4.5, "town": "Ames", "kind": "flat", "new": True, "sold": "2024-05-31T12:00:00Z"}
-READER = QuickReader(SCHEMA, most_rows=1000)
+READER = QuickReader(SCHEMA, max_rows=1000)
 
 
 def plain(batch):

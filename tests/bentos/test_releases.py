@@ -135,10 +135,12 @@ def test_a_release_judged_against_a_champion_that_is_no_longer_is_refused_saying
     released(ledger, 2)
     with pytest.raises(
         ReleaseError,
-        match="houses:abc was judged against release 1 of houses, but the champion is now release 2; another run came",
+        match=r"houses:abc was evaluated against release 1 of houses, but the champion is now release 2 .*Run again",
     ):
         add_release(ledger, a_release(replaced=1))
-    with pytest.raises(ReleaseError, match="judged against no champion of houses, but the champion is now release 2"):
+    with pytest.raises(
+        ReleaseError, match="evaluated against no champion of houses, but the champion is now release 2"
+    ):
         add_release(ledger, a_release())
     assert champion(ledger, "houses").number == 2
     assert len(history(ledger, "houses")[0]) == 2
@@ -199,7 +201,7 @@ def test_of_two_processes_that_release_at_once_exactly_one_becomes_champion(url)
         process.stdin.flush()
     first, second = sorted((process.communicate()[0].strip() for process in started), key=len)
     assert first in ("houses:one", "houses:other")
-    assert "was judged against no champion of houses, but the champion is now release 1" in second
+    assert "was evaluated against no champion of houses, but the champion is now release 1" in second
     ledger = open_ledger(url)
     assert champion(ledger, "houses").bento == first
     ledger.dispose()
@@ -235,7 +237,7 @@ def test_a_rollback_makes_what_the_champion_replaced_champion_again_and_builds_n
 def test_a_release_after_a_rollback_replaces_what_is_champion_then(ledger):
     released(ledger, 2)
     rollback(ledger, "houses", None, "by hand")
-    with pytest.raises(ReleaseError, match="judged against release 2 of houses, but the champion is now release 1"):
+    with pytest.raises(ReleaseError, match="evaluated against release 2 of houses, but the champion is now release 1"):
         add_release(ledger, a_release(replaced=2))
     assert add_release(ledger, a_release(replaced=1)).number == 3
     assert rollback(ledger, "houses", None, "by hand").number == 1
@@ -246,7 +248,7 @@ def test_a_release_after_a_rollback_replaces_what_is_champion_then(ledger):
     [
         (0, None, "houses has no release to roll back; `evergreen run houses` makes one"),
         (0, 1, "houses has no release to roll back"),
-        (1, None, "release 1 of houses replaced none, so there is nothing to go back to"),
+        (1, None, "release 1 of houses did not replace another release, so a rollback has no target"),
         (2, 2, "release 2 of houses is the champion already"),
         (2, 7, "houses has no release 7; there are: 1, 2"),
     ],
@@ -432,7 +434,7 @@ def test_a_canary_that_is_stopped_leaves_the_champion_and_is_barred(ledger):
     assert blocked_by(ledger, "houses", bad).reason == "3% of its answers were errors"
     with pytest.raises(ReleaseError, match="release 2 of houses is canary stopped, not a canary"):
         stop_canary(ledger, "houses", 2, "person", "")
-    with pytest.raises(ReleaseError, match="nothing to promote"):
+    with pytest.raises(ReleaseError, match="cannot be promoted"):
         promote(ledger, "houses", 2, "person", "")
 
 
@@ -553,7 +555,7 @@ def test_a_person_may_roll_back_and_promote_what_is_held(ledger):
     hold(ledger, "houses", "audit")
     promote(ledger, "houses", 3, "person", "the audit wants it")
     assert rollback(ledger, "houses", 1, "person").number == 1
-    with pytest.raises(ReleaseError, match="nothing to promote"):
+    with pytest.raises(ReleaseError, match="cannot be promoted"):
         promote(ledger, "houses", 3, "canary", "")
 
 
@@ -613,7 +615,7 @@ def test_what_was_served_when_is_what_servers_said_and_one_that_was_killed_ends_
     def ends():
         return {(one.server, one.release): (one.until is None, one.end) for one in serving_intervals(ledger, "houses")}
 
-    silent = "the server was not heard of any more"
+    silent = "the server sent no more heartbeats"
     assert ends() == {
         ("a", 1): (False, "release 2 was served"),
         ("a", 2): (True, ""),
@@ -635,7 +637,7 @@ def test_what_is_archived_is_said_for_ever_and_what_may_be_served_is_not_archive
     mark_archived(ledger, "houses", [1], "gc", "no longer needed")
     assert states(history(ledger, "houses")[1]) == {1: "archived", 2: "replaced", 3: "champion"}
     assert champion(ledger, "houses").number == 3
-    with pytest.raises(ReleaseError, match="release 3 of houses is champion, so it is not archived"):
+    with pytest.raises(ReleaseError, match="release 3 of houses is champion and may be served"):
         mark_archived(ledger, "houses", [3], "gc", "")
 
 

@@ -251,7 +251,7 @@ def test_words_are_accepted_read_and_refused_as_the_endpoint_does(row):
     if isinstance(theirs, Problem):
         assert [field for field, _ in ours] == [error.field for error in theirs.errors]
         for (_, said), error in zip(ours, theirs.errors, strict=True):
-            assert said == error.problem or ("is null and is required" in said and "it is required" in error.problem)
+            assert said == error.problem or ("is null and is required" in said and "is required" in error.problem)
     else:
         assert ours == []
         values = {
@@ -274,15 +274,15 @@ def test_typed_columns_are_held_to_the_same_schema():
     features, refused = admission.validate(table)
     assert [(one.row, one.field) for one in refused] == [(0, "m"), (1, "n"), (2, "w")]
     assert features.column("n").to_pylist() == [1.0, None, 3.0]
-    with pytest.raises(DataError, match="column 'b' holds number such as 1, and is boolean to the model"):
+    with pytest.raises(DataError, match="column 'b' holds number such as 1, but the model needs boolean"):
         admission.validate(table.set_column(2, "b", pa.array([1, 0, 1])))
 
 
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["n", "w", "z"], "column 'z' is no column of the model's data"),
-        (["id", "y", "w", "m"], "column 'n' is missing and is required"),
+        (["n", "w", "z"], "column 'z' is not a column of the model's data"),
+        (["id", "y", "w", "m"], "column 'n' is missing and required"),
     ],
 )
 def test_a_table_is_refused_as_a_whole_for_its_names(names, said):
@@ -421,7 +421,7 @@ def test_when_no_row_can_be_scored_there_is_no_output_and_the_reasons_are_kept(s
     assert not (tmp_path / "out.csv").exists()
     rejected = pd.read_csv(tmp_path / "rejected.csv")
     assert rejected["_field"].tolist() == ["x"] * 20
-    assert rejected["_reason"][0] == 'x: "many" is no number; give a number such as -1.5 or 2e3'
+    assert rejected["_reason"][0] == 'x: "many" is not a number; give a number such as -1.5 or 2e3'
 
 
 def test_another_artifact_than_the_ledgers_scores_nothing(packages, tmp_path):

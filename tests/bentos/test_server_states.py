@@ -13,7 +13,7 @@ from bentos.ledger.releases import DesiredState, Release
 from bentos.package import Bento
 from bentos.serving import supervisor
 from bentos.serving.processes import WorkerProcess
-from bentos.serving.server_states import TRANSITIONS, ServerEvent, ServerState, next_state
+from bentos.serving.server_states import TRANSITIONS, LifecycleEvent, ServerState, next_state
 from bentos.serving.supervisor import Loaded, Options, Supervisor
 from pipeline.errors import PackageError, ServerError
 
@@ -30,7 +30,7 @@ def test_the_diagram_in_docs_shows_the_edges_of_the_table_and_no_others():
 
 
 @pytest.mark.parametrize("state", ServerState)
-@pytest.mark.parametrize("event", ServerEvent)
+@pytest.mark.parametrize("event", LifecycleEvent)
 def test_an_event_leads_to_the_state_in_the_table_or_cannot_happen(state, event):
     if (state, event) in TRANSITIONS:
         assert next_state(state, event) is TRANSITIONS[state, event]
@@ -64,15 +64,15 @@ class FakeWorker(WorkerProcess):
     """A worker without a process: what it says is put into `says`, what it is told is in `told`."""
 
     def __init__(self, release):
-        super().__init__(Process(), Line(), release)
+        super().__init__(Process(), Line(), release, ())
         self.says, self.told = [], []
 
     def messages(self):
         said, self.says = self.says, []
         return iter(said)
 
-    def send(self, **order):
-        self.told.append(order)
+    def send(self, do, **what):
+        self.told.append({"do": do, **what})
 
     def kill(self):
         if self.process.returncode is None:
@@ -95,13 +95,13 @@ class FakeLedger:
     promoted: list = field(default_factory=list)
     stopped: list = field(default_factory=list)
 
-    def wish(self):
+    def desired_state(self):
         return self.wishes
 
     def heartbeat(self, release, state, reason):
         self.heartbeats.append((release, state, reason))
 
-    def add_served(self, release, kind, _reason):
+    def add_server_event(self, release, kind, _reason):
         self.served.append((release, kind))
 
     def promote(self, release, _why, refused):
@@ -113,11 +113,11 @@ class FakeLedger:
     def read_later(self, work):
         pass
 
-    def leave(self, release):
+    def deregister(self, release):
         pass
 
 
-CANARY = {"share": 0.1, "minutes": 0.0, "requests": 10**9, "errors": 0.1}
+CANARY = {"share": 0.1, "minutes": 1e-9, "min_requests": 10**9, "max_error_increase": 0.1}
 
 
 def a_release(number, canary=None):
@@ -133,7 +133,7 @@ class Life:
         monkeypatch.setattr(supervisor, "next_state", self._next_state)
         monkeypatch.setattr(supervisor, "load_bento", self._load)
         monkeypatch.setattr(supervisor, "_prediction_edges", lambda _bento: [])
-        monkeypatch.setattr(supervisor.serving.processes, "start", lambda _bento, release, *_: FakeWorker(release))
+        monkeypatch.setattr(supervisor.processes, "start", lambda _bento, release, *_: FakeWorker(release))
         self.ledger = FakeLedger()
         options = Options("127.0.0.1", 3000)
         self.supervisor = Supervisor(
@@ -158,7 +158,7 @@ class Life:
             assert self.ledger.heartbeats[-1][1] == self.supervisor.state
         return self.supervisor.state.value
 
-    def wish(self, champion, canary=None, shadow=False):
+    def desired_state(self, champion, canary=None, shadow=False):
         """Let the ledger ask for releases, and let the supervisor see it."""
         settings = {**CANARY, "shadow": shadow}
         self.ledger.wishes = DesiredState(a_release(champion), a_release(canary, settings) if canary else None)

@@ -185,7 +185,7 @@ def test_what_a_package_lacks_is_not_made_up_for_by_the_checkout(bento, develope
     assert done.returncode == 0, done.stderr
     trial = json.loads(done.stdout)
     assert not trial["passed"]
-    said = ("No module named 'pipeline.format_numbers'", "not from the Bento; the package is not whole")
+    said = ("No module named 'pipeline.format_numbers'", "not from the Bento; the package is incomplete")
     assert any(sentence in problem for problem in trial["problems"] for sentence in said), trial["problems"]
 
 

@@ -283,7 +283,7 @@ def test_of_two_machines_on_one_ledger_the_later_is_kept_and_has_reached_no_verd
 
     _, said = here.json("status", "points")
     assert said["models"][0]["release"]["number"] == 1
-    assert "another run came first" in said["models"][0]["last_run"]["reasons"][0]
+    assert "another run finished first" in said["models"][0]["last_run"]["reasons"][0]
     assert here.json("run", "points")[1].get("outcome") != "unchanged"
 
 

@@ -104,7 +104,7 @@ def test_a_frame_is_predicted_to_the_bit_as_its_rows_are_sent_and_keeps_its_inde
 def test_a_row_that_the_endpoint_refuses_is_named(model):
     with pytest.raises(evergreen.EvergreenError, match="row 1: field 'x': is null and is required"):
         model.predict(pd.DataFrame({"x": [1.0, None], "z": 0.0}))
-    with pytest.raises(evergreen.EvergreenError, match="row 0: field 'x': Infinity is no number"):
+    with pytest.raises(evergreen.EvergreenError, match="row 0: field 'x': Infinity is not a number"):
         model.predict(pd.DataFrame({"x": [np.inf], "z": 0.0}))
     with pytest.raises(evergreen.EvergreenError, match="give a DataFrame, or a list of dicts"):
         model.predict({"x": 1.0})

@@ -9,5 +9,5 @@ revision, down_revision = "0004", "0003"
 def upgrade() -> None:
     """Rename two kinds of events."""
     events = sa.table("events", sa.column("kind", sa.String))
-    for before, now in (("awaiting approval", "awaiting-approval"), ("retired", "retired")):
+    for before, now in (("awaiting approval", "awaiting-approval"), ("withdrawn", "retired")):
         op.execute(sa.update(events).where(events.c.kind == before).values(kind=now))
