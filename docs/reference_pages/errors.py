@@ -103,13 +103,25 @@ def _codes(value: ast.expr) -> list[str]:
 
 
 def given_codes() -> set[str]:
-    """Return every code that some `code=` of the rooms gives, and that of errors made with a code by position."""
+    """Return every code that the rooms give: by `code=`, by `code = ...`, or by a "code" in what a subprocess sends."""
     given = {word for site in sites() for word in site.codes if _CODE.fullmatch(word)}
     for tree in modules().values():
         for node in ast.walk(tree):
-            if isinstance(node, ast.keyword) and node.arg == "code":
-                given.update(_codes(node.value))
+            for value in _code_values(node):
+                given.update(_codes(value))
     return given
+
+
+def _code_values(node: ast.AST) -> list[ast.expr]:
+    """Return the expressions that a piece of code names `code`."""
+    if isinstance(node, ast.keyword):
+        return [node.value] if node.arg == "code" else []
+    if isinstance(node, ast.Assign):
+        return [node.value] if any(isinstance(name, ast.Name) and name.id == "code" for name in node.targets) else []
+    if isinstance(node, ast.Dict):
+        pairs = zip(node.keys, node.values, strict=True)
+        return [value for key, value in pairs if isinstance(key, ast.Constant) and key.value == "code"]
+    return []
 
 
 def errors_page() -> str:
