@@ -376,7 +376,8 @@ def new_folder(path: Path, prefect: str) -> Folder:
     """An empty project with the Makefile, whose set-up counts as done and whose tests are none."""
     for name in ("pipeline/models", "expectations/suites", ".venv"):
         (path / name).mkdir(parents=True)
-    (path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (path / ".venv" / name).symlink_to(Path(sys.prefix) / name)
     for name in ("Makefile", "requirements.txt", "requirements-dev.txt", "pyproject.toml"):
         shutil.copy(CHECKOUT / name, path)
     for name in ("run", "dev"):
