@@ -94,7 +94,7 @@ def test_columns_of_another_spelling_are_found_and_a_missing_key_is_the_number_o
     [
         ((), "houses has no time column"),
         (("Year",), "no column 'Year', which --time or the spec names; did you mean 'year'"),
-        (("area",), "'area' holds number; the month is told by a column of timestamps"),
+        (("area",), "'area' holds number; name one column of timestamps"),
         (("year", "area"), "'year' and 'area' do not hold whole years and months from 1 to 12"),
     ],
 )

@@ -301,7 +301,7 @@ def test_a_file_that_is_no_table_is_rejected_with_the_same_json_and_no_rules(pro
 def test_an_unreachable_source_is_one_json_object_and_exit_1(cold):
     error, message = broken(cold, "validate", "points", "--data", "nowhere.csv")
 
-    assert error == "source.unreachable"
+    assert error == "source.no_such_file"
     assert "nowhere.csv" in message
     code, out, err = cold.evergreen("validate", "points", "--data", "nowhere.csv")
     assert (code, out, err) == (1, "", f"error: {message}\n")
@@ -314,7 +314,7 @@ def test_a_broken_suite_is_one_json_object_and_exit_1_and_never_bad_data(new, ve
 
     error, message = broken(project, verb, "points")
 
-    assert error == "check.broken"
+    assert error == "check.suite_broken"
     assert "expectations/suites/points.py is broken, which says nothing about the data" in message
 
 
@@ -338,7 +338,7 @@ def test_a_broken_model_is_one_json_object_and_exit_1(project):
 
     error, message = broken(project, "validate", "points")
 
-    assert error == "spec.invalid"
+    assert error == "spec.unknown_metric"
     assert "'rsme'" in message
     assert "did you mean 'rmse'?" in message
 
@@ -346,7 +346,7 @@ def test_a_broken_model_is_one_json_object_and_exit_1(project):
 @pytest.mark.parametrize("verb", ["run", "status", "history", "rollback", "validate"])
 def test_an_unknown_model_is_a_usage_error_with_what_was_meant(cold, verb):
     sentence = "there is no model 'pionts' in pipeline/models; did you mean 'points'?"
-    assert broken(cold, verb, "pionts", exit_code=2) == ("spec.invalid", sentence)
+    assert broken(cold, verb, "pionts", exit_code=2) == ("spec.unknown_model", sentence)
 
 
 @pytest.mark.parametrize(
