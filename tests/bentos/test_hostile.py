@@ -277,7 +277,7 @@ def test_half_open_connections_hold_up_nobody_and_are_cut_off(server):
 
 def test_a_body_that_is_too_slow_is_408(house_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("hasty")
-    hasty = with_limits(house_model, folder, seconds=1)
+    hasty = with_limits(house_model, folder, timeout_seconds=1)
     for one in serving(hasty, folder):
         with Connection(one) as connection:
             connection.send(CHUNKED + chunk(b'{"records"'))

@@ -106,7 +106,7 @@ def test_a_row_that_the_endpoint_refuses_is_named(model):
         model.predict(pd.DataFrame({"x": [1.0, None], "z": 0.0}))
     with pytest.raises(evergreen.EvergreenError, match="row 0: field 'x': Infinity is not a number"):
         model.predict(pd.DataFrame({"x": [np.inf], "z": 0.0}))
-    with pytest.raises(evergreen.EvergreenError, match="give a DataFrame, or a list of dicts"):
+    with pytest.raises(evergreen.EvergreenError, match="give a DataFrame or a list of dicts"):
         model.predict({"x": 1.0})
 
 
@@ -232,7 +232,7 @@ def test_a_regression_has_no_probabilities_and_every_bit_of_its_predictions(tmp_
     body = json.dumps({"records": [{"area": value} for value in values.tolist()]}).encode()
     answered = json.loads(model._served.answer("application/json", body).body)["predictions"]
     assert bits(model.predict(pd.DataFrame({"area": values}))) == bits(answered)
-    with pytest.raises(evergreen.EvergreenError, match="answers no probabilities"):
+    with pytest.raises(evergreen.EvergreenError, match="has no probabilities; use predict"):
         model.predict_proba(pd.DataFrame({"area": values}))
 
 
