@@ -190,7 +190,7 @@ def test_what_a_worker_took_and_never_began_is_closed_and_asked_for_anew_with_th
     assert [project.finish(project.start(code=close))[1].strip() for _ in range(2)] == ["1", "0"]
 
     (closed,) = runs(project, "Crashed")
-    assert (closed["id"], closed["state"]["message"]) == (id, "the worker that had taken it ended before it began")
+    assert (closed["id"], closed["state"]["message"]) == (id, "its worker ended before the run began")
     (anew,) = [run for run in runs(project, "Scheduled", "Late") if not run["auto_scheduled"]]
     assert anew["parameters"] == {"model": "points", "cause": "drift", "why": "x has moved"}
     httpx.delete(f"{project.env['PREFECT_API_URL']}/flow_runs/{anew['id']}", trust_env=False).raise_for_status()

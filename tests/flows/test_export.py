@@ -226,7 +226,7 @@ def test_two_exports_of_a_release_are_the_same_to_the_byte(project, exported, tm
 def test_what_is_not_there_cannot_be_exported(project, tmp_path):
     assert refused(project, "7", tmp_path / "out") == "points has no release 7 to export; its releases are: 1"
     assert "is not `N DIR`" in refused(project, "one", tmp_path / "out", exit_code=2)
-    nothing = "no folder is named: `evergreen export points DIR`"
+    nothing = "the folder is missing: `evergreen export points DIR`"
     assert refused(project, exit_code=2) == nothing
     assert not (tmp_path / "out").exists()
 

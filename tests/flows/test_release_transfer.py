@@ -140,17 +140,26 @@ def test_what_was_changed_on_the_way_is_refused_by_name_and_nothing_is_entered(p
     (production.folder / "half.tar").write_bytes((production.folder / "1.tar").read_bytes()[:200_000])
     (production.folder / "none.tar").write_text("x")
     flip = lambda content: content[:-1] + bytes([content[-1] ^ 1])  # noqa: E731
-    for name, sentence in [
-        ("half.tar", "is not a complete archive of a release"),
-        ("none.tar", "is not a complete archive of a release"),
-        (changed(production, 1, "package/src/artifact/model.joblib", flip), "model.joblib is not the file"),
-        (changed(production, 1, "snapshot/*.parquet", flip), "has changed since it was written"),
+    incomplete = ("artifact.not_an_archive", "is not a complete archive of a release")
+    for name, (code, sentence) in [
+        ("half.tar", incomplete),
+        ("none.tar", incomplete),
+        (
+            changed(production, 1, "package/src/artifact/model.joblib", flip),
+            ("artifact.changed", "package/src/artifact/model.joblib has changed since it was written"),
+        ),
+        (changed(production, 1, "snapshot/*.parquet", flip), ("artifact.changed", "has changed since it was written")),
     ]:
         said = imported(production, name)["error"]
-        assert said["type"] == "ArtifactError"
+        assert (said["code"], said["type"]) == (code, "ArtifactError")
         assert sentence in said["message"]
+        assert (
+            "write it again with `evergreen archive" in said["message"] or "write the archive again" in said["message"]
+        )
     production.env["EVERGREEN_SIGNING_KEY"] = "ours"
-    assert "is not signed" in imported(production, "1.tar")["error"]["message"]
+    said = imported(production, "1.tar")["error"]
+    assert said["code"] == "artifact.not_signed"
+    assert "is not signed" in said["message"]
     assert production.json("history", "points")[1]["releases"] == []
     assert production.files("bentoml/bentos/*/*") == production.files("snapshots/*") == []
     assert production.files("**/.part-*") == []

@@ -150,7 +150,10 @@ def test_a_key_refuses_what_was_released_without_one_and_the_way_out_it_names_en
     refused += said["reasons"]
     for sentence in refused:
         assert "is not signed: manifest.sig cannot be read" in sentence
-        assert "`evergreen run MODEL --force` signs a new one, after `evergreen retire MODEL` where this is" in sentence
+        assert (
+            "sign a new one by `evergreen run MODEL --force`, after `evergreen retire MODEL` if this is the cham"
+            in sentence
+        )
     code, said = project.json("run", "points", "--force")
     assert (code, said["outcome"], said["release"]) == (0, "released", 2)
     assert (package_folder(project, 2) / "src/artifact/manifest.sig").exists()
