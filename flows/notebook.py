@@ -20,7 +20,7 @@ import pipeline.errors
 from flows.notebook_html import facts, metrics, sentences
 from flows.outcome import Outcome
 from pipeline.errors import ArtifactError, DataError, EvergreenError, ReleaseError, ServerError
-from pipeline.files import read_json, whole_file, write_json
+from pipeline.files import read_json, write_bytes, write_json, write_parquet
 from pipeline.gate import Check, Verdict
 from pipeline.processes import supervised_child
 from pipeline.project import CODE_FOLDER, project_folder, project_package
@@ -447,6 +447,7 @@ def _refusal(problem: Any, start: int) -> str:
 def _as_path(data: "pd.DataFrame | str | Path | None") -> Iterator[str | None]:
     """Yield data as an absolute path or a URL, for a process in the project's folder; a frame is written to a file."""
     import pandas as pd
+    import pyarrow
 
     from pipeline.sources.source_types import remote
 
@@ -455,7 +456,7 @@ def _as_path(data: "pd.DataFrame | str | Path | None") -> Iterator[str | None]:
     elif isinstance(data, pd.DataFrame):
         with tempfile.TemporaryDirectory(prefix="evergreen-notebook-") as folder:
             path = Path(folder) / "frame.parquet"
-            data.to_parquet(path, index=False)
+            write_parquet(path, pyarrow.Table.from_pandas(data, preserve_index=False))
             yield str(path)
     else:
         yield str(data) if remote(str(data)) else str(Path(data).absolute())
@@ -527,8 +528,7 @@ def _answer(folder: Path) -> None:
         result = _Failure(known.__name__, str(error), error.code)
     except Exception as error:
         result = _Failure("EvergreenError", f"{type(error).__name__}: {error}", EvergreenError.code)
-    with whole_file(folder / "answer") as part:
-        part.write_bytes(pickle.dumps(result))
+    write_bytes(folder / "answer", pickle.dumps(result))
 
 
 if __name__ == "__main__":

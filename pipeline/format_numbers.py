@@ -29,7 +29,7 @@ def format_signed(value: float) -> str:
 def format_times(times: int) -> str:
     """Say how often something is done.
 
-    >>> times_over(1), times_over(3)
+    >>> format_times(1), format_times(3)
     ('once', '3 times over')
     """
     return "once" if times == 1 else f"{times} times over"
@@ -38,9 +38,9 @@ def format_times(times: int) -> str:
 def describe_fitted_rows(rows: Mapping[str, int]) -> str:
     """Say how many rows a model was fitted on, and which, from what a manifest says of its rows.
 
-    >>> fitted_on({"training": 60, "holdout": 80, "sampled_from": 320})
+    >>> describe_fitted_rows({"training": 60, "holdout": 80, "sampled_from": 320})
     '60 rows, a stratified sample of 320'
-    >>> fitted_on({"training": 320, "holdout": 80, "epochs": 2, "compared_on": 60})
+    >>> describe_fitted_rows({"training": 320, "holdout": 80, "epochs": 2, "compared_on": 60})
     '320 rows in batches, 2 times over (chosen, and its transformers fitted, on a stratified sample of 60)'
     """
     said = f"{rows['training']:,} row{'' if rows['training'] == 1 else 's'}"

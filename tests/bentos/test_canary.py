@@ -193,7 +193,7 @@ def _breaking(self, batch):
         raise MemoryError
     return _whole(self, batch)
 ServedModel._predict = _breaking
-ServedModel._refused = lambda self, batch: []
+ServedModel._failing_rows = lambda self, batch: []
 """
 
 

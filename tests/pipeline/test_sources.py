@@ -404,8 +404,8 @@ def test_what_is_wrong_with_a_file_has_a_code(content, code, reads):
     assert error.value.code == code
 
 
-def test_every_code_of_a_source_is_in_the_catalogue():
+def test_every_code_in_the_catalogue_of_sources_is_given():
     catalogue = tomllib.loads((CHECKOUT / "docs/errors/sources.toml").read_text())
     files = [file for room in ("sources", "init") for file in (CHECKOUT / "pipeline" / room).glob("*.py")]
     codes = {code for file in files for code in re.findall(r'code="([a-z_.]+)"', file.read_text())}
-    assert codes == set(catalogue)
+    assert codes >= set(catalogue)
