@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-CHECKOUT = Path(__file__).resolve().parents[3]
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 MODEL = '''
 """Prices of boxes by their size and colour."""
@@ -56,20 +56,21 @@ from pathlib import Path
 
 import httpx
 
-from bentos import releases, workers
+from bentos.ledger import releases
 from bentos.ledger.database import open_ledger
-from bentos.package import package, requirements
 from bentos.ledger.releases import Release
-from bentos.trial import try_bento
+from bentos.package import package, requirements
+from bentos.serving import processes
+from bentos.trial import run_trial
 from flows.release_transfer import pack
 from pipeline import digest
 from pipeline.artifact import load_artifact, write_artifact
-from pipeline.code import code_digest
 from pipeline.evaluate import evaluate
 from pipeline.gate import decide
 from pipeline.manifest import seal
+from pipeline.run_digests import digests_of
 from pipeline.settings import settings
-from pipeline.snapshot import Stored, ingest
+from pipeline.snapshot import SnapshotFile, ingest
 from pipeline.spec import load_spec
 from pipeline.train import train
 
@@ -78,8 +79,8 @@ home = state.folder("bentoml")
 spec = load_spec("golden")
 snapshot = ingest(spec.source, state.folder("snapshots"))
 trained = train(spec, snapshot, state.folder("trained") / "golden", workers=1)
-evaluation = evaluate(spec, Stored(snapshot.path), trained.rule, trained.estimator(), None)
-digests = {"snapshot": snapshot.digest, "spec": digest.of_value(spec), "code": code_digest("golden", here)}
+evaluation = evaluate(spec, SnapshotFile(snapshot.path), trained.rule, trained.estimator(), None)
+digests = digests_of(spec, snapshot.digest, None, here)
 needs, verdict = requirements("golden", here), decide(evaluation, spec.gate)
 folder = state.folder("artifacts") / "golden"
 artifact = write_artifact(spec, snapshot, trained, evaluation, verdict, digests, needs, folder)
@@ -92,7 +93,7 @@ seal(folder, {name: value for name, value in artifact.manifest.items() if name !
 artifact = load_artifact(folder)
 
 bento = package(artifact, here, home)
-trial = try_bento(bento, artifact)
+trial = run_trial(bento, artifact)
 assert trial.passed, trial.problems
 ledger = open_ledger(state.ledger_url)
 first = releases.add_release(
@@ -125,8 +126,8 @@ rows, _ = artifact.golden()
 scratch = here / "serving"
 scratch.mkdir()
 env = {"EVERGREEN_RELEASE": "1", "EVERGREEN_ARTIFACT": artifact.digest, "EVERGREEN_REQUESTS": str(here / "requests")}
-with workers.listen("127.0.0.1", 0) as listener:
-    worker = workers.start(bento, 1, listener, scratch, env)
+with processes.listen("127.0.0.1", 0) as listener:
+    worker = processes.start(bento, 1, listener, scratch, env)
     try:
         assert worker.becomes_ready(120)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/predict"
