@@ -4,7 +4,6 @@ import json
 import lzma
 import shutil
 import sqlite3
-import sys
 import tarfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,10 +13,9 @@ import httpx
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from bentos.back import roll_back
-from support.make_golden import MODEL, golden_rows
+from make_golden import MODEL, golden_rows
 
-import pipeline.models
+from bentos import releasing
 from bentos.ledger import releases
 from bentos.ledger.database import open_ledger
 from bentos.package import Bento, digest_of
@@ -39,7 +37,7 @@ from pipeline.spec import load_spec
 from pipeline.split import Rule
 from pipeline.train import train
 
-FIXTURES = sorted((Path(__file__).parent / "golden").glob("formats-*"))
+FIXTURES = sorted((Path(__file__).parents[1] / "golden").glob("formats-*"))
 
 
 @dataclass
@@ -76,10 +74,11 @@ def golden(request, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def model(monkeypatch, tmp_path_factory):
     """The model of the fixtures, in today's words."""
-    folder = tmp_path_factory.mktemp("models")
-    (folder / "golden.py").write_text(MODEL)
-    monkeypatch.setattr(pipeline.models, "__path__", [*pipeline.models.__path__, str(folder)])
-    monkeypatch.delitem(sys.modules, "pipeline.models.golden", raising=False)
+    project = tmp_path_factory.mktemp("project")
+    for folder in ("pipeline/models", "expectations/suites"):
+        (project / folder).mkdir(parents=True)
+    (project / "pipeline/models/golden.py").write_text(MODEL)
+    monkeypatch.setenv("EVERGREEN_PROJECT", str(project))
 
 
 def home(folder):
@@ -178,7 +177,7 @@ def test_its_ledger_is_migrated_and_gone_back_to_it(golden, tmp_path):
     assert releases.champion(ledger, "golden").number == 2
     place = settings.folder("bentoml", "bentos", "golden") / golden.facts["bento"].partition(":")[2]
     shutil.copytree(golden.package, place)
-    back = roll_back(ledger, "golden", None, "a test", settings.folder("bentoml"))
+    back = releasing.rollback(ledger, settings.folder("bentoml"), "golden", None, "person", "a test").release
     assert (back.number, releases.champion(ledger, "golden").number) == (1, 1)
     assert back.evaluation["challenger"] == golden.facts["metrics"]
 
