@@ -117,7 +117,7 @@ def test_neither_a_trial_nor_a_second_server_on_the_port_empties_the_metrics_of_
     code, out, err = released.evergreen("serve", "points", "--port", str(server.port))
 
     assert (code, out) == (1, "")
-    assert f"cannot listen on 127.0.0.1, port {server.port}: Address already in use; give another one" in err
+    assert f"cannot listen on 127.0.0.1, port {server.port}: Address already in use; give another host or port" in err
     assert "Traceback" not in err
     server.ask(*ROWS)
     assert requests_counted(server) == counted + 1

@@ -56,7 +56,7 @@ def test_operations_and_words_change_nothing_a_gate_judges_again_and_limits_pack
 
 
 def test_other_code_that_answers_is_packaged_again_by_the_command_and_a_rollback_of_that_stays(project):
-    path = project.folder / "bentos" / "wire.py"
+    path = project.folder / "bentos" / "endpoint" / "formats.py"
     path.write_text(path.read_text() + "\n\nSAFER = True\n")
     before = project.json("status", "points")[1]["models"][0]["release"]
     assert before["package_outdated"]

@@ -70,8 +70,8 @@ def test_a_pickle_of_another_version_is_refused_before_anything_in_it_runs_and_t
         artifact.estimator()
 
     assert str(refused.value) == (
-        f"plain was trained with scikit-learn 1.2.3, here is {sklearn.__version__}; its pickle is not loaded: install "
-        "it was trained with: install those, or train it again"
+        f"plain was trained with scikit-learn 1.2.3, here is {sklearn.__version__}; its pickle loads only under "
+        "the versions it was trained with: install those, or train it again"
     )
     assert not (tmp_path / "ran").exists()
     rows, answers = artifact.golden()
