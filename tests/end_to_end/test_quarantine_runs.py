@@ -118,4 +118,4 @@ def test_a_validator_that_dies_is_a_broken_check_and_not_bad_data(project):
     code, said = project.json("run", "points")
     project.write("expectations/suites/points.py", QUARANTINE)
     assert (code, said["error"]["type"]) == (1, "CheckError")
-    assert "ended with 9, which says nothing about the data" in said["error"]["message"]
+    assert "ended with exit code 9, which says nothing about the data" in said["error"]["message"]
