@@ -128,7 +128,7 @@ def test_a_compiled_release_is_served_compared_and_rolled_back_to_with_another_s
     assert said["release"] == 1
     assert said["predictions"] == pytest.approx(golden.predictions.tolist(), rel=1e-12, abs=1e-12)
 
-    sentence = f"points was trained with scikit-learn {sklearn.__version__}, here is {OTHER}; its pickle loads only under"
+    sentence = f"points was trained with scikit-learn {sklearn.__version__}, here is {OTHER}; its pickle loads only"
     code, outcome = project.json("run", "points")
     assert (code, outcome["outcome"]) == (0, "kept")
     assert sentence in outcome["reasons"][0]
