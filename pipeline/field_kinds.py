@@ -5,7 +5,7 @@
 | model | candidates, key, holdout | trains again |
 | verdict | gate, value | judges the trained model again, without training |
 | package | limits, log, sensitive | packages, tries and releases the same model again |
-| operations | schedule, notify, keep | takes effect at once and does nothing else |
+| operations | schedule, notify, keep_releases | takes effect at once and does nothing else |
 """
 
 from collections.abc import Iterator

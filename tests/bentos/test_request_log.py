@@ -195,7 +195,7 @@ def test_on_a_full_disk_requests_are_answered_and_what_is_not_logged_is_counted(
     for _ in range(sent):
         assert server.send(json.dumps({"records": [HOUSE]}) + PAD).status_code == 200
     assert until(dropped)
-    assert "the log of requests cannot be written: StorageError" in server.log()
+    assert "the request log cannot be written: StorageError" in server.log()
     assert not [*(small / "requests").iterdir()]
 
     (small / "ballast").unlink()
